@@ -81,7 +81,7 @@ def scale(factor: float = 2.0, dims: Dims | None = None) -> bytes:
 
 
 def mlp(seed: int = 0) -> bytes:
-    """The 784-32-10 ReLU network, random weights: `image` `[batch, 784]` -> `logits` `[batch, 10]`."""
+    """The 784-32-10 ReLU network, random weights: `image` `[n, 784]` -> `logits` `[n, 10]`."""
     rng = np.random.default_rng(seed)
     constants = {
         "w1": rng.normal(0, 0.05, (784, 32)).astype(np.float32),
