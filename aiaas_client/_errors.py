@@ -1,0 +1,412 @@
+"""Every exception the SDK raises, in one tree; nothing of the HTTP library leaks.
+
+    AiaasError
+    ├── ConfigurationError (ValueError)         a client that cannot be built as asked
+    ├── ClientClosedError (RuntimeError)        used after `close()`
+    ├── InputError (ValueError)                 found before the wire, from the model's metadata
+    │   ├── MissingInputError  UnknownInputError  ShapeError  DtypeError
+    ├── APIConnectionError (ConnectionError)    no connection, or it broke
+    ├── APITimeoutError (TimeoutError)          one phase took too long: `.phase`
+    │   ├── DeadlineExceededError               the whole call took too long
+    │   └── PoolTimeoutError                    no free connection in time
+    ├── CircuitOpenError                        not sent: the endpoint fails too often
+    ├── ProtocolError                           an answer that cannot be trusted
+    ├── BulkError                               some items of a bulk call failed: `.failures`
+    └── APIStatusError                          the server answered, and not with 200
+        ├── BadRequestError              400    ├── LoadFailedError  ModelNotReadyError
+        ├── AuthenticationError          401
+        ├── PermissionDeniedError        403
+        ├── NotFoundError                404    ├── ModelNotFoundError  VersionNotFoundError
+        ├── MethodNotAllowedError        405
+        ├── RequestTimeoutError          408
+        ├── ConflictError                409
+        ├── PayloadTooLargeError         413
+        ├── UriTooLongError              414
+        ├── UnsupportedMediaTypeError    415
+        ├── UnprocessableError           422    ├── OutputTooLargeError
+        ├── RateLimitError               429
+        ├── HeadersTooLargeError         431
+        ├── InternalServerError          5xx    ├── InferenceFailedError
+        ├── NotSupportedError            501    (also a 404 or 405 on an optional endpoint)
+        ├── BadGatewayError              502
+        ├── ServiceUnavailableError      503    ├── QueueFullError  QueueTimeoutError
+        │                                       ├── ModelUnavailableError  DrainingError
+        │                                       └── ControlDisabledError  TooManyConnectionsError
+        └── GatewayTimeoutError          504    └── ServerDeadlineError (DeadlineExceededError)
+
+All of them pickle, and all carry `request_id`, `model`, `attempts` and `elapsed` (seconds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from aiaas_client.protocol.errors import ErrorCode
+
+E = TypeVar("E", bound="AiaasError")
+
+
+class AiaasError(Exception):
+    """Any failure the SDK reports.
+
+    Attributes:
+        message: What went wrong, in words.
+        request_id: The id the server knows this call by; empty when it was not told.
+        model: The model called, if the call had one.
+        attempts: Requests sent for this call, the first included; 0 when none left the machine.
+        elapsed: Seconds from the start of the call to its failure.
+        endpoint: Base URL of the last attempt; empty when none was made.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        request_id: str = "",
+        model: str | None = None,
+        attempts: int = 0,
+        elapsed: float = 0.0,
+        endpoint: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.request_id = request_id
+        self.model = model
+        self.attempts = attempts
+        self.elapsed = elapsed
+        self.endpoint = endpoint
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __repr__(self) -> str:
+        told = ((key, value) for key, value in vars(self).items() if key != "message")
+        shown = [f"{key}={_short(value)}" for key, value in told if value not in ("", None, 0, b"")]
+        return f"{type(self).__name__}({', '.join([repr(self.message), *shown])})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, dict(vars(self)))
+
+
+def _short(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _rebuild(cls: type[E], args: tuple[Any, ...], state: dict[str, Any]) -> E:
+    error = cls.__new__(cls)
+    error.args = args
+    vars(error).update(state)
+    return error
+
+
+class ConfigurationError(AiaasError, ValueError):
+    """The client cannot be built or used as asked."""
+
+
+class ClientClosedError(AiaasError, RuntimeError):
+    """The client was used after `close()`; closing is final."""
+
+
+class InputError(AiaasError, ValueError):
+    """Inputs that the model cannot take, found before anything was sent.
+
+    Attributes:
+        tensor: Name of the input, if one is to blame.
+        expected: What the model's metadata asks for, in words.
+        got: What was given, in words.
+    """
+
+    def __init__(
+        self, message: str = "", *, tensor: str = "", expected: str = "", got: str = "", **context: Any
+    ) -> None:
+        super().__init__(message, **context)
+        self.tensor = tensor
+        self.expected = expected
+        self.got = got
+
+
+class MissingInputError(InputError):
+    """An input that the model requires was not given."""
+
+
+class UnknownInputError(InputError):
+    """An input was given that the model does not have."""
+
+
+class ShapeError(InputError):
+    """An input's shape does not fit the model's."""
+
+
+class DtypeError(InputError):
+    """An input's element type cannot become the model's without loss."""
+
+
+class APIConnectionError(AiaasError, ConnectionError):
+    """No connection could be made, or it broke before the answer was complete."""
+
+
+class APITimeoutError(AiaasError, TimeoutError):
+    """One phase of a request took longer than its timeout.
+
+    Attributes:
+        phase: `connect`, `read`, `write`, `pool` or `deadline`.
+    """
+
+    def __init__(self, message: str = "", *, phase: str = "", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.phase = phase
+
+
+class DeadlineExceededError(APITimeoutError):
+    """The call as a whole, with its retries and waits, took longer than its deadline."""
+
+
+class PoolTimeoutError(APITimeoutError):
+    """All connections of the pool stayed busy for the pool timeout."""
+
+
+class CircuitOpenError(AiaasError):
+    """Nothing was sent: the endpoints failed too often; `retry_after` seconds to the next probe."""
+
+    def __init__(
+        self, message: str = "", *, retry_after: float | None = None, **context: Any
+    ) -> None:
+        super().__init__(message, **context)
+        self.retry_after = retry_after
+
+
+class ProtocolError(AiaasError):
+    """The answer breaks the protocol, so nothing in it is believed."""
+
+
+class BulkError(AiaasError):
+    """Some items of a bulk call failed.
+
+    Attributes:
+        failures: The error of each failed item, by its position in the input.
+    """
+
+    def __init__(
+        self, message: str = "", *, failures: Mapping[int, Exception] | None = None, **context: Any
+    ) -> None:
+        super().__init__(message, **context)
+        self.failures: dict[int, Exception] = dict(failures or {})
+
+
+class APIStatusError(AiaasError):
+    """The server answered with something other than 200.
+
+    Attributes:
+        status_code: The HTTP status.
+        code: The server's stable error code (`ErrorCode`), or empty from a server that has none.
+        retryable: The server's own word on whether a repeat can help; None when it gave none.
+        retry_after: Seconds the server asked to wait; None when it did not ask.
+        body: The answer's first bytes, for the log.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status_code: int = 0,
+        code: str = "",
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        body: bytes = b"",
+        **context: Any,
+    ) -> None:
+        super().__init__(message, **context)
+        self.status_code = status_code
+        self.code = code
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.body = body
+
+
+class BadRequestError(APIStatusError):
+    """400: the request is wrong."""
+
+
+class LoadFailedError(BadRequestError):
+    """400 `load_failed`: the model or its configuration is bad; the old version keeps serving."""
+
+
+class ModelNotReadyError(BadRequestError):
+    """400 `model_not_ready`: the version exists and cannot serve."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: no key, or not a valid one."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key does not allow this."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such thing, or it is another tenant's."""
+
+
+class ModelNotFoundError(NotFoundError):
+    """404 `model_not_found`."""
+
+
+class VersionNotFoundError(NotFoundError):
+    """404 `version_not_found`: the model exists, this version does not."""
+
+
+class MethodNotAllowedError(APIStatusError):
+    """405: the route exists, not with this method."""
+
+
+class RequestTimeoutError(APIStatusError):
+    """408: the server waited too long for the request's bytes."""
+
+
+class ConflictError(APIStatusError):
+    """409: the state does not allow this now."""
+
+
+class PayloadTooLargeError(APIStatusError):
+    """413: the request is larger than the server takes."""
+
+
+class UriTooLongError(APIStatusError):
+    """414: the address is longer than the server takes."""
+
+
+class UnsupportedMediaTypeError(APIStatusError):
+    """415: an encoding the server does not know."""
+
+
+class UnprocessableError(APIStatusError):
+    """422: understood, and refused."""
+
+
+class OutputTooLargeError(UnprocessableError):
+    """422 `output_too_large`: the answer would exceed the server's limit; send fewer rows."""
+
+
+class RateLimitError(APIStatusError):
+    """429: over the rate or quota; `.retry_after` says when to come back."""
+
+
+class HeadersTooLargeError(APIStatusError):
+    """431: more header bytes than the server takes."""
+
+
+class InternalServerError(APIStatusError):
+    """Any 5xx that has no class of its own: the server failed."""
+
+
+class InferenceFailedError(InternalServerError):
+    """500 `inference_failed`: the model failed on these inputs."""
+
+
+class NotSupportedError(APIStatusError):
+    """501, or 404 and 405 on an optional endpoint: this server does not have the feature."""
+
+
+class BadGatewayError(APIStatusError):
+    """502: a proxy got no proper answer from the server."""
+
+
+class ServiceUnavailableError(APIStatusError):
+    """503: not now."""
+
+
+class QueueFullError(ServiceUnavailableError):
+    """503 `queue_full`: as many requests wait as the server allows."""
+
+
+class QueueTimeoutError(ServiceUnavailableError):
+    """503 `queue_timeout`: waited in the queue for as long as allowed."""
+
+
+class ModelUnavailableError(ServiceUnavailableError):
+    """503 `model_unavailable`: the version is loading or unloading."""
+
+
+class ControlDisabledError(ServiceUnavailableError):
+    """503 `control_disabled`: this server does not load or unload on request."""
+
+
+class DrainingError(ServiceUnavailableError):
+    """503 `draining`: the server is shutting down."""
+
+
+class TooManyConnectionsError(ServiceUnavailableError):
+    """503 `too_many_connections`: the server has as many as it takes."""
+
+
+class GatewayTimeoutError(APIStatusError):
+    """504: no answer in time behind the server or a proxy."""
+
+
+class ServerDeadlineError(GatewayTimeoutError, DeadlineExceededError):
+    """504 `deadline_exceeded`: the server dropped the request because its time was up."""
+
+
+STATUS_CLASSES: Mapping[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    405: MethodNotAllowedError,
+    408: RequestTimeoutError,
+    409: ConflictError,
+    413: PayloadTooLargeError,
+    414: UriTooLongError,
+    415: UnsupportedMediaTypeError,
+    422: UnprocessableError,
+    429: RateLimitError,
+    431: HeadersTooLargeError,
+    500: InternalServerError,
+    501: NotSupportedError,
+    502: BadGatewayError,
+    503: ServiceUnavailableError,
+    504: GatewayTimeoutError,
+}
+
+CODE_CLASSES: Mapping[ErrorCode, type[APIStatusError]] = {
+    ErrorCode.INVALID_REQUEST: BadRequestError,
+    ErrorCode.INVALID_JSON: BadRequestError,
+    ErrorCode.LOAD_FAILED: LoadFailedError,
+    ErrorCode.MODEL_NOT_READY: ModelNotReadyError,
+    ErrorCode.UNAUTHORIZED: AuthenticationError,
+    ErrorCode.FORBIDDEN: PermissionDeniedError,
+    ErrorCode.NOT_FOUND: NotFoundError,
+    ErrorCode.MODEL_NOT_FOUND: ModelNotFoundError,
+    ErrorCode.VERSION_NOT_FOUND: VersionNotFoundError,
+    ErrorCode.METHOD_NOT_ALLOWED: MethodNotAllowedError,
+    ErrorCode.REQUEST_TIMEOUT: RequestTimeoutError,
+    ErrorCode.PAYLOAD_TOO_LARGE: PayloadTooLargeError,
+    ErrorCode.URI_TOO_LONG: UriTooLongError,
+    ErrorCode.UNSUPPORTED_ENCODING: UnsupportedMediaTypeError,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: UnsupportedMediaTypeError,
+    ErrorCode.OUTPUT_TOO_LARGE: OutputTooLargeError,
+    ErrorCode.RATE_LIMITED: RateLimitError,
+    ErrorCode.HEADERS_TOO_LARGE: HeadersTooLargeError,
+    ErrorCode.INFERENCE_FAILED: InferenceFailedError,
+    ErrorCode.INTERNAL: InternalServerError,
+    ErrorCode.NOT_SUPPORTED: NotSupportedError,
+    ErrorCode.QUEUE_FULL: QueueFullError,
+    ErrorCode.QUEUE_TIMEOUT: QueueTimeoutError,
+    ErrorCode.MODEL_UNAVAILABLE: ModelUnavailableError,
+    ErrorCode.CONTROL_DISABLED: ControlDisabledError,
+    ErrorCode.DRAINING: DrainingError,
+    ErrorCode.TOO_MANY_CONNECTIONS: TooManyConnectionsError,
+    ErrorCode.DEADLINE_EXCEEDED: ServerDeadlineError,
+}
+
+_CODES = frozenset(code.value for code in ErrorCode)
+
+
+def status_class(status: int, code: str = "") -> type[APIStatusError]:
+    """Give the class for an answer: by its code where that fits its status, else by status."""
+    fallback = InternalServerError if status >= 500 else APIStatusError
+    by_status = STATUS_CLASSES.get(status, fallback)
+    by_code = CODE_CLASSES.get(ErrorCode(code)) if code in _CODES else None
+    return by_code if by_code is not None and issubclass(by_code, by_status) else by_status
