@@ -1,0 +1,1 @@
+"""Models, queues and batches: no HTTP, no onnxruntime, no storage."""

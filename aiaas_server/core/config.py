@@ -1,0 +1,240 @@
+"""A model's configuration, in the JSON shape that Triton's clients read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import LoadFailed
+
+MAX_PRIORITY_LEVELS = 100
+MAX_INSTANCES = 64
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+Dims = tuple[int, ...]
+Micros = Annotated[int, Field(ge=0, le=2**53)]
+
+
+def _plain(name: str) -> str:
+    if name in (".", "..") or len(name) > 255 or any(sign in name for sign in "/\\\0"):
+        raise ValueError("must be a plain file name")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_plain)]
+
+
+class InputConfig(_Part):
+    """One input; `dims` is without the batch when `max_batch_size` is 1 or more."""
+
+    name: str
+    data_type: str = "TYPE_INVALID"
+    format: str = "FORMAT_NONE"
+    dims: Dims = ()
+    is_shape_tensor: bool = False
+    allow_ragged_batch: bool = False
+    optional: bool = False
+    reshape: dict[str, Any] | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class OutputConfig(_Part):
+    """One output; `label_filename` names a file beside the configuration, one label a line."""
+
+    name: str
+    data_type: str = "TYPE_INVALID"
+    dims: Dims = ()
+    label_filename: PlainName = ""
+    is_shape_tensor: bool = False
+    reshape: dict[str, Any] | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class InstanceGroup(_Part):
+    """How many runs at a time, and on what."""
+
+    name: str = ""
+    kind: Literal["KIND_AUTO", "KIND_GPU", "KIND_CPU", "KIND_MODEL"] = "KIND_AUTO"
+    count: Annotated[int, Field(ge=0, le=MAX_INSTANCES)] = 1
+    gpus: tuple[int, ...] = ()
+    profile: tuple[str, ...] = ()
+
+
+class QueuePolicy(_Part):
+    """How long and how many may wait; 0 is no limit."""
+
+    timeout_action: Literal["REJECT", "DELAY"] = "REJECT"
+    default_timeout_microseconds: Micros = 0
+    allow_timeout_override: bool = False
+    max_queue_size: Annotated[int, Field(ge=0)] = 0
+
+
+class DynamicBatching(_Part):
+    """Present: requests are joined. Limits count items, not requests."""
+
+    preferred_batch_size: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    max_queue_delay_microseconds: Micros = 0
+    preserve_ordering: bool = False
+    priority_levels: Annotated[int, Field(ge=0, le=MAX_PRIORITY_LEVELS)] = 0
+    default_priority_level: Annotated[int, Field(ge=0)] = 0
+    priority_queue_policy: dict[int, QueuePolicy] = Field(default_factory=dict)
+    default_queue_policy: QueuePolicy = QueuePolicy()
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> Self:
+        if self.priority_levels and not 1 <= self.default_priority_level <= self.priority_levels:
+            raise ValueError(
+                f"default_priority_level must be 1 to {self.priority_levels}, "
+                f"got {self.default_priority_level}"
+            )
+        for level in self.priority_queue_policy:
+            if not 1 <= level <= self.priority_levels:
+                raise ValueError(f"priority_queue_policy names level {level} of none such")
+        return self
+
+    def policy(self, level: int) -> QueuePolicy:
+        """The queue policy of priority `level` (1 is the highest)."""
+        return self.priority_queue_policy.get(level, self.default_queue_policy)
+
+
+class Latest(_Part):
+    num_versions: Annotated[int, Field(ge=0)] = 1
+
+
+class Specific(_Part):
+    versions: tuple[int, ...] = ()
+
+
+class VersionPolicy(_Part):
+    """Which versions of a model are served: exactly one of the three."""
+
+    latest: Latest | None = None
+    all: dict[str, Any] | None = None
+    specific: Specific | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name in ("latest", "all", "specific") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"version_policy needs one of latest, all, specific; got {given}")
+        return self
+
+    def choose(self, versions: Sequence[int]) -> list[int]:
+        """Those of `versions` to serve, ascending."""
+        ordered = sorted(versions)
+        if self.specific is not None:
+            return [version for version in ordered if version in self.specific.versions]
+        if self.latest is not None:
+            return ordered[-max(self.latest.num_versions, 1) :]
+        return ordered
+
+
+class StringParameter(_Part):
+    string_value: str = ""
+
+
+class TransactionPolicy(_Part):
+    decoupled: bool = False
+
+
+class ResponseCache(_Part):
+    enable: bool = False
+
+
+def _one_line(error: ValidationError) -> str:
+    """One line that names the field, from pydantic's many."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    text = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text
+
+
+class ModelConfig(_Part):
+    """Configuration of one model, as stored (parts may be missing) or completed from the graph.
+
+    `max_batch_size` is None where a stored configuration leaves it out; a completed one, as a
+    `LoadedModel` holds it, always has a number.
+    """
+
+    name: str = ""
+    platform: str = ""
+    backend: str = ""
+    version_policy: VersionPolicy = VersionPolicy(latest=Latest())
+    max_batch_size: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    input: tuple[InputConfig, ...] = ()
+    output: tuple[OutputConfig, ...] = ()
+    batch_input: tuple[dict[str, Any], ...] = ()
+    batch_output: tuple[dict[str, Any], ...] = ()
+    instance_group: tuple[InstanceGroup, ...] = ()
+    default_model_filename: PlainName = ""
+    dynamic_batching: DynamicBatching | None = None
+    sequence_batching: dict[str, Any] | None = None
+    ensemble_scheduling: dict[str, Any] | None = None
+    parameters: dict[str, StringParameter] = Field(default_factory=dict)
+    model_warmup: tuple[dict[str, Any], ...] = ()
+    model_transaction_policy: TransactionPolicy = TransactionPolicy()
+    response_cache: ResponseCache = ResponseCache()
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any] | str | bytes) -> Self:
+        """A configuration from JSON text or from an object of that shape.
+
+        Raises:
+            LoadFailed: It is not JSON, or a field is unusable; the message names the field.
+        """
+        try:
+            if isinstance(data, (str, bytes)):
+                return cls.model_validate_json(data)
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise LoadFailed(f"configuration: {_one_line(error)}") from error
+
+    def refuse_unsupported(self) -> None:
+        """Raises `LoadFailed` for what this server does not run, saying which and why."""
+        for key, offered in _NOT_OFFERED.items():
+            if getattr(self, key) is not None:
+                raise LoadFailed(f"{key} is not supported: {offered}")
+        if self.backend not in ("", "onnxruntime"):
+            raise LoadFailed(f"backend '{self.backend}' is not supported: only onnxruntime is")
+        if self.platform not in ("", "onnxruntime_onnx"):
+            raise LoadFailed(
+                f"platform '{self.platform}' is not supported: only onnxruntime_onnx is"
+            )
+        if self.batch_input or self.batch_output:
+            raise LoadFailed("batch_input and batch_output are not supported")
+        if self.model_transaction_policy.decoupled:
+            raise LoadFailed("a decoupled model_transaction_policy is not supported")
+        for tensor in (*self.input, *self.output):
+            if tensor.reshape is not None:
+                raise LoadFailed(f"'{tensor.name}': reshape is not supported; export the shape")
+        for tensor in self.input:
+            if tensor.allow_ragged_batch:
+                raise LoadFailed(f"input '{tensor.name}': allow_ragged_batch is not supported")
+
+    @property
+    def instances(self) -> int:
+        """Runs at a time: the sum over the instance groups, at least 1."""
+        return max(sum(group.count for group in self.instance_group), 1)
+
+    def as_json(self) -> dict[str, Any]:
+        """The configuration as the protocol's JSON object; schedulers that are off are absent."""
+        data = self.model_dump(mode="json")
+        for key in ("dynamic_batching", "sequence_batching", "ensemble_scheduling"):
+            if data[key] is None:
+                del data[key]
+        data["version_policy"] = {
+            key: value for key, value in data["version_policy"].items() if value is not None
+        }
+        data["max_batch_size"] = self.max_batch_size or 0
+        return data
+
+
+_NOT_OFFERED = {
+    "sequence_batching": "requests are independent of one another here",
+    "ensemble_scheduling": "call the models of the ensemble one after another",
+}
+

@@ -1,0 +1,95 @@
+"""What can go wrong below HTTP. No status codes here: `http/errors.py` holds the table.
+
+    ServerError
+    ├── InvalidInput        the request does not fit the model
+    ├── PayloadTooLarge     the request is larger than a limit
+    ├── OutputTooLarge      the answer is larger than a limit
+    ├── ModelNotFound       no such model, or none of its versions is loaded
+    ├── VersionNotFound     the model has no such version, or it is not loaded
+    ├── ModelUnavailable    the version is being loaded or unloaded: try again
+    ├── ModelNotReady       loaded, but cannot serve
+    ├── QueueFull           no room to wait in
+    ├── QueueTimeout        waited longer than the queue policy allows
+    ├── DeadlineExceeded    the caller's deadline passed
+    ├── Draining            the server is stopping
+    ├── LoadFailed          a model or its configuration is unusable
+    ├── ControlDisabled     load and unload are switched off
+    ├── NotSupported        known to the protocol, not offered here
+    └── InferenceFailed     the runtime failed on input that fits the model
+"""
+
+from __future__ import annotations
+
+
+class ServerError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        message: One line for the caller: names the thing, what was expected, what came.
+        retry_after: Seconds after which a retry may succeed; None when there is no such time.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+
+class InvalidInput(ServerError):
+    """The request does not fit the model: a name, datatype, shape or value is wrong."""
+
+
+class PayloadTooLarge(ServerError):
+    """The request is larger than a limit of the server."""
+
+
+class OutputTooLarge(ServerError):
+    """The answer would be larger than a limit of the server."""
+
+
+class ModelNotFound(ServerError):
+    """No model of that name, or none of its versions is loaded."""
+
+
+class VersionNotFound(ServerError):
+    """The model exists, that version of it does not or is not loaded."""
+
+
+class ModelUnavailable(ServerError):
+    """The version is being loaded or unloaded."""
+
+
+class ModelNotReady(ServerError):
+    """The version is loaded and cannot serve."""
+
+
+class QueueFull(ServerError):
+    """The queue of the model, or of the server, has no room."""
+
+
+class QueueTimeout(ServerError):
+    """The request waited longer than its queue policy or its own `timeout` allows."""
+
+
+class DeadlineExceeded(ServerError):
+    """The caller's deadline passed before the answer was ready."""
+
+
+class Draining(ServerError):
+    """The server is stopping and takes no new work."""
+
+
+class LoadFailed(ServerError):
+    """A model file or a configuration is unusable; the message is the cleaned reason."""
+
+
+class ControlDisabled(ServerError):
+    """Loading and unloading over the network are switched off."""
+
+
+class NotSupported(ServerError):
+    """The protocol has it, this server does not."""
+
+
+class InferenceFailed(ServerError):
+    """The runtime failed although the input fits the model's signature."""

@@ -1,0 +1,35 @@
+"""One record of every request, for those who want to look on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from .statistics import FailureReason
+
+
+class InferenceRecord(NamedTuple):
+    """One request, answered or failed.
+
+    Attributes:
+        rows: Items in the request.
+        batch_rows: Items in the execution it was part of, 0 if it never ran.
+        queue_seconds: Acceptance to start of the execution.
+        compute_seconds: The execution: input, run and output.
+        total_seconds: Acceptance to answer.
+        failure: None when it succeeded.
+    """
+
+    model: str
+    version: int
+    rows: int
+    batch_rows: int
+    queue_seconds: float
+    compute_seconds: float
+    total_seconds: float
+    failure: FailureReason | None
+
+
+class Observer(Protocol):
+    """Called on the event loop once a request, before its answer leaves; must be quick."""
+
+    def __call__(self, record: InferenceRecord) -> None: ...

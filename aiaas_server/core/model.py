@@ -1,0 +1,80 @@
+"""One loaded model version: what it is, and how to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiaas_client.protocol.tensors import Array
+
+from .config import ModelConfig
+from .scheduler import Outcome, Scheduler
+from .session import Session
+from .signature import Signature
+from .statistics import Statistics
+
+__all__ = ["LoadedModel", "ModelConfig", "Outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A version that serves.
+
+    Attributes:
+        config: Complete: every input and output with its dims, `max_batch_size` a number.
+        signature: Its shapes are the metadata's (with the batch dimension of a batching model).
+        labels: By output name, the lines of its `label_filename`.
+        providers: Execution providers in use.
+        metadata: What the model file says about itself.
+    """
+
+    name: str
+    version: int
+    config: ModelConfig
+    signature: Signature
+    statistics: Statistics
+    labels: Mapping[str, Sequence[str]]
+    providers: tuple[str, ...]
+    metadata: Mapping[str, str]
+    session: Session
+    scheduler: Scheduler
+
+    async def infer(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] = (),
+        *,
+        priority: int = 0,
+        timeout: float = 0.0,
+        deadline: float | None = None,
+    ) -> Outcome:
+        """Check, queue, run in a batch, and give this request's part of it.
+
+        Args:
+            inputs: By name; rows first where the model batches.
+            outputs: Names in the order wanted; empty is all.
+            priority: 1 is the highest; 0, or above the model's levels, is its default level.
+            timeout: Seconds it may queue; 0 is no limit of its own.
+            deadline: On the loop's clock; afterwards nobody waits for the answer.
+        Raises:
+            InvalidInput: The request does not fit the model.
+            QueueFull, QueueTimeout, DeadlineExceeded, ModelUnavailable, InferenceFailed.
+        Cancelling the awaiting task abandons the work: it leaves the queue, and a run that only
+        it waits for is stopped.
+        """
+        signature = self.signature
+        rows = signature.check(inputs)
+        names = signature.select(outputs)
+        return await self.scheduler.submit(inputs, names, rows, priority, timeout, deadline)
+
+    def infer_now(self, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> Outcome:
+        """Check and run in the caller's thread: no event loop, no queue, no batching.
+
+        Raises:
+            InvalidInput: The request does not fit the model.
+            ModelUnavailable: The version was unloaded.
+            InferenceFailed: The runtime failed.
+        """
+        rows = self.signature.check(inputs)
+        names = self.signature.select(outputs)
+        return self.scheduler.run_now(inputs, names, rows)

@@ -1,0 +1,145 @@
+"""Cumulative counters of one model version: plain integer adds on the event loop.
+
+Meanings follow the statistics extension of the protocol: every request of a dynamic batch is
+charged the batch's whole time (latency accounting), and the three compute counts are equal.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from typing import Any, Literal
+
+FailureReason = Literal["REJECTED", "CANCELED", "BACKEND", "OTHER"]
+
+LATENCY_BUCKETS_NS = tuple(
+    round(seconds * 1e9)
+    for seconds in (
+        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
+        0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    )
+)  # fmt: skip
+"""Upper bounds of the latency histogram, nanoseconds; one more count holds what is above."""
+
+
+class Statistics:
+    """Counters since start; a reload of the same version goes on counting.
+
+    Attributes:
+        pending: Requests accepted and not answered yet.
+        failures: Failed requests by reason.
+        latency_counts: Successful requests by time from acceptance to answer, one count for each
+            of `LATENCY_BUCKETS_NS` and one above them (not cumulative).
+        batches: Executions by batch size: `[count, input ns, infer ns, output ns]`.
+    """
+
+    __slots__ = (
+        "batches",
+        "compute_infer_ns",
+        "compute_input_ns",
+        "compute_output_ns",
+        "execution_count",
+        "fail_count",
+        "fail_ns",
+        "failures",
+        "inference_count",
+        "last_inference_ms",
+        "latency_counts",
+        "pending",
+        "queue_ns",
+        "success_count",
+        "success_ns",
+    )
+
+    def __init__(self) -> None:
+        self.last_inference_ms = 0
+        self.inference_count = 0
+        self.execution_count = 0
+        self.success_count = 0
+        self.success_ns = 0
+        self.fail_count = 0
+        self.fail_ns = 0
+        self.queue_ns = 0
+        self.compute_input_ns = 0
+        self.compute_infer_ns = 0
+        self.compute_output_ns = 0
+        self.pending = 0
+        self.failures: dict[FailureReason, int] = {
+            "REJECTED": 0, "CANCELED": 0, "BACKEND": 0, "OTHER": 0,
+        }  # fmt: skip
+        self.latency_counts = [0] * (len(LATENCY_BUCKETS_NS) + 1)
+        self.batches: dict[int, list[int]] = {}
+
+    def executed(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """One execution over `rows` items, successful."""
+        self.execution_count += 1
+        self.last_inference_ms = time.time_ns() // 1_000_000
+        batch = self.batches.get(rows)
+        if batch is None:
+            self.batches[rows] = [1, input_ns, infer_ns, output_ns]
+            return
+        batch[0] += 1
+        batch[1] += input_ns
+        batch[2] += infer_ns
+        batch[3] += output_ns
+
+    def succeeded(
+        self,
+        rows: int,
+        total_ns: int,
+        queue_ns: int,
+        input_ns: int,
+        infer_ns: int,
+        output_ns: int,
+    ) -> None:
+        """One request of `rows` items was answered."""
+        self.inference_count += rows
+        self.success_count += 1
+        self.success_ns += total_ns
+        self.queue_ns += queue_ns
+        self.compute_input_ns += input_ns
+        self.compute_infer_ns += infer_ns
+        self.compute_output_ns += output_ns
+        self.latency_counts[bisect_left(LATENCY_BUCKETS_NS, total_ns)] += 1
+
+    def failed(self, reason: FailureReason, total_ns: int) -> None:
+        """One request failed, `total_ns` after it was accepted (0 if it was not)."""
+        self.fail_count += 1
+        self.fail_ns += total_ns
+        self.failures[reason] += 1
+
+    def as_json(self, name: str, version: int) -> dict[str, Any]:
+        """The entry of this version in the protocol's `model_stats`."""
+        count = self.success_count
+        return {
+            "name": name,
+            "version": str(version),
+            "last_inference": self.last_inference_ms,
+            "inference_count": self.inference_count,
+            "execution_count": self.execution_count,
+            "inference_stats": {
+                "success": _duration(count, self.success_ns),
+                "fail": _duration(self.fail_count, self.fail_ns),
+                "queue": _duration(count, self.queue_ns),
+                "compute_input": _duration(count, self.compute_input_ns),
+                "compute_infer": _duration(count, self.compute_infer_ns),
+                "compute_output": _duration(count, self.compute_output_ns),
+                "cache_hit": _duration(0, 0),
+                "cache_miss": _duration(0, 0),
+            },
+            "response_stats": {},
+            "batch_stats": [
+                {
+                    "batch_size": rows,
+                    "compute_input": _duration(batch[0], batch[1]),
+                    "compute_infer": _duration(batch[0], batch[2]),
+                    "compute_output": _duration(batch[0], batch[3]),
+                }
+                for rows, batch in sorted(self.batches.items())
+            ],
+            "memory_usage": [],
+        }
+
+
+def _duration(count: int, ns: int) -> dict[str, int]:
+    return {"count": count, "ns": ns}

@@ -1,0 +1,1 @@
+"""Adapters of inference runtimes to `core.session.Session`."""

@@ -1,0 +1,155 @@
+"""Every setting of the server process, validated once.
+
+`Settings.from_environment()` is the only reader of the environment: the variable of a field is
+`AIAAS_SERVER_` + its name in capitals. Durations are seconds and sizes bytes, as the names of the
+fields that are not plain seconds say.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+PREFIX = "AIAAS_SERVER_"
+KIB = 1024
+MIB = 1024 * KIB
+
+
+def _split(value: object) -> object:
+    """A comma separated text as a tuple of its non-empty parts."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """Frozen configuration of one server process; every default is safe on a laptop."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    # Models
+    models: Path = Path("models")
+    """A repository in Triton's layout, a directory of `.onnx` files, or one `.onnx` file."""
+    load_models: Names = ("*",)
+    """Models loaded at start; `*` is all of them, empty is none. A model that is named here and
+    does not load keeps the server from being ready."""
+    control: Literal["none", "explicit"] = "explicit"
+    """`explicit`: load and unload calls work. `none`: they are refused."""
+    watch: bool = False
+    """Pick up new, changed and removed model versions from the repository."""
+    watch_interval: Seconds = 2.0
+    default_max_batch_size: int = Field(default=64, ge=0)
+    """For a model without a configuration whose graph can batch. The reference takes 4, which
+    caps its throughput long before the hardware does; the cost of 64 is bounded, since a batch
+    is only what queued meanwhile."""
+
+    # Runtime
+    providers: Names = ("auto",)
+    """Execution providers in order: `auto` (CUDA if there, then CPU), `cpu`, `cuda`, `tensorrt`,
+    or onnxruntime's own spelling. One that is named and missing is an error."""
+    intra_op_threads: int = Field(default=0, ge=0)
+    """Threads inside one run; 0 chooses by the number of cores."""
+    instances: int = Field(default=0, ge=0)
+    """Runs of one model at a time where its configuration does not say; 0 chooses by the cores."""
+
+    # Where to listen
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    uds: Path | None = None
+    metrics_host: str | None = None
+    """Address of the metrics port; that of `host` if not given."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    workers: Count = 1
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    insecure: bool = False
+    """Listen on an address other than loopback without a key or without TLS."""
+    api_key: SecretStr | None = None
+
+    # HTTP limits
+    max_request_line_bytes: Bytes = 8 * KIB
+    max_header_bytes: Bytes = 16 * KIB
+    max_headers: Count = 100
+    header_timeout: Seconds = 10.0
+    body_timeout: Seconds = 10.0
+    """Time to receive a body, plus one second for each `body_bytes_per_second` received."""
+    body_bytes_per_second: Bytes = 64 * KIB
+    max_body_timeout: Seconds = 300.0
+    max_upload_timeout: Seconds = 3600.0
+    keep_alive: Seconds = 60.0
+    max_connections: Count = 1000
+    max_connections_per_address: int = Field(default=50, ge=0)
+    """0 is no limit for one address."""
+    max_body_bytes: Bytes = 64 * MIB
+    max_json_bytes: Bytes = 16 * MIB
+    """JSON part of an inference request."""
+    offload_json_bytes: Bytes = 1 * MIB
+    """JSON larger than this is parsed off the event loop."""
+    max_control_bytes: Bytes = 1 * MIB
+    """Body of any other JSON route."""
+    max_upload_bytes: int = Field(default=512 * MIB, gt=0, lt=2**31)
+    """Body of a load call that carries model files."""
+    max_answer_bytes: Bytes = 64 * MIB
+    compression: bool = True
+    """Compress answers for clients that accept it."""
+
+    # Time and room
+    default_deadline: Seconds = 30.0
+    max_deadline: Seconds = 300.0
+    drain_timeout: Seconds = 25.0
+    queue_size: Count = 100
+    """Requests that may wait for one model."""
+    total_queue_size: Count = 1000
+    queue_bytes: Bytes = 256 * MIB
+    """Input bytes that may wait, over all models."""
+
+    # Observing
+    json_logs: bool = False
+    access_log: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    server_id: str = ""
+    """Name in the server metadata; empty is `aiaas`."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if (self.certfile is None) != (self.keyfile is None):
+            raise ValueError("certfile and keyfile go together: one of them is missing")
+        if self.default_deadline > self.max_deadline:
+            raise ValueError(
+                f"default_deadline ({self.default_deadline}) is longer than "
+                f"max_deadline ({self.max_deadline})"
+            )
+        if not self.providers:
+            raise ValueError("providers is empty: name at least one, or 'auto'")
+        return self
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, **given: Any
+    ) -> Self:
+        """Settings from `AIAAS_SERVER_*`; `given` fields stand above the environment.
+
+        Args:
+            environment: Variables to read instead of the process's own.
+            given: Fields by name; one that is None counts as not given.
+        Raises:
+            pydantic.ValidationError: A value is unusable; the message names the field.
+        """
+        variables = os.environ if environment is None else environment
+        found: dict[str, Any] = {
+            name: variables[PREFIX + name.upper()]
+            for name in cls.model_fields
+            if PREFIX + name.upper() in variables
+        }
+        found.update({name: value for name, value in given.items() if value is not None})
+        return cls(**found)

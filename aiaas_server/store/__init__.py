@@ -1,0 +1,1 @@
+"""Where models lie: the repository on disk and the configuration files in it."""
