@@ -1,0 +1,55 @@
+"""The stable error codes of the wire and the body that carries them.
+
+Every answer that is not 200 carries `{"error": text, "code": ErrorCode, "retryable": bool,
+"request_id": text}`. Texts may change, codes do not: programs decide by `code`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ErrorCode(StrEnum):
+    """What went wrong, in one word a program may compare with."""
+
+    INVALID_REQUEST = "invalid_request"
+    INVALID_JSON = "invalid_json"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    MODEL_NOT_FOUND = "model_not_found"
+    VERSION_NOT_FOUND = "version_not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    REQUEST_TIMEOUT = "request_timeout"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    URI_TOO_LONG = "uri_too_long"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    OUTPUT_TOO_LARGE = "output_too_large"
+    RATE_LIMITED = "rate_limited"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    INFERENCE_FAILED = "inference_failed"
+    INTERNAL = "internal"
+    NOT_SUPPORTED = "not_supported"
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    MODEL_NOT_READY = "model_not_ready"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    LOAD_FAILED = "load_failed"
+    CONTROL_DISABLED = "control_disabled"
+    DRAINING = "draining"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+
+
+class ErrorBody(BaseModel):
+    """The JSON body of every answer that is not a success."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    error: str
+    code: str
+    retryable: bool = False
+    request_id: str = ""

@@ -1,0 +1,183 @@
+"""Tensors as JSON numbers, strings and booleans.
+
+The types are strict (no text for a number, no 1.5 for an integer, booleans only for BOOL) although
+numpy itself is not, so each conversion here picks the C routine that refuses what must be refused.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from aiaas_client.protocol.tensors import (
+    Array,
+    TensorError,
+    as_bytes_elements,
+    datatype_of,
+    dtype_of,
+    element_count,
+    object_array,
+)
+
+MAX_NESTING = 100
+_LITERAL_PROBES = 32
+
+
+def has_boolean(text: bytes | bytearray | memoryview) -> bool:
+    """Tell whether JSON text may hold `true` or `false`; never wrongly says no.
+
+    Numbers never hold the letters searched for, so on tensor data this is two runs of `memchr`.
+    """
+    data = bytes(text) if isinstance(text, memoryview) else text
+    return _may_hold(data, b"u", b"true", 2) or _may_hold(data, b"l", b"false", 2)
+
+
+def _may_hold(data: bytes | bytearray, letter: bytes, word: bytes, offset: int) -> bool:
+    position = data.find(letter)
+    for _ in range(_LITERAL_PROBES):
+        if position < 0:
+            return False
+        start = max(position - offset, 0)
+        if data[start : start + len(word)] == word:
+            return True
+        position = data.find(letter, position + 1)
+    return True
+
+
+def tensor_from_json(
+    data: Any,
+    datatype: str,
+    shape: Sequence[int],
+    *,
+    may_hold_booleans: bool = True,
+) -> Array:
+    """Make a tensor out of flat or nested JSON data.
+
+    Args:
+        data: A list, nested to any depth up to 100, or one scalar for rank 0.
+        datatype: Protocol name, such as `FP32`.
+        shape: The declared shape; only the number of elements must agree with `data`.
+        may_hold_booleans: False when the text is known to hold no boolean, which spares a scan.
+    Raises:
+        TensorError: Wrong element type, out of range, or another number of elements.
+    """
+    flat = _flatten(data)
+    expected = element_count(shape)
+    if len(flat) != expected:
+        text = f"expected {expected} elements for shape {list(shape)}, got {len(flat)}"
+        raise TensorError(text)
+    return _convert(flat, datatype, may_hold_booleans).reshape(shape)
+
+
+def _flatten(data: Any) -> list[Any]:
+    flat: list[Any] = data if isinstance(data, list) else [data]
+    for _ in range(MAX_NESTING):
+        if not flat or type(flat[0]) is not list:
+            return flat
+        if not all(type(element) is list for element in flat):
+            raise TensorError("'data' mixes arrays and single elements at one level")
+        flat = list(chain.from_iterable(flat))
+    raise TensorError(f"'data' is nested deeper than {MAX_NESTING} levels")
+
+
+def _convert(flat: list[Any], datatype: str, may_hold_booleans: bool) -> Array:
+    dtype = dtype_of(datatype)
+    if datatype == "BYTES":
+        return _texts(flat)
+    if datatype == "BOOL":
+        return _booleans(flat)
+    if may_hold_booleans and bool in set(map(type, flat)):
+        raise TensorError(f"expected numbers for {datatype}, got a boolean")
+    if dtype.kind in "iu":
+        return _integers(flat, datatype, dtype)
+    return _floats(flat, datatype, dtype)
+
+
+def _texts(flat: list[Any]) -> Array:
+    kinds = set(map(type, flat))
+    if kinds - {str}:
+        raise TensorError(f"expected strings for BYTES, got {_names(kinds - {str})}")
+    return object_array([text.encode() for text in flat])
+
+
+def _booleans(flat: list[Any]) -> Array:
+    """Accept `true` and `false`, and 0 and 1."""
+    kinds = set(map(type, flat))
+    if kinds - {bool, int}:
+        raise TensorError(f"expected true or false for BOOL, got {_names(kinds - {bool, int})}")
+    if not all(element in (0, 1) for element in flat):
+        raise TensorError("expected true, false, 0 or 1 for BOOL, got another integer")
+    return np.array(flat, dtype=np.bool_)
+
+
+def _integers(flat: list[Any], datatype: str, dtype: np.dtype[Any]) -> Array:
+    if not flat:
+        return np.empty(0, dtype)
+    typecode = "Q" if dtype == np.dtype("<u8") else "q"
+    try:
+        wide = np.frombuffer(array(typecode, flat), dtype=typecode)
+    except OverflowError:
+        raise TensorError(f"an element is out of range for {datatype}") from None
+    except TypeError:
+        wrong = set(map(type, flat)) - {int}
+        raise TensorError(f"expected integers for {datatype}, got {_names(wrong)}") from None
+    if dtype.itemsize == wide.itemsize:
+        return wide
+    info = np.iinfo(dtype)
+    lowest, highest = int(wide.min()), int(wide.max())
+    if lowest < info.min or highest > info.max:
+        worst = lowest if lowest < info.min else highest
+        raise TensorError(f"{worst} is out of range for {datatype} ({info.min} to {info.max})")
+    return wide.astype(dtype)
+
+
+def _floats(flat: list[Any], datatype: str, dtype: np.dtype[Any]) -> Array:
+    try:
+        sum(flat)  # refuses text, null and objects in C, which numpy would convert
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.array(flat, dtype=dtype)
+    except (TypeError, ValueError):
+        wrong = set(map(type, flat)) - {int, float}
+        raise TensorError(f"expected numbers for {datatype}, got {_names(wrong)}") from None
+    except OverflowError:
+        raise TensorError(f"an element is out of range for {datatype}") from None
+    if not np.isfinite(values).all():
+        _refuse_overflow(flat, values, datatype)
+    return values
+
+
+def _refuse_overflow(flat: list[Any], values: Array, datatype: str) -> None:
+    """Let `Infinity` through, but not a finite number too large for the type."""
+    exact = np.array(flat, dtype=np.float64)
+    overflowed = np.isfinite(exact) & ~np.isfinite(values.astype(np.float64))
+    if overflowed.any():
+        worst = exact[int(np.argmax(overflowed))]
+        raise TensorError(f"{worst!s} is out of range for {datatype}")
+
+
+def _names(kinds: set[type]) -> str:
+    spoken = {str: "a string", bool: "a boolean", float: "a fraction", dict: "an object"}
+    spoken |= {type(None): "null", list: "an array", int: "an integer"}
+    return " and ".join(sorted(spoken.get(kind, kind.__name__) for kind in kinds))
+
+
+def tensor_to_json(tensor: Array) -> Array | list[Any]:
+    """Give the flat form that a `JsonText` writes: an array of numbers or a list of strings.
+
+    BF16 becomes float32, which holds it exactly.
+
+    Raises:
+        TensorError: A BYTES element is not UTF-8, so that only the binary form can carry it.
+    """
+    if tensor.dtype.kind in "OSU":
+        try:
+            return [element.decode() for element in as_bytes_elements(tensor)]
+        except UnicodeDecodeError:
+            text = "BYTES element is not valid UTF-8 and cannot be written as JSON"
+            raise TensorError(f"{text}; ask for binary data") from None
+    flat = np.ascontiguousarray(tensor).reshape(-1)
+    return flat.astype(np.float32) if datatype_of(tensor) == "BF16" else flat
