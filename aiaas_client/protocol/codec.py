@@ -606,6 +606,6 @@ def _assemble(
         raise CodecError(f"the message cannot be written as JSON: {error}") from None
     if not has_binary:
         return Encoded([text], None)
-    # spaces after the JSON put the first tensor on an aligned offset, so that the reader may view it
+    # spaces after the JSON put the first tensor on an aligned offset, where the reader may view it
     text += b" " * (-len(text) % _ALIGNMENT)
     return Encoded([text, *chunks], len(text))
