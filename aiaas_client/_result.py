@@ -106,7 +106,9 @@ class InferResult(Mapping[str, "Array"]):
             raise ValueError(f"expected one output, the answer has {_names(self._outputs)}")
         return next(iter(self._outputs.values()))
 
-    def with_outputs(self, outputs: Mapping[str, Array], *, index: int | None = None) -> InferResult:
+    def with_outputs(
+        self, outputs: Mapping[str, Array], *, index: int | None = None
+    ) -> InferResult:
         """The same call's facts around other arrays, as for one row of a batch."""
         return InferResult(
             outputs,
@@ -123,8 +125,9 @@ class InferResult(Mapping[str, "Array"]):
         outputs = ", ".join(f"{n}: {a.dtype}{list(a.shape)}" for n, a in self._outputs.items())
         version = f" version {self.model_version}" if self.model_version else ""
         took = f"{self.timing.total * 1000:.1f} ms"
-        repeated = f", {self.attempts} attempts" if self.attempts > 1 else ""
-        return f"<InferResult {self.model_name}{version}: {outputs or 'no outputs'}; {took}{repeated}>"
+        if self.attempts > 1:
+            took += f", {self.attempts} attempts"
+        return f"<InferResult {self.model_name}{version}: {outputs or 'no outputs'}; {took}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         facts = (self.model_name, self.model_version, self.request_id, dict(self.parameters))
