@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from aiaas_client.protocol.errors import ErrorCode
-from aiaas_client.protocol.jsontensor import has_boolean, tensor_from_json, tensor_to_json
+from aiaas_client.protocol.jsontensor import count_booleans, tensor_from_json, tensor_to_json
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON, JsonText
 from aiaas_client.protocol.tensors import (
     Array,
@@ -75,7 +75,7 @@ class SharedInput:
     shape: tuple[int, ...]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RequestedOutput:
     """One output that the caller listed.
 
@@ -189,7 +189,7 @@ def decode_request(
         raise CodecError(f"expected 1 to {MAX_INPUTS} inputs, got {len(inputs)}")
     request = InferRequest({}, id=_identifier(document.get("id")))
     tail = _Tail(body, offset)
-    may_hold_booleans = False if not _any_json_data(inputs) else has_boolean(text)
+    may_hold_booleans = _any_json_data(inputs) and _data_may_hold_booleans(document, text)
     for entry in inputs:
         _read_input(entry, request, tail, may_hold_booleans)
     tail.expect_end()
@@ -224,6 +224,21 @@ def _split(
 
 def _any_json_data(inputs: list[Any]) -> bool:
     return any(isinstance(entry, dict) and "data" in entry for entry in inputs)
+
+
+def _data_may_hold_booleans(document: Mapping[str, Any], text: Body) -> bool:
+    """Compare the booleans in the text with those that stand where they may."""
+    found = count_booleans(text)
+    if found <= 0:
+        return found < 0
+    outputs = document.get("outputs")
+    places = [document, *(outputs if isinstance(outputs, list) else ())]
+    expected = 0
+    for place in places:
+        parameters = place.get("parameters") if isinstance(place, dict) else None
+        if isinstance(parameters, dict):
+            expected += sum(isinstance(value, bool) for value in parameters.values())
+    return found > expected
 
 
 class _Tail:
@@ -463,7 +478,7 @@ def decode_response(
     if not isinstance(outputs, list):
         raise CodecError("expected 'outputs' as an array of tensors")
     tail = _Tail(body, offset)
-    may_hold_booleans = has_boolean(text) if _any_json_data(outputs) else False
+    may_hold_booleans = _any_json_data(outputs) and count_booleans(text) != 0
     tensors: dict[str, Array] = {}
     for entry in outputs:
         name, datatype, shape, parameters = _read_tensor_head(entry, "output")

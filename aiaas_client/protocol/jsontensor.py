@@ -27,25 +27,28 @@ MAX_NESTING = 100
 _LITERAL_PROBES = 32
 
 
-def has_boolean(text: bytes | bytearray | memoryview) -> bool:
-    """Tell whether JSON text may hold `true` or `false`; never wrongly says no.
+def count_booleans(text: bytes | bytearray | memoryview) -> int:
+    """Count `true` and `false` in JSON text; never too few, and -1 for "too many to count".
 
-    Numbers never hold the letters searched for, so on tensor data this is two runs of `memchr`.
+    Numbers hold neither of the letters searched for, so on tensor data this is two runs of
+    `memchr`, where looking at the type of each element would cost as much as parsing it.
     """
     data = bytes(text) if isinstance(text, memoryview) else text
-    return _may_hold(data, b"u", b"true", 2) or _may_hold(data, b"l", b"false", 2)
+    positives = _count(data, b"u", b"true", 2)
+    negatives = _count(data, b"l", b"false", 2)
+    return -1 if positives < 0 or negatives < 0 else positives + negatives
 
 
-def _may_hold(data: bytes | bytearray, letter: bytes, word: bytes, offset: int) -> bool:
+def _count(data: bytes | bytearray, letter: bytes, word: bytes, offset: int) -> int:
+    found = 0
     position = data.find(letter)
     for _ in range(_LITERAL_PROBES):
         if position < 0:
-            return False
+            return found
         start = max(position - offset, 0)
-        if data[start : start + len(word)] == word:
-            return True
+        found += data[start : start + len(word)] == word
         position = data.find(letter, position + 1)
-    return True
+    return -1
 
 
 def tensor_from_json(
@@ -139,7 +142,7 @@ def _floats(flat: list[Any], datatype: str, dtype: np.dtype[Any]) -> Array:
     try:
         sum(flat)  # refuses text, null and objects in C, which numpy would convert
         with np.errstate(over="ignore", invalid="ignore"):
-            values = np.array(flat, dtype=dtype)
+            values = np.fromiter(flat, dtype, len(flat))
     except (TypeError, ValueError):
         wrong = set(map(type, flat)) - {int, float}
         raise TensorError(f"expected numbers for {datatype}, got {_names(wrong)}") from None

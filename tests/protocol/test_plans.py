@@ -1,0 +1,100 @@
+"""The decoder's memory never changes what a request means."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from aiaas_client.protocol.codec import (
+    CodecError,
+    InferRequest,
+    RequestedOutput,
+    decode_request,
+    encode_request,
+)
+from aiaas_client.protocol.plans import LONGEST_TEXT, RequestDecoder
+from aiaas_client.protocol.tensors import Array, object_array
+
+
+@given(
+    tensors=st.lists(
+        hnp.arrays(
+            st.sampled_from([np.float32, np.int64, np.bool_, np.uint8]),
+            st.sampled_from([(1, 3), (2, 3), (0, 3), ()]),
+        ),
+        min_size=2,
+        max_size=12,
+    ),
+    capacity=st.integers(1, 3),
+)
+def test_each_request_decodes_as_without_memory(tensors: list[Array], capacity: int) -> None:
+    decoder = RequestDecoder(capacity=capacity)
+    for tensor in tensors:
+        request = InferRequest({"x": tensor}, outputs=[RequestedOutput("y")])
+        encoded = encode_request(request)
+        expected = decode_request(encoded.join(), encoded.json_length)
+        actual = decoder.decode(encoded.join(), encoded.json_length)
+        assert actual.outputs == expected.outputs
+        assert actual.binary_output == expected.binary_output
+        assert actual.inputs["x"].dtype == tensor.dtype
+        assert actual.inputs["x"].tobytes() == expected.inputs["x"].tobytes()
+        assert actual.inputs["x"].shape == tensor.shape
+
+
+def _known(decoder: RequestDecoder) -> tuple[bytes, int]:
+    encoded = encode_request(InferRequest({"x": np.ones((1, 3), np.float32)}))
+    assert encoded.json_length is not None
+    decoder.decode(encoded.join(), encoded.json_length)
+    return encoded.join(), encoded.json_length
+
+
+@pytest.mark.parametrize("change", [-1, 1], ids=["cut", "left over"])
+def test_a_remembered_text_with_another_tail_is_refused(change: int) -> None:
+    decoder = RequestDecoder()
+    body, length = _known(decoder)
+    wrong = body[:-1] if change < 0 else body + b"x"
+    with pytest.raises(CodecError):
+        decoder.decode(wrong, length)
+
+
+def test_wrong_bool_bytes_are_refused_the_second_time_too() -> None:
+    decoder = RequestDecoder()
+    encoded = encode_request(InferRequest({"x": np.ones(1, np.bool_)}))
+    decoder.decode(encoded.join(), encoded.json_length)
+    with pytest.raises(CodecError, match="0 or 1"):
+        decoder.decode(encoded.join()[:-1] + b"\x02", encoded.json_length)
+
+
+def test_malformed_bytes_elements_are_refused_the_second_time_too() -> None:
+    decoder = RequestDecoder()
+    encoded = encode_request(InferRequest({"x": object_array([b"ab"])}))
+    decoder.decode(encoded.join(), encoded.json_length)
+    with pytest.raises(CodecError):
+        decoder.decode(encoded.join()[:-6] + b"\xff\x00\x00\x00ab", encoded.json_length)
+
+
+def test_ids_are_each_requests_own() -> None:
+    decoder = RequestDecoder()
+    for name in ("a", "b", "a"):
+        request = InferRequest({"x": np.ones(2, np.float32)}, id=name)
+        encoded = encode_request(request)
+        assert decoder.decode(encoded.join(), encoded.json_length).id == name
+
+
+def test_long_texts_and_json_tensors_are_decoded_too() -> None:
+    decoder = RequestDecoder()
+    many = {f"input{i}": np.ones(2, np.float32) for i in range(60)}
+    encoded = encode_request(InferRequest(many))
+    assert encoded.json_length is not None
+    assert encoded.json_length > LONGEST_TEXT
+    for _ in range(2):
+        assert len(decoder.decode(encoded.join(), encoded.json_length).inputs) == 60
+    entry = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}
+    text = json.dumps({"inputs": [entry]}).encode()
+    for _ in range(2):
+        assert decoder.decode(text, len(text)).inputs["x"].tolist() == [1.0]
