@@ -41,7 +41,7 @@ check: $(VENV)/.dev ## lint, format, types, layers
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 bench: $(VENV)/.dev ## measure the server and the SDK (BENCH="--json FILE" for more)
-	$(BIN)/python -m tests.bench $(BENCH)
+	$(BIN)/python tests/bench $(BENCH)
 
 docs: $(VENV)/.dev ## refresh the generated tables and build the reference into docs/_build
 	$(BIN)/python docs/tables.py

@@ -95,9 +95,8 @@ def to_onnx(weights: list[Floats]) -> bytes:
 
 def _enlarge(square: Floats) -> Floats:
     picture = Image.fromarray((square * (255 / 16)).astype(np.uint8))
-    large = np.asarray(picture.resize((20, 20), Image.Resampling.BICUBIC), np.float32) / 255
-    flat: Floats = np.pad(large, 4).reshape(784)
-    return flat
+    large = np.asarray(picture.resize((20, 20), Image.Resampling.BICUBIC))
+    return np.pad(large, 4).reshape(784).astype(np.float32) / np.float32(255)
 
 
 def _gradients(

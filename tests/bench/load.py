@@ -1,0 +1,124 @@
+"""Load generator: raw sockets in a process of its own, one request in flight a connection.
+
+`python load.py HOST PORT CONNECTIONS SECONDS FILE` reads length-prefixed requests from FILE, opens
+the connections, writes a line, waits for a line, sends the requests in turn for that many seconds,
+and prints one JSON object. An HTTP library would cost more than the server it measures.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import select
+import socket
+import struct
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+END_OF_HEAD = b"\r\n\r\n"
+LENGTH = b"content-length:"
+
+
+def read_requests(path: Path) -> list[bytes]:
+    content, requests, at = path.read_bytes(), [], 0
+    while at < len(content):
+        (size,) = struct.unpack_from("<I", content, at)
+        requests.append(content[at + 4 : at + 4 + size])
+        at += 4 + size
+    return requests
+
+
+def write_requests(path: Path, requests: list[bytes]) -> None:
+    path.write_bytes(b"".join(struct.pack("<I", len(r)) + r for r in requests))
+
+
+class Connection:
+    """One keep-alive connection: `send` a request, `receive` until its answer is whole."""
+
+    __slots__ = ("answer", "needed", "sent_at", "socket")
+
+    def __init__(self, host: str, port: int) -> None:
+        self.socket = socket.create_connection((host, port), timeout=30)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.answer = b""
+        self.needed = 0
+        self.sent_at = 0.0
+
+    def send(self, request: bytes) -> None:
+        self.answer = b""
+        self.needed = 0
+        self.sent_at = time.perf_counter()
+        self.socket.sendall(request)
+
+    def receive(self) -> bool:
+        """Take what has come; True when the answer is whole."""
+        part = self.socket.recv(262144)
+        if not part:
+            raise ConnectionError("the server closed a connection under load")
+        self.answer = self.answer + part if self.answer else part
+        if not self.needed:
+            end = self.answer.find(END_OF_HEAD)
+            if end < 0:
+                return False
+            head = self.answer[:end].lower()
+            at = head.index(LENGTH) + len(LENGTH)
+            stop = head.find(b"\r", at)
+            self.needed = end + 4 + int(head[at : stop if stop > 0 else None])
+        return len(self.answer) >= self.needed
+
+
+def run(connections: list[Connection], requests: list[bytes], seconds: float) -> dict[str, Any]:
+    poll = select.epoll()
+    by_fd = {c.socket.fileno(): c for c in connections}
+    for fd in by_fd:
+        poll.register(fd, select.EPOLLIN)
+    statuses: Counter[str] = Counter()
+    latencies: list[float] = []
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    began = time.perf_counter()
+    until = began + seconds
+    turn, count = 0, len(requests)
+    for connection in connections:
+        connection.send(requests[turn % count])
+        turn += 1
+    in_flight = len(connections)
+    while in_flight:
+        for fd, _ in poll.poll():
+            connection = by_fd[fd]
+            if not connection.receive():
+                continue
+            now = time.perf_counter()
+            latencies.append(now - connection.sent_at)
+            statuses[connection.answer[9:12].decode()] += 1
+            if now < until:
+                connection.send(requests[turn % count])
+                turn += 1
+            else:
+                in_flight -= 1
+    elapsed = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    latencies.sort()
+    return {
+        "requests": len(latencies),
+        "seconds": elapsed,
+        "statuses": dict(statuses),
+        "p50": latencies[len(latencies) // 2],
+        "p99": latencies[int(len(latencies) * 0.99)],
+        "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+    }
+
+
+def main() -> None:
+    host, port, connections, seconds, path = sys.argv[1:]
+    requests = read_requests(Path(path))
+    opened = [Connection(host, int(port)) for _ in range(int(connections))]
+    print("open", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(run(opened, requests, float(seconds))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Whole HTTP requests as bytes, for the load generator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aiaas_client.protocol.codec import InferRequest, encode_request
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def binary(model: str, inputs: Arrays) -> bytes:
+    """An infer request with the tensors in binary, there and back."""
+    encoded = encode_request(InferRequest(inputs=dict(inputs), binary_output=True))
+    head = b"inference-header-content-length: %d\r\n" % (encoded.json_length or 0)
+    return _post(model, encoded.join(), encoded.content_type, head)
+
+
+def text(model: str, inputs: Arrays) -> bytes:
+    """An infer request in JSON, as a person with `curl` would send it."""
+    tensors = [
+        {
+            "name": name,
+            "shape": list(array.shape),
+            "datatype": "FP32" if array.dtype == np.float32 else "INT64",
+            "data": [round(float(v), 4) for v in array.ravel()]
+            if array.dtype == np.float32
+            else array.ravel().tolist(),
+        }
+        for name, array in inputs.items()
+    ]
+    body = json.dumps({"inputs": tensors}, separators=(",", ":")).encode()
+    return _post(model, body, "application/json")
+
+
+def _post(model: str, body: bytes, content_type: str, head: bytes = b"") -> bytes:
+    return b"".join(
+        [
+            f"POST /v2/models/{model}/infer HTTP/1.1\r\nhost: 127.0.0.1\r\n".encode(),
+            f"content-type: {content_type}\r\n".encode(),
+            b"content-length: %d\r\n" % len(body),
+            head,
+            b"\r\n",
+            body,
+        ]
+    )
