@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from aiaas_client._calls import Response
+    from aiaas_client.protocol.codec import InferResponse
     from aiaas_client.protocol.tensors import Array
 
 Scalar = str | int | float | bool
@@ -29,6 +31,9 @@ class Timing:
     total: float = 0.0
     server_queue: float | None = None
     server_compute: float | None = None
+
+
+_UNTIMED = Timing()
 
 
 class InferResult(Mapping[str, "Array"]):
@@ -74,9 +79,22 @@ class InferResult(Mapping[str, "Array"]):
         self.model_version = model_version
         self.request_id = request_id
         self.parameters: Mapping[str, Any] = parameters or _NOTHING
-        self.timing = timing or Timing()
+        self.timing = timing or _UNTIMED
         self.attempts = attempts
         self.index = index
+
+    @classmethod
+    def of(cls, answer: InferResponse, response: Response) -> InferResult:
+        """What a decoded answer and the response that brought it say together."""
+        return cls(
+            answer.outputs,
+            model_name=answer.model_name,
+            model_version=answer.model_version,
+            request_id=answer.id or response.request_id,
+            parameters=answer.parameters,
+            timing=response.timing,
+            attempts=response.attempts,
+        )
 
     def __getitem__(self, name: str) -> Array:
         try:
