@@ -134,9 +134,7 @@ class Settings(BaseModel):
         return self
 
     @classmethod
-    def from_environment(
-        cls, environment: Mapping[str, str] | None = None, **given: Any
-    ) -> Self:
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
         """Settings from `AIAAS_SERVER_*`; `given` fields stand above the environment.
 
         Args:

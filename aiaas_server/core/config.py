@@ -208,12 +208,13 @@ class ModelConfig(_Part):
             raise LoadFailed("batch_input and batch_output are not supported")
         if self.model_transaction_policy.decoupled:
             raise LoadFailed("a decoupled model_transaction_policy is not supported")
-        for tensor in (*self.input, *self.output):
-            if tensor.reshape is not None:
-                raise LoadFailed(f"'{tensor.name}': reshape is not supported; export the shape")
-        for tensor in self.input:
-            if tensor.allow_ragged_batch:
-                raise LoadFailed(f"input '{tensor.name}': allow_ragged_batch is not supported")
+        reshaped = [i.name for i in self.input if i.reshape is not None]
+        reshaped += [o.name for o in self.output if o.reshape is not None]
+        if reshaped:
+            raise LoadFailed(f"'{reshaped[0]}': reshape is not supported; export the final shape")
+        ragged = [i.name for i in self.input if i.allow_ragged_batch]
+        if ragged:
+            raise LoadFailed(f"input '{ragged[0]}': allow_ragged_batch is not supported")
 
     @property
     def instances(self) -> int:
@@ -237,4 +238,3 @@ _NOT_OFFERED = {
     "sequence_batching": "requests are independent of one another here",
     "ensemble_scheduling": "call the models of the ensemble one after another",
 }
-

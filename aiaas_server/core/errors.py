@@ -1,21 +1,21 @@
 """What can go wrong below HTTP. No status codes here: `http/errors.py` holds the table.
 
-    ServerError
-    ├── InvalidInput        the request does not fit the model
-    ├── PayloadTooLarge     the request is larger than a limit
-    ├── OutputTooLarge      the answer is larger than a limit
-    ├── ModelNotFound       no such model, or none of its versions is loaded
-    ├── VersionNotFound     the model has no such version, or it is not loaded
-    ├── ModelUnavailable    the version is being loaded or unloaded: try again
-    ├── ModelNotReady       loaded, but cannot serve
-    ├── QueueFull           no room to wait in
-    ├── QueueTimeout        waited longer than the queue policy allows
-    ├── DeadlineExceeded    the caller's deadline passed
-    ├── Draining            the server is stopping
-    ├── LoadFailed          a model or its configuration is unusable
-    ├── ControlDisabled     load and unload are switched off
-    ├── NotSupported        known to the protocol, not offered here
-    └── InferenceFailed     the runtime failed on input that fits the model
+ServerError
+├── InvalidInput        the request does not fit the model
+├── PayloadTooLarge     the request is larger than a limit
+├── OutputTooLarge      the answer is larger than a limit
+├── ModelNotFound       no such model, or none of its versions is loaded
+├── VersionNotFound     the model has no such version, or it is not loaded
+├── ModelUnavailable    the version is being loaded or unloaded: try again
+├── ModelNotReady       loaded, but cannot serve
+├── QueueFull           no room to wait in
+├── QueueTimeout        waited longer than the queue policy allows
+├── DeadlineExceeded    the caller's deadline passed
+├── Draining            the server is stopping
+├── LoadFailed          a model or its configuration is unusable
+├── ControlDisabled     load and unload are switched off
+├── NotSupported        known to the protocol, not offered here
+└── InferenceFailed     the runtime failed on input that fits the model
 """
 
 from __future__ import annotations

@@ -121,8 +121,7 @@ class Signature:
 
     def _wrong_shape(self, spec: TensorSpec, shape: tuple[int, ...]) -> InvalidInput:
         return InvalidInput(
-            f"input '{spec.name}' of model '{self.model}': expected shape {spec.shape}, "
-            f"got {shape}"
+            f"input '{spec.name}' of model '{self.model}': expected shape {spec.shape}, got {shape}"
         )
 
     def _batches_differ(self, inputs: Mapping[str, Array]) -> InvalidInput:

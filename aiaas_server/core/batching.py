@@ -1,0 +1,110 @@
+"""How requests become a batch and a batch becomes answers: pure functions over arrays.
+
+A *shape key* tells which requests may share a batch; `take` how many of those queued go next;
+`concat` joins inputs along the first axis, and `split` is its inverse on the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from aiaas_client.protocol.tensors import Array
+
+from .signature import Signature
+
+ShapeKey = Callable[[Mapping[str, Array]], Hashable]
+
+
+class NotBatched(ValueError):
+    """An output's first dimension is not the batch."""
+
+
+class Take(NamedTuple):
+    """How much of a queue goes into the next batch.
+
+    Attributes:
+        taken: Requests from the front.
+        complete: Waiting longer cannot make the batch better: it is full, holds a preferred
+            size, or the next request does not fit.
+    """
+
+    taken: int
+    complete: bool
+
+
+def shape_key(signature: Signature) -> ShapeKey:
+    """The function that gives a request's key; constant when all requests are alike.
+
+    Requests are alike when no input is optional and no dimension but the batch varies.
+    """
+    varying = [spec for spec in signature.inputs if spec.optional or -1 in spec.shape[1:]]
+    if not varying:
+        return _same_key
+    names = tuple(spec.name for spec in varying)
+
+    def key(inputs: Mapping[str, Array]) -> Hashable:
+        return tuple([inputs[name].shape[1:] if name in inputs else None for name in names])
+
+    return key
+
+
+def take(rows: Iterable[int], max_rows: int, preferred: frozenset[int] = frozenset()) -> Take:
+    """How many requests from the front of a queue make the next batch.
+
+    Args:
+        rows: Items of each queued request, oldest first.
+        max_rows: Items a batch may hold.
+        preferred: Sizes to stop at; the largest that a prefix hits exactly is taken.
+    """
+    total = count = 0
+    best = 0
+    stopped = False
+    for size in rows:
+        if count and total + size > max_rows:
+            stopped = True
+            break
+        total += size
+        count += 1
+        if total in preferred:
+            best = count
+        if total >= max_rows:
+            stopped = True
+            break
+    if best:
+        return Take(best, complete=True)
+    return Take(count, complete=stopped)
+
+
+def concat(requests: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Join inputs of one shape key along the first axis, in order."""
+    if len(requests) == 1:
+        return dict(requests[0])
+    return {name: np.concatenate([request[name] for request in requests]) for name in requests[0]}
+
+
+def split(outputs: Sequence[Array], rows: Sequence[int]) -> list[list[Array]]:
+    """Cut each output along its first axis: one list of owned arrays per request.
+
+    Raises:
+        NotBatched: An output does not begin with the batch; nothing is cut then.
+    """
+    total = sum(rows)
+    for index, array in enumerate(outputs):
+        if array.ndim == 0 or array.shape[0] != total:
+            raise NotBatched(f"output {index} has shape {array.shape}, batch is {total}")
+    if len(rows) == 1:
+        return [list(outputs)]
+    parts: list[list[Array]] = []
+    start = 0
+    for size in rows:
+        stop = start + size
+        parts.append([array[start:stop].copy() for array in outputs])
+        start = stop
+    return parts
+
+
+def _same_key(inputs: Mapping[str, Array]) -> Hashable:
+    return None
