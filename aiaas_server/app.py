@@ -1,0 +1,176 @@
+"""`create_app(settings)`: the one place that wires the server together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Router
+from starlette.types import Message, Receive, Scope, Send
+
+from aiaas_server.core.events import Observer
+from aiaas_server.core.pool import ModelPool
+from aiaas_server.http.answers import send_problem, with_common_headers
+from aiaas_server.http.auth import OPEN_PATHS, KeyCheck
+from aiaas_server.http.disconnect import ClientGone
+from aiaas_server.http.errors import problem_of
+from aiaas_server.http.head import read_headers, request_id_of
+from aiaas_server.http.infer import InferRoute, Target
+from aiaas_server.http.routes import make_metrics_router, make_router, match_infer
+from aiaas_server.observe.metrics import RequestMetrics
+from aiaas_server.settings import Settings
+
+logger = logging.getLogger("aiaas_server")
+
+MAX_TARGETS = 10_000
+
+
+class Application:
+    """The ASGI application: infer as a bare callable, everything else through Starlette's router.
+
+    Its lifespan starts the pool and closes it. Models load in the background: `live` answers at
+    once, `ready` when they are there. Without a lifespan, in process, use it as an asynchronous
+    context manager.
+
+    Attributes:
+        pool: The models.
+        settings: The settings it was made with.
+        metrics: An ASGI application that answers only `GET /metrics`, for a port of its own.
+    """
+
+    def __init__(self, pool: ModelPool, settings: Settings) -> None:
+        self.pool = pool
+        self.settings = settings
+        key = settings.api_key
+        key_check = KeyCheck(key.get_secret_value()) if key is not None else None
+        counts = RequestMetrics()
+        self._infer = InferRoute(pool, settings, key_check, counts)
+        self._routes = GuardedRoutes(make_router(pool, settings, counts), key_check, counts)
+        self.metrics = GuardedRoutes(make_metrics_router(pool, counts), key_check, counts)
+        self._targets: dict[bytes, Target] = {}  # raw path of an infer route -> what it names
+        self._starting: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection."""
+        if scope["type"] == "http":
+            target = self._targets.get(scope["raw_path"]) or self._find_target(scope)
+            if target is None:
+                await self._routes(scope, receive, send)
+            elif scope["method"] == "POST":
+                await self._infer.serve(target, scope, receive, send)
+            else:
+                await self._routes.refuse_method(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    def _find_target(self, scope: Scope) -> Target | None:
+        match = match_infer(scope["path"])
+        if match is None:
+            return None
+        name, version = match.groups()
+        target = (name, None if version is None else int(version))
+        if len(self._targets) < MAX_TARGETS and self.pool.ready_versions(name):
+            self._targets[scope["raw_path"]] = target
+        return target
+
+    async def start(self) -> None:
+        """Load the models; returns when each of them serves or has been refused."""
+        await self.pool.start()
+
+    async def close(self) -> None:
+        """Stop: queued and running work is abandoned, models are released."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        await self.pool.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()  # lifespan.startup
+        self._starting = asyncio.create_task(self._start_in_background())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()  # lifespan.shutdown
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start_in_background(self) -> None:
+        try:
+            await self.start()
+        except Exception:
+            logger.exception("the models could not be loaded; the server stays not ready")
+
+
+class GuardedRoutes:
+    """A router behind the key check, with the errors and headers of every answer."""
+
+    def __init__(self, router: Router, key_check: KeyCheck | None, metrics: RequestMetrics) -> None:
+        self._router = router
+        self._key_check = key_check
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request, whatever happens."""
+        await self._answer(scope, receive, send, None)
+
+    async def refuse_method(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 405 on the infer route, after the key check like any other answer."""
+        refusal = HTTPException(405, headers={"Allow": "POST"})
+        await self._answer(scope, receive, send, refusal)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, refusal: HTTPException | None
+    ) -> None:
+        headers = read_headers(scope)
+        request_id = request_id_of(headers)
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            if self._key_check is not None and scope["path"] not in OPEN_PATHS:
+                self._key_check.check(scope, headers)
+            if refusal is not None:
+                raise refusal
+            scope["app"] = self  # makes the router raise its 404 and 405 instead of answering
+            await self._router(scope, receive, with_common_headers(sending, request_id))
+        except ClientGone:
+            return
+        except Exception as error:
+            if started:
+                raise
+            problem = problem_of(error)
+            self._metrics.refused(problem.code)
+            await send_problem(send, problem, request_id)
+
+
+def create_app(
+    settings: Settings | None = None, *, observers: Sequence[Observer] = ()
+) -> Application:
+    """Make the server as an ASGI application.
+
+    Args:
+        settings: All settings; read from the environment when not given.
+        observers: Called with a record of every request.
+    """
+    settings = settings or Settings.from_environment()
+    raise SystemExit(settings, observers)

@@ -1,0 +1,116 @@
+"""One static key: default deny, compared in constant time, guessing slowed down.
+
+An address that fails 20 times within a minute is answered 429 until the minute is over. An
+address that has shown the right key before keeps its access, so that a neighbour behind the same
+proxy cannot lock it out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from hmac import compare_digest
+from urllib.parse import parse_qsl
+
+from starlette.types import Scope
+
+from aiaas_client.protocol.errors import ErrorCode
+from aiaas_server.http.errors import HttpError
+from aiaas_server.http.head import Headers
+
+MAX_FAILURES = 20
+WINDOW = 60.0
+MAX_ADDRESSES = 10_000
+OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
+
+_CHALLENGE = ((b"www-authenticate", b'Bearer realm="aiaas"'),)
+_KEY_PARAMETERS = frozenset({"api_key", "api-key", "apikey", "x-api-key", "access_token"})
+
+
+class FailureTable:
+    """Counts failed attempts an address in windows of one minute; its size is bounded."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failures: dict[str, tuple[float, int]] = {}  # address -> window start, failures
+        self._proven: dict[str, None] = {}
+
+    def seconds_blocked(self, address: str) -> float:
+        """Seconds for which `address` is refused unheard; 0.0 when it is not."""
+        if not self._failures or address in self._proven:
+            return 0.0
+        start, failures = self._failures.get(address, (0.0, 0))
+        return max(0.0, start + WINDOW - self._clock()) if failures >= MAX_FAILURES else 0.0
+
+    def failed(self, address: str) -> None:
+        """Count a failure."""
+        now = self._clock()
+        start, failures = self._failures.pop(address, (now, 0))
+        if now - start >= WINDOW:
+            start, failures = now, 0
+        self._failures[address] = (start, failures + 1)
+        if len(self._failures) > MAX_ADDRESSES:
+            del self._failures[next(iter(self._failures))]
+
+    def succeeded(self, address: str) -> None:
+        """Remember that `address` has shown the right key."""
+        if address not in self._proven:
+            self._proven[address] = None
+            if len(self._proven) > MAX_ADDRESSES:
+                del self._proven[next(iter(self._proven))]
+
+
+class KeyCheck:
+    """Lets a request pass when it carries the server's key."""
+
+    def __init__(self, key: str, failures: FailureTable | None = None) -> None:
+        self._key = key.encode()
+        self._failures = failures or FailureTable()
+
+    def check(self, scope: Scope, headers: Headers) -> None:
+        """Return when the request carries the key.
+
+        Raises:
+            HttpError: 401 for no key or a wrong one, 400 for a key given twice or in the URL,
+                429 after too many failures.
+        """
+        client = scope.get("client")
+        address = client[0] if client else ""
+        blocked = self._failures.seconds_blocked(address)
+        if blocked:
+            raise HttpError(
+                429,
+                ErrorCode.RATE_LIMITED,
+                "too many failed authentications from this address",
+                retry_after=blocked,
+            )
+        given = _key_of(scope, headers)
+        if given is None or not compare_digest(given, self._key):
+            self._failures.failed(address)
+            message = "expected a valid API key in Authorization: Bearer or X-API-Key"
+            raise HttpError(401, ErrorCode.UNAUTHORIZED, message, headers=_CHALLENGE)
+        self._failures.succeeded(address)
+
+
+def _key_of(scope: Scope, headers: Headers) -> bytes | None:
+    if scope["query_string"]:
+        _refuse_key_in_url(scope["query_string"])
+    authorization = headers.get(b"authorization")
+    key = headers.get(b"x-api-key")
+    if authorization is None:
+        return key
+    if key is not None:
+        message = "expected one of Authorization and X-API-Key, got both"
+        raise HttpError(400, ErrorCode.INVALID_REQUEST, message)
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else None
+
+
+def _refuse_key_in_url(query: bytes) -> None:
+    try:
+        names = {name.lower() for name, _ in parse_qsl(query.decode("latin-1"), True)}
+    except ValueError:  # more parameters than the parser counts
+        names = set()
+    if names & _KEY_PARAMETERS:
+        message = "an API key in the URL is refused; send Authorization: Bearer or X-API-Key"
+        raise HttpError(400, ErrorCode.INVALID_REQUEST, message)

@@ -1,0 +1,101 @@
+"""The route table. Every path is matched exactly; nothing is redirected."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.routing import Route, Router
+
+from aiaas_server.core.pool import ModelPool
+from aiaas_server.http import shared_memory
+from aiaas_server.http.generate import GenerateRoutes
+from aiaas_server.http.health import HealthRoutes
+from aiaas_server.http.metadata import MetadataRoutes
+from aiaas_server.http.repository import RepositoryRoutes
+from aiaas_server.http.settings_routes import SettingsRoutes
+from aiaas_server.http.statistics import StatisticsRoutes
+from aiaas_server.observe.metrics import RequestMetrics
+from aiaas_server.settings import Settings
+
+MAX_VERSION_DIGITS = 18
+
+match_infer = re.compile(
+    rf"/v2/models/([^/]+)(?:/versions/([0-9]{{1,{MAX_VERSION_DIGITS}}}))?/infer"
+).fullmatch
+
+
+class VersionConvertor(Convertor[int]):
+    """A version in a path: decimal digits, few enough for any integer type."""
+
+    regex = f"[0-9]{{1,{MAX_VERSION_DIGITS}}}"
+
+    def convert(self, value: str) -> int:
+        """Read the digits."""
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        """Write the digits."""
+        return str(value)
+
+
+register_url_convertor("version", VersionConvertor())
+
+
+def make_router(pool: ModelPool, settings: Settings, metrics: RequestMetrics) -> Router:
+    """Everything but infer, which `app.Application` answers itself."""
+    health = HealthRoutes(pool)
+    metadata = MetadataRoutes(pool, settings.server_id or "aiaas")
+    statistics = StatisticsRoutes(pool, metrics)
+    generate = GenerateRoutes(pool, settings)
+    repository = RepositoryRoutes(pool, settings)
+    changeable = SettingsRoutes(pool, settings)
+    both = ["GET", "POST"]
+    return Router(
+        routes=[
+            Route("/v2/health/live", health.live),
+            Route("/v2/health/ready", health.ready),
+            Route("/v2", metadata.server),
+            Route("/v2/models/stats", statistics.all_models),
+            *_of_model("", metadata.model),
+            *_of_model("/ready", metadata.ready),
+            *_of_model("/config", metadata.config),
+            *_of_model("/stats", statistics.model),
+            *_of_model("/generate", generate.generate, methods=["POST"]),
+            *_of_model("/generate_stream", generate.stream, methods=["POST"]),
+            Route("/v2/repository/index", repository.index, methods=["POST"]),
+            Route("/v2/repository/models/{model}/load", repository.load, methods=["POST"]),
+            Route("/v2/repository/models/{model}/unload", repository.unload, methods=["POST"]),
+            *_of_memory("/v2/systemsharedmemory"),
+            *_of_memory("/v2/cudasharedmemory"),
+            Route("/v2/logging", changeable.logging, methods=both),
+            Route("/v2/trace/setting", changeable.tracing, methods=both),
+            Route("/v2/models/{model}/trace/setting", changeable.model_tracing, methods=both),
+            Route("/metrics", statistics.metrics),
+        ],
+        redirect_slashes=False,
+    )
+
+
+def make_metrics_router(pool: ModelPool, metrics: RequestMetrics) -> Router:
+    """The routes of the metrics port."""
+    routes = [Route("/metrics", StatisticsRoutes(pool, metrics).metrics)]
+    return Router(routes=routes, redirect_slashes=False)
+
+
+def _of_model(suffix: str, endpoint: Any, methods: list[str] | None = None) -> list[Route]:
+    """A route of a model, without and with a version."""
+    paths = ("/v2/models/{model}", "/v2/models/{model}/versions/{version:version}")
+    return [Route(path + suffix, endpoint, methods=methods) for path in paths]
+
+
+def _of_memory(prefix: str) -> list[Route]:
+    post = ["POST"]
+    return [
+        Route(f"{prefix}/status", shared_memory.status),
+        Route(f"{prefix}/region/{{region}}/status", shared_memory.region_status),
+        Route(f"{prefix}/region/{{region}}/register", shared_memory.register, methods=post),
+        Route(f"{prefix}/unregister", shared_memory.unregister, methods=post),
+        Route(f"{prefix}/region/{{region}}/unregister", shared_memory.unregister, methods=post),
+    ]

@@ -1,0 +1,225 @@
+"""The `/metrics` page, written from the integer statistics when it is asked for.
+
+`nv_*` names are the reference server's, without `_total`, so that its dashboards work; `aiaas_*`
+names follow Prometheus' rules. Numbers are always written plainly: some readers of these pages do
+not know exponents, and none of them expects a sample on the first line.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from aiaas_client.protocol.errors import ErrorCode
+from aiaas_server.core.statistics import LATENCY_BUCKETS_NS, Statistics
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Labels = Mapping[str, str]
+Sample = tuple[str, Labels, float]  # suffix of the name, labels, value
+Read = Callable[[Statistics], float]
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_STARTED = time.time()
+
+
+class Counted(Protocol):
+    """A model version with statistics."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def statistics(self) -> Statistics: ...
+
+
+class RequestMetrics:
+    """Counts what the models' own statistics do not see: answers that are errors."""
+
+    def __init__(self) -> None:
+        self.refusals: Counter[ErrorCode] = Counter()
+
+    def refused(self, code: ErrorCode) -> None:
+        """Count one error answer."""
+        self.refusals[code] += 1
+
+
+_COUNTERS: tuple[tuple[str, str, Read], ...] = (
+    ("nv_inference_request_success", "Successful requests", lambda s: s.success_count),
+    ("nv_inference_count", "Items inferred", lambda s: s.inference_count),
+    ("nv_inference_exec_count", "Model executions", lambda s: s.execution_count),
+    (
+        "nv_inference_request_duration_us",
+        "Time of successful requests, microseconds",
+        lambda s: s.success_ns // 1000,
+    ),
+    (
+        "nv_inference_queue_duration_us",
+        "Time in the queue, microseconds",
+        lambda s: s.queue_ns // 1000,
+    ),
+    (
+        "nv_inference_compute_input_duration_us",
+        "Time preparing inputs, microseconds",
+        lambda s: s.compute_input_ns // 1000,
+    ),
+    (
+        "nv_inference_compute_infer_duration_us",
+        "Time executing, microseconds",
+        lambda s: s.compute_infer_ns // 1000,
+    ),
+    (
+        "nv_inference_compute_output_duration_us",
+        "Time taking outputs, microseconds",
+        lambda s: s.compute_output_ns // 1000,
+    ),
+    ("nv_cache_num_hits_per_model", "Answers from the response cache", lambda _: 0),
+    ("nv_cache_num_misses_per_model", "Requests the response cache lacked", lambda _: 0),
+    ("nv_cache_hit_duration_per_model", "Time of cache hits, microseconds", lambda _: 0),
+    ("nv_cache_miss_duration_per_model", "Time of cache misses, microseconds", lambda _: 0),
+)
+
+
+def render(models: Iterable[Counted], requests: RequestMetrics) -> bytes:
+    """Write the page.
+
+    Args:
+        models: The loaded versions.
+        requests: The counts of error answers.
+    """
+    loaded = [({"model": m.name, "version": str(m.version)}, m.statistics) for m in models]
+    lines: list[str] = []
+    for name, text, read in _COUNTERS:
+        samples = [("", labels, read(statistics)) for labels, statistics in loaded]
+        lines += _family(name, "counter", text, samples)
+    lines += _model_families(loaded)
+    refusals = [("", {"code": c.value}, n) for c, n in sorted(requests.refusals.items())]
+    lines += _family("aiaas_errors_total", "counter", "Error answers by code", refusals)
+    lines += _process_families()
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _model_families(loaded: list[tuple[dict[str, str], Statistics]]) -> Iterator[str]:
+    yield from _family(
+        "nv_inference_request_failure",
+        "counter",
+        "Failed requests by reason",
+        [
+            ("", {**labels, "reason": reason}, count)
+            for labels, statistics in loaded
+            for reason, count in statistics.failures.items()
+        ],
+    )
+    yield from _family(
+        "nv_inference_pending_request_count",
+        "gauge",
+        "Requests accepted and not answered yet",
+        [("", labels, statistics.pending) for labels, statistics in loaded],
+    )
+    yield from _family(
+        "aiaas_request_duration_seconds",
+        "histogram",
+        "Time from acceptance to answer of successful requests",
+        [sample for labels, statistics in loaded for sample in _latency(labels, statistics)],
+    )
+    yield from _family(
+        "aiaas_batch_size",
+        "histogram",
+        "Items in each execution",
+        [sample for labels, statistics in loaded for sample in _batch_sizes(labels, statistics)],
+    )
+
+
+def _latency(labels: Labels, statistics: Statistics) -> Iterator[Sample]:
+    bounds = [nanoseconds / 1e9 for nanoseconds in LATENCY_BUCKETS_NS]
+    return _histogram(labels, bounds, statistics.latency_counts, statistics.success_ns / 1e9)
+
+
+def _batch_sizes(labels: Labels, statistics: Statistics) -> Iterator[Sample]:
+    bounds = [float(2**power) for power in range(11)]
+    counts = [0] * (len(bounds) + 1)
+    items = 0
+    for rows, batch in statistics.batches.items():
+        index = next((i for i, bound in enumerate(bounds) if rows <= bound), len(bounds))
+        counts[index] += batch[0]
+        items += rows * batch[0]
+    return _histogram(labels, bounds, counts, items)
+
+
+def _histogram(
+    labels: Labels, bounds: list[float], counts: list[int], total: float
+) -> Iterator[Sample]:
+    """Cumulate counts, one for each bound and one above them, into a histogram's samples."""
+    running = 0
+    for bound, count in zip([*bounds, None], counts, strict=True):
+        running += count
+        edge = "+Inf" if bound is None else _number(bound)
+        yield "_bucket", {**labels, "le": edge}, running
+    yield "_sum", labels, total
+    yield "_count", labels, running
+
+
+def _process_families() -> Iterator[str]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    total, used, resident = _memory()
+    gauges = (
+        ("nv_cpu_memory_total_bytes", "Memory of the machine", total),
+        ("nv_cpu_memory_used_bytes", "Memory of the machine in use", used),
+        ("process_resident_memory_bytes", "Resident memory of this process", resident),
+        ("process_start_time_seconds", "Start of this process, seconds since the epoch", _STARTED),
+        ("process_open_fds", "Open file descriptors", _open_descriptors()),
+    )
+    for name, text, value in gauges:
+        yield from _family(name, "gauge", text, [("", {}, value)])
+    cpu = usage.ru_utime + usage.ru_stime
+    yield from _family(
+        "process_cpu_seconds_total", "counter", "CPU time of this process", [("", {}, cpu)]
+    )
+
+
+def _memory() -> tuple[int, int, int]:
+    """Bytes of the machine, of those in use, and resident in this process; 0 where not told."""
+    total = os.sysconf("SC_PHYS_PAGES") * _PAGE
+    used = total - os.sysconf("SC_AVPHYS_PAGES") * _PAGE
+    try:
+        resident = int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE
+    except OSError:
+        resident = 0
+    return total, used, resident
+
+
+def _open_descriptors() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path.iterdir costs far more here
+    except OSError:
+        return 0
+
+
+def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> Iterator[str]:
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} {kind}"
+    for suffix, labels, value in samples:
+        yield f"{name}{suffix}{_labels(labels)} {_number(value)}"
+
+
+def _labels(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{key}="{_escape(value)}"' for key, value in labels.items()) + "}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _number(value: float) -> str:
+    """Plain decimal digits: integers as they are, others with up to nine places."""
+    if value == int(value):
+        return str(int(value))
+    return f"{value:.9f}".rstrip("0")
