@@ -1,0 +1,119 @@
+"""Write the tables of settings and metrics from the code: `python docs/tables.py`.
+
+A test compares the files with what this writes.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+from pydantic import SecretStr
+
+from aiaas_server import settings
+from aiaas_server.core.statistics import Statistics
+from aiaas_server.observe import metrics
+
+HERE = Path(__file__).parent
+WRITTEN = "<!-- Written by docs/tables.py; change the code and run `make docs`. -->"
+
+
+def settings_page() -> str:
+    """One row for each field of `Settings`: name, variable, default, meaning."""
+    lines = [
+        "# Settings",
+        "",
+        WRITTEN,
+        "",
+        "Every setting of the server. Options of `aiaas serve` stand above the environment.",
+        "Durations are seconds; a name that ends in `_bytes` counts bytes.",
+        "",
+        "| Setting | Variable | Default | Meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    told = _field_docs()
+    for name, field in settings.Settings.model_fields.items():
+        variable = f"`{settings.PREFIX}{name.upper()}`"
+        default = _shown(field.get_default(call_default_factory=True))
+        lines.append(f"| `{name}` | {variable} | {default} | {told.get(name, '')} |")
+    return "\n".join(lines) + "\n"
+
+
+def metrics_page() -> str:
+    """One row for each family on `/metrics`, read from the page itself."""
+    model = SimpleNamespace(name="m", version=1, statistics=Statistics())
+    page = metrics.render([model], metrics.RequestMetrics()).decode()
+    lines = [
+        "# Metrics",
+        "",
+        WRITTEN,
+        "",
+        "What `GET /metrics` tells, on the main port and on `--metrics-port`. Names with `nv_` are",
+        "the reference server's, so that dashboards made for it work here.",
+        "",
+        "| Metric | Type | Labels | Meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    kinds = dict(_marked(page, "# TYPE "))
+    for name, text in _marked(page, "# HELP "):
+        lines.append(f"| `{name}` | {kinds[name]} | {_labels(page, name)} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {HERE / "settings.md": settings_page, HERE / "metrics.md": metrics_page}
+
+
+def _field_docs() -> dict[str, str]:
+    tree = ast.parse(inspect.getsource(settings.Settings))
+    (body,) = [node.body for node in tree.body if isinstance(node, ast.ClassDef)]
+    told = {}
+    for field, after in pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            text = _text(after)
+            told[field.target.id] = " ".join(text.split()).replace("|", "\\|")
+    return told
+
+
+def _text(node: ast.stmt) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return str(node.value.value)
+    return ""
+
+
+def _shown(value: object) -> str:
+    if value is None or value == "" or isinstance(value, SecretStr):
+        return "none"
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`" if value else "none"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"`{value}`" if value < 1024 or value % 1024 else f"`{value}` ({_binary(value)})"
+    return f"`{value}`"
+
+
+def _binary(count: int) -> str:
+    return f"{count // 2**20} MiB" if count % 2**20 == 0 else f"{count // 2**10} KiB"
+
+
+def _marked(page: str, mark: str) -> Iterator[tuple[str, str]]:
+    for line in page.splitlines():
+        if line.startswith(mark):
+            name, _, rest = line.removeprefix(mark).partition(" ")
+            yield name, rest
+
+
+def _labels(page: str, name: str) -> str:
+    names: list[str] = []
+    for line in page.splitlines():
+        if line.startswith(name) and "{" in line:
+            inside = line.partition("{")[2].rpartition("}")[0]
+            names += [pair.partition("=")[0] for pair in inside.split(",")]
+    return ", ".join(f"`{n}`" for n in dict.fromkeys(names) if n != "le")
+
+
+if __name__ == "__main__":
+    for path, page in PAGES.items():
+        path.write_text(page(), "utf-8")

@@ -1,0 +1,84 @@
+"""Every example runs as it is, from a plain shell."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(*arguments: str) -> str:
+    """Run Python in the project's directory with no input; what it printed."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=EXAMPLES.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_quickstart_does_the_main_job_and_stops_cleanly() -> None:
+    printed = run("examples/quickstart.py")
+    for expected in ("espresso 0.951", "tripod 0.937", "Refunds are paid", "10,000"):
+        assert expected in printed
+    assert "server stopped with exit code 0" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("example", "expected"),
+    [
+        pytest.param("async_client.py", "ModelNotFoundError", id="async"),
+        pytest.param("bulk.py", "skipped: ", id="bulk"),
+        pytest.param("embedded.py", "digits version 1: READY", id="embedded"),
+    ],
+)
+def test_an_example_runs(example: str, expected: str) -> None:
+    assert expected in run(f"examples/{example}")
+
+
+def test_the_testing_example_passes() -> None:
+    assert "3 passed" in run(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/fake_server_test.py"
+    )
+
+
+def test_every_example_is_run_here() -> None:
+    here = Path(__file__).read_text("utf-8")
+    scripts = {p.name for p in EXAMPLES.glob("*.py")} - {"serving.py"}
+    assert [name for name in sorted(scripts) if name not in here] == []
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom() -> None:
+    notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(EXAMPLES)}})
+    asyncio.run(client.async_execute())
+    pictures = [
+        output
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 3
+
+
+def test_the_notebook_is_kept_without_outputs() -> None:
+    notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert cells
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
