@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from aiaas_client._calls import Response
-    from aiaas_client.protocol.codec import InferResponse
     from aiaas_client.protocol.tensors import Array
 
 Scalar = str | int | float | bool
@@ -82,19 +80,6 @@ class InferResult(Mapping[str, "Array"]):
         self.timing = timing or _UNTIMED
         self.attempts = attempts
         self.index = index
-
-    @classmethod
-    def of(cls, answer: InferResponse, response: Response) -> InferResult:
-        """What a decoded answer and the response that brought it say together."""
-        return cls(
-            answer.outputs,
-            model_name=answer.model_name,
-            model_version=answer.model_version,
-            request_id=answer.id or response.request_id,
-            parameters=answer.parameters,
-            timing=response.timing,
-            attempts=response.attempts,
-        )
 
     def __getitem__(self, name: str) -> Array:
         try:

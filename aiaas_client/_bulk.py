@@ -1,0 +1,619 @@
+"""Many items through few requests: chunks, order, failures. `BulkCore` does no I/O.
+
+The core is told items and answers and says which chunk to send next; two small loops around it, one
+for threads and one for tasks, do the sending. Items of the same shapes share a chunk. What has been
+read from the input and not yet been handed out never exceeds `concurrency + 1` full chunks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aiaas_client import _inputs
+from aiaas_client._errors import (
+    AiaasError,
+    APIStatusError,
+    AuthenticationError,
+    BulkError,
+    ClientClosedError,
+    ConfigurationError,
+    InputError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProtocolError,
+)
+from aiaas_client._result import InferResult
+
+if TYPE_CHECKING:
+    from aiaas_client._progress import Progress
+    from aiaas_client.protocol.messages import ModelMetadata
+    from aiaas_client.protocol.tensors import Array
+
+Tensors = dict[str, "Array"]
+Outcome = InferResult | AiaasError
+_REFUSALS = frozenset({400, 413, 422})
+_HOPELESS = (
+    AuthenticationError,
+    PermissionDeniedError,
+    NotFoundError,
+    ClientClosedError,
+    ConfigurationError,
+)
+
+
+@dataclass(slots=True)
+class Piece:
+    """Rows of one owner (an item, a block of rows, a waiting caller) inside a chunk.
+
+    Attributes:
+        owner: Whose rows they are.
+        inputs: Arrays whose first dimension counts the rows.
+        rows: How many.
+        start: Which row of the owner comes first here.
+    """
+
+    owner: Any
+    inputs: Tensors
+    rows: int
+    start: int = 0
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Pieces of equal shapes that travel in one request."""
+
+    pieces: list[Piece]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all pieces together."""
+        return sum(piece.rows for piece in self.pieces)
+
+    def inputs(self) -> Tensors:
+        """The pieces' arrays one after another; no copy for a single piece."""
+        first = self.pieces[0].inputs
+        if len(self.pieces) == 1:
+            return first
+        return {name: np.concatenate([p.inputs[name] for p in self.pieces]) for name in first}
+
+    def halves(self) -> tuple[Chunk, Chunk]:
+        """Two chunks of half the rows each, in order; a piece may be cut in two."""
+        left: list[Piece] = []
+        right: list[Piece] = []
+        room = self.rows // 2
+        for piece in self.pieces:
+            if room >= piece.rows:
+                left.append(piece)
+            elif room <= 0:
+                right.append(piece)
+            else:
+                left.append(cut(piece, 0, room))
+                right.append(cut(piece, room, piece.rows))
+            room -= piece.rows
+        return Chunk(left), Chunk(right)
+
+
+def cut(piece: Piece, start: int, stop: int) -> Piece:
+    """Rows `start` to `stop` of a piece, as views."""
+    inputs = {name: array[start:stop] for name, array in piece.inputs.items()}
+    return Piece(piece.owner, inputs, stop - start, piece.start + start)
+
+
+def shape_key(inputs: Mapping[str, Array]) -> tuple[object, ...]:
+    """Equal for inputs that one request can hold: same names, dtypes and shapes but for rows."""
+    return tuple((name, array.dtype.name, array.shape[1:]) for name, array in inputs.items())
+
+
+def size_of(inputs: Mapping[str, Array]) -> int:
+    """Bytes of the tensors on the wire."""
+    return sum(
+        sum(map(len, array.reshape(-1).tolist())) + 4 * array.size
+        if array.dtype == object
+        else array.nbytes
+        for array in inputs.values()
+    )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether one bad row may be why the server refused a whole request."""
+    return isinstance(error, APIStatusError) and error.status_code in _REFUSALS
+
+
+def split(chunk: Chunk, result: InferResult) -> list[tuple[Piece, Tensors]]:
+    """Give every piece its rows of the answer, as arrays of their own.
+
+    Raises:
+        ProtocolError: an output does not have one row for each row sent.
+    """
+    rows = chunk.rows
+    for name, array in result.items():
+        if not array.ndim or array.shape[0] != rows:
+            got = tuple(array.shape)
+            text = f"output {name!r}: expected {rows} rows for {rows} sent, got shape {got}"
+            raise ProtocolError(text, model=result.model_name, request_id=result.request_id)
+    if len(chunk.pieces) == 1:
+        return [(chunk.pieces[0], dict(result))]
+    shares = []
+    start = 0
+    for piece in chunk.pieces:
+        stop = start + piece.rows
+        shares.append((piece, {name: array[start:stop].copy() for name, array in result.items()}))
+        start = stop
+    return shares
+
+
+def only_row(outputs: Mapping[str, Array]) -> Tensors:
+    """Take the batch dimension off arrays of one row."""
+    return {name: array.reshape(array.shape[1:]) for name, array in outputs.items()}
+
+
+def error_of(index: int, error: AiaasError) -> AiaasError:
+    """An item's own copy of an error that may concern many, with its `index`."""
+    own = copy.copy(error)
+    vars(own)["index"] = index
+    return own
+
+
+@dataclass(frozen=True, slots=True)
+class BulkPlan:
+    """What is known about the model before the first item.
+
+    Attributes:
+        batched: Requests carry a batch dimension; otherwise each holds one item as it is.
+        max_rows, max_bytes: Largest request.
+    """
+
+    model: str
+    metadata: ModelMetadata | None
+    optional: frozenset[str]
+    batched: bool
+    max_rows: int
+    max_bytes: int
+
+    def item(self, value: object) -> Tensors:
+        """One item without batch dimension as a batch of one row.
+
+        Raises:
+            InputError: it does not fit the model.
+        """
+        named = _inputs.bind(self.metadata, value, model=self.model)
+        return _inputs.prepare(
+            self.metadata, named, model=self.model, optional=self.optional, item=True
+        )
+
+    def block(self, value: object) -> tuple[Tensors, int]:
+        """A block of rows, and how many there are.
+
+        Raises:
+            InputError: it does not fit the model, or its inputs disagree about the rows.
+        """
+        named = _inputs.bind(self.metadata, value, model=self.model)
+        inputs = _inputs.prepare(self.metadata, named, model=self.model, optional=self.optional)
+        rows = {array.shape[0] if array.ndim else None for array in inputs.values()}
+        if len(rows) != 1 or None in rows:
+            shapes = ", ".join(f"{name!r} {array.shape}" for name, array in inputs.items())
+            text = f"model {self.model!r}: expected as many rows in every input, got {shapes}"
+            raise InputError(text, model=self.model)
+        return inputs, next(row for row in rows if row is not None)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """An input not yet handed out: what is still missing of it, or what became of it."""
+
+    index: int
+    rows: int
+    size: int
+    missing: int
+    parts: list[tuple[int, Tensors]] = field(default_factory=list)
+    outcome: Outcome | None = None
+
+
+class BulkCore:
+    """Decides what to send next and what to hand out next; does no I/O.
+
+    Args:
+        plan: The model's limits.
+        concurrency: Requests in flight at once.
+        ordered: Hand out in the order of the input; otherwise as answers come.
+        rows: Entries are blocks of rows and keep their batch dimension.
+    """
+
+    def __init__(
+        self, plan: BulkPlan, *, concurrency: int = 8, ordered: bool = True, rows: bool = False
+    ) -> None:
+        self.plan = plan
+        self.in_flight = 0
+        self.hopeless: AiaasError | None = None
+        self._concurrency = concurrency
+        self._ordered = ordered
+        self._keep_rows = rows
+        self._read = 0
+        self._ended = False
+        self._held_rows = 0
+        self._held_bytes = 0
+        self._entries: dict[int, _Entry] = {}  # read and not handed out, in order
+        self._finished: deque[_Entry] = deque()  # for `ordered=False`
+        self._ready: deque[Chunk] = deque()
+        self._open: dict[tuple[object, ...], _OpenChunk] = {}
+
+    @property
+    def wants_input(self) -> bool:
+        """Whether another entry may be read now."""
+        return not self._ended and not self._ready and self._has_room
+
+    @property
+    def _has_room(self) -> bool:
+        chunks = self._concurrency + 1
+        return (
+            self._held_rows < chunks * self.plan.max_rows
+            and self._held_bytes < chunks * self.plan.max_bytes
+        )
+
+    def end(self) -> None:
+        """There is no more input."""
+        self._ended = True
+
+    def add(self, value: object) -> None:
+        """Take the next entry; one that does not fit the model fails alone."""
+        index = self._read
+        self._read += 1
+        try:
+            if self._keep_rows:
+                inputs, rows = self.plan.block(value)
+            else:
+                inputs, rows = self.plan.item(value), 1
+        except AiaasError as error:
+            self._entries[index] = entry = _Entry(index, 1, 0, 0)
+            self._held_rows += 1
+            self._finish(entry, error_of(index, error))
+            return
+        size = size_of(inputs)
+        entry = _Entry(index, max(rows, 1), size, rows)
+        self._entries[index] = entry
+        self._held_rows += entry.rows
+        self._held_bytes += size
+        self._place(Piece(entry, inputs, rows), size)
+
+    def _place(self, piece: Piece, size: int) -> None:
+        if not self.plan.batched or not piece.rows:
+            self._ready.append(Chunk([piece]))  # no rows to share a request with
+            return
+        key = shape_key(piece.inputs)
+        each = size // piece.rows
+        most = max(1, min(self.plan.max_rows, self.plan.max_bytes // each if each else piece.rows))
+        start = 0
+        while start < piece.rows:
+            opened = self._open.setdefault(key, _OpenChunk())
+            room = self.plan.max_rows - opened.rows
+            if each:
+                room = min(room, (self.plan.max_bytes - opened.size) // each)
+            if room <= 0 and opened.pieces:
+                self._close(key)
+                continue
+            stop = min(piece.rows, start + max(1, min(room, most)))
+            whole = start == 0 and stop == piece.rows
+            opened.add(piece if whole else cut(piece, start, stop), each)
+            start = stop
+            if opened.rows >= self.plan.max_rows or opened.size >= self.plan.max_bytes:
+                self._close(key)
+
+    def _close(self, key: tuple[object, ...]) -> None:
+        self._ready.append(Chunk(self._open.pop(key).pieces))
+
+    def take(self) -> Chunk | None:
+        """The next chunk to send now, if there is one; count it as in flight."""
+        if self.in_flight >= self._concurrency:
+            return None
+        if not self._ready and self._open and (self._ended or not self._has_room):
+            self._close(next(iter(self._open)))  # the oldest one
+        if not self._ready:
+            return None
+        self.in_flight += 1
+        return self._ready.popleft()
+
+    def succeeded(self, chunk: Chunk, result: InferResult) -> None:
+        """`chunk` was answered."""
+        self.in_flight -= 1
+        if not self.plan.batched or not chunk.pieces[0].rows:
+            entry: _Entry = chunk.pieces[0].owner
+            self._finish(entry, result.with_outputs(result, index=entry.index))
+            return
+        try:
+            shares = split(chunk, result)
+        except ProtocolError as error:
+            self._fail(chunk, error)
+            return
+        for piece, outputs in shares:
+            self._collect(piece, outputs, result)
+
+    def _collect(self, piece: Piece, outputs: Tensors, result: InferResult) -> None:
+        entry: _Entry = piece.owner
+        entry.missing -= piece.rows
+        if entry.outcome is not None:
+            return
+        if not self._keep_rows:
+            self._finish(entry, result.with_outputs(only_row(outputs), index=entry.index))
+            return
+        entry.parts.append((piece.start, outputs))
+        if entry.missing:
+            return
+        parts = [part for _, part in sorted(entry.parts, key=lambda pair: pair[0])]
+        whole = parts[0] if len(parts) == 1 else _joined(parts)
+        entry.parts.clear()
+        self._finish(entry, result.with_outputs(whole, index=entry.index))
+
+    def failed(self, chunk: Chunk, error: AiaasError) -> None:
+        """`chunk` was not answered: halve it if one row may be to blame, else give it up."""
+        self.in_flight -= 1
+        if isinstance(error, _HOPELESS):
+            self.hopeless = error
+        elif is_refusal(error) and chunk.rows > 1 and self.plan.batched:
+            self._ready.extendleft(reversed(chunk.halves()))
+        else:
+            self._fail(chunk, error)
+
+    def _fail(self, chunk: Chunk, error: AiaasError) -> None:
+        for piece in chunk.pieces:
+            entry: _Entry = piece.owner
+            entry.missing -= piece.rows
+            if entry.outcome is None:
+                entry.parts.clear()
+                self._finish(entry, error_of(entry.index, error))
+
+    def _finish(self, entry: _Entry, outcome: Outcome) -> None:
+        entry.outcome = outcome
+        if not self._ordered:
+            self._finished.append(entry)
+
+    def pop(self) -> tuple[int, Outcome] | None:
+        """The next entry to hand out, with its index, once its outcome is known."""
+        if self._ordered:
+            entry = next(iter(self._entries.values()), None)
+        else:
+            entry = self._finished.popleft() if self._finished else None
+        if entry is None or entry.outcome is None:
+            return None
+        del self._entries[entry.index]
+        self._held_rows -= entry.rows
+        self._held_bytes -= entry.size
+        return entry.index, entry.outcome
+
+
+class _OpenChunk:
+    """A chunk that still takes pieces."""
+
+    __slots__ = ("pieces", "rows", "size")
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.rows = 0
+        self.size = 0
+
+    def add(self, piece: Piece, row_size: int) -> None:
+        self.pieces.append(piece)
+        self.rows += piece.rows
+        self.size += piece.rows * row_size
+
+
+def _joined(parts: Sequence[Tensors]) -> Tensors:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+class Failures:
+    """Sorts outcomes into what is handed out and what is raised at the end."""
+
+    def __init__(self, model: str, *, keep: bool) -> None:
+        self._model = model
+        self._keep = keep
+        self._errors: dict[int, Exception] = {}
+        self._seen = 0
+
+    def filter(self, index: int, outcome: Outcome) -> Outcome | None:
+        """The outcome to hand out, or None for an error that is raised at the end."""
+        self._seen += 1
+        if isinstance(outcome, InferResult) or not self._keep:
+            return outcome
+        self._errors[index] = outcome
+        return None
+
+    def raise_any(self) -> None:
+        """Raise what was kept.
+
+        Raises:
+            BulkError: at least one item failed.
+        """
+        if not self._errors:
+            return
+        index, first = next(iter(sorted(self._errors.items())))
+        count = f"{len(self._errors)} of {self._seen} items failed"
+        text = f"model {self._model!r}: {count}; the first is item {index}: {first}"
+        raise BulkError(text, failures=self._errors, model=self._model)
+
+
+def check(max_rows: int | None, max_bytes: int, concurrency: int) -> None:
+    """Refuse limits that no work can be done under.
+
+    Raises:
+        InputError: one of them is below 1.
+    """
+    for name, value in (
+        ("max_rows", max_rows),
+        ("max_bytes", max_bytes),
+        ("concurrency", concurrency),
+    ):
+        if value is not None and value < 1:
+            raise InputError(f"{name}: expected at least 1, got {value}")
+
+
+def items_of(values: Iterable[object] | Mapping[str, object]) -> Iterator[object]:
+    """The items of an iterable, or the rows of arrays given by input name.
+
+    Raises:
+        InputError: the arrays differ in length.
+    """
+    if not isinstance(values, Mapping):
+        return iter(values)
+    columns = {name: _rows(value) for name, value in values.items()}
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"expected inputs of equal length, got {lengths}")
+    count = next(iter(lengths.values()), 0)
+    return ({name: column[i] for name, column in columns.items()} for i in range(count))
+
+
+def _rows(value: Any) -> Any:
+    if hasattr(value, "to_numpy"):
+        return value.to_numpy()
+    return value if hasattr(value, "__getitem__") else list(value)
+
+
+def length_of(values: object) -> int | None:
+    """How many items there will be, if that can be told."""
+    if isinstance(values, Mapping):
+        return len(next(iter(values.values()), ()))
+    return len(values) if hasattr(values, "__len__") else None
+
+
+def run_threads(
+    core: BulkCore,
+    items: Iterator[object],
+    send: Callable[[Tensors], InferResult],
+    failures: Failures,
+    progress: Progress,
+    concurrency: int,
+) -> Generator[Outcome, None, None]:
+    """Drive `core` with a pool of threads that ends with the generator.
+
+    Closing early drops what is queued and waits for the requests already on the wire.
+    """
+    answered: SimpleQueue[tuple[Chunk, Future[InferResult]]] = SimpleQueue()
+    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="aiaas-bulk")
+
+    def submit(chunk: Chunk) -> None:
+        future = pool.submit(lambda: send(chunk.inputs()))
+        future.add_done_callback(lambda done: answered.put((chunk, done)))
+
+    try:
+        while True:
+            while not answered.empty():
+                _settle(core, *answered.get())
+            while (popped := core.pop()) is not None:
+                progress.advance(popped[0])
+                outcome = failures.filter(*popped)
+                if outcome is not None:
+                    yield outcome
+            if (chunk := core.take()) is not None:
+                submit(chunk)
+            elif core.wants_input:
+                _read_one(core, items)
+            elif core.in_flight:
+                _settle(core, *answered.get())
+            else:
+                break
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        progress.close()
+    failures.raise_any()
+
+
+def _read_one(core: BulkCore, items: Iterator[object]) -> None:
+    try:
+        value = next(items)
+    except StopIteration:
+        core.end()
+    else:
+        core.add(value)
+
+
+def _settle(core: BulkCore, chunk: Chunk, done: Future[InferResult] | asyncio.Task[Any]) -> None:
+    try:
+        result = done.result()
+    except AiaasError as error:
+        core.failed(chunk, error)
+        if core.hopeless is not None:
+            raise core.hopeless from None
+    else:
+        core.succeeded(chunk, result)
+
+
+async def run_tasks(
+    core: BulkCore,
+    items: Iterator[object] | AsyncIterator[object],
+    send: Callable[[Tensors], Awaitable[InferResult]],
+    failures: Failures,
+    progress: Progress,
+) -> AsyncGenerator[Outcome, None]:
+    """Drive `core` with tasks; closing early cancels them and waits until they have ended."""
+    flying: dict[asyncio.Task[Any], Chunk] = {}
+    reading: asyncio.Task[object] | None = None
+
+    async def post(chunk: Chunk) -> InferResult:
+        return await send(chunk.inputs())
+
+    try:
+        while True:
+            for task in [task for task in flying if task.done()]:
+                _settle(core, flying.pop(task), task)
+            while (popped := core.pop()) is not None:
+                progress.advance(popped[0])
+                outcome = failures.filter(*popped)
+                if outcome is not None:
+                    yield outcome
+            if (chunk := core.take()) is not None:
+                flying[asyncio.create_task(post(chunk))] = chunk
+                await asyncio.sleep(0)  # let it leave before more input is read
+            elif isinstance(items, AsyncIterator) and (reading or core.wants_input):
+                reading = reading or asyncio.ensure_future(_next(items))
+                await asyncio.wait({reading, *flying}, return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    value, reading = reading.result(), None
+                    core.end() if value is _END else core.add(value)
+            elif not isinstance(items, AsyncIterator) and core.wants_input:
+                _read_one(core, items)
+            elif flying:
+                await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                break
+    finally:
+        await _cancel([*flying, *([reading] if reading is not None else [])])
+        progress.close()
+    failures.raise_any()
+
+
+_END = object()
+
+
+async def _next(items: AsyncIterator[object]) -> object:
+    return await anext(items, _END)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def async_items_of(values: Iterable[object] | AsyncIterable[object]) -> Any:
+    """As `items_of`, for asynchronous iterables too."""
+    return aiter(values) if isinstance(values, AsyncIterable) else items_of(values)
