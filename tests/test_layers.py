@@ -36,7 +36,7 @@ LAYERS = {
     "aiaas_server.serve": 4,
     "aiaas_server.embedded": 4,
     "aiaas_server.__main__": 4,
-    "aiaas_server": 4,
+    "aiaas_server": 0,  # the package itself: its version
 }
 
 # Third-party module -> the only places that may import it.
@@ -52,6 +52,8 @@ HOMES = {
     "watchfiles": ("aiaas_server.store",),
     "httpx2": ("aiaas_client._http",),
     "httpx": ("aiaas_client._http",),
+    "httpcore2": ("aiaas_client._http",),
+    "httpcore": ("aiaas_client._http",),
     "tenacity": ("aiaas_client._retry",),
     "opentelemetry": ("aiaas_client.otel",),
     "typer": ("aiaas_server.cli", "aiaas_client._commands"),
