@@ -109,6 +109,7 @@ def test_every_public_name_can_be_had_without_extras(python: Path, tmp_path: Pat
 def test_a_feature_without_its_extra_names_it(
     python: Path, tmp_path: Path, command: list[str], extra: str
 ) -> None:
+    (tmp_path / "models").mkdir()
     done = run(python, *command, cwd=tmp_path)
     assert done.returncode != 0
     assert extra in done.stderr
