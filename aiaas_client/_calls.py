@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from aiaas_client import _errors as errors
+from aiaas_client._result import InferResult, Timing
 from aiaas_client.protocol import codec
 from aiaas_client.protocol.messages import (
     ModelMetadata,
@@ -27,7 +28,6 @@ from aiaas_client.protocol.messages import (
 )
 
 if TYPE_CHECKING:
-    from aiaas_client._result import InferResult
     from aiaas_client.protocol.codec import InferRequest, InferResponse
 
 T = TypeVar("T")
@@ -69,15 +69,6 @@ class Headers(Mapping[str, str]):
         return f"Headers({dict(self)!r})"
 
 
-class Timing(NamedTuple):
-    """Where the time of one call went, in seconds; None where the server did not tell."""
-
-    total: float
-    attempt: float
-    queue: float | None = None
-    compute: float | None = None
-
-
 @dataclass(slots=True)
 class Response:
     """One answer, whole.
@@ -106,15 +97,18 @@ class Response:
 
     @property
     def timing(self) -> Timing:
-        """Seconds of the call, of its last attempt, and of what the server tells of itself."""
-        told = _server_timing(self.headers.get("server-timing", ""))
-        return Timing(self.elapsed, self.attempt_elapsed, told.get("queue"), told.get("compute"))
+        """Seconds of the whole call, and of what the server tells of itself."""
+        header = self.headers.find(b"server-timing")
+        if header is None:
+            return Timing(self.elapsed)
+        told = _server_timing(header.decode("latin-1"))
+        return Timing(self.elapsed, told.get("queue"), told.get("compute"))
 
 
 def _server_timing(text: str) -> dict[str, float]:
     """Read `queue;dur=0.12, compute;dur=3.4` (milliseconds) into seconds."""
     told: dict[str, float] = {}
-    for entry in text.split(",") if text else ():
+    for entry in text.split(","):
         name, _, rest = entry.strip().partition(";")
         for field in rest.split(";"):
             key, _, value = field.strip().partition("=")
@@ -155,7 +149,7 @@ class Call(Generic[T]):
     accept: frozenset[int] = OK
     infer: InferRequest | None = None
     model: str | None = None
-    version: str | None = None
+    version: str | int | None = None
     optional: bool = False
 
 
@@ -167,7 +161,7 @@ class FreshMetadata(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def model_path(model: str, version: str | None = None, suffix: str = "") -> str:
+def model_path(model: str, version: str | int | None = None, suffix: str = "") -> str:
     """Give `/v2/models/{model}[/versions/{version}]{suffix}`, names percent-encoded."""
     if not model:
         raise errors.InputError("model name: expected a non-empty string, got ''")
@@ -178,7 +172,7 @@ def model_path(model: str, version: str | None = None, suffix: str = "") -> str:
 
 
 def infer(
-    model: str, version: str | None, request: InferRequest, *, binary: bool = True
+    model: str, version: str | int | None, request: InferRequest, *, binary: bool = True
 ) -> Call[InferResult]:
     """`POST /v2/models/{m}/infer`; tensors in binary, or all of it as JSON."""
     encoded = codec.encode_request(request, binary=binary)
@@ -212,11 +206,17 @@ class _ReadInference:
     request: InferRequest
 
     def __call__(self, response: Response) -> InferResult:
-        from aiaas_client._result import InferResult
-
         answer = response.local if response.local is not None else self._decode(response)
         self._check(answer)
-        return InferResult.of(answer, response)
+        return InferResult(
+            answer.outputs,
+            model_name=answer.model_name or self.model,
+            model_version=answer.model_version,
+            request_id=answer.id or response.request_id,
+            parameters=answer.parameters,
+            timing=response.timing,
+            attempts=response.attempts,
+        )
 
     def _decode(self, response: Response) -> InferResponse:
         told = response.headers.find(b"inference-header-content-length")
@@ -241,9 +241,7 @@ class _ReadInference:
             )
 
 
-def metadata(
-    model: str, version: str | None = None, etag: str = ""
-) -> Call[FreshMetadata]:
+def metadata(model: str, version: str | int | None = None, etag: str = "") -> Call[FreshMetadata]:
     """`GET /v2/models/{m}`; with a known ETag the server may answer "unchanged"."""
     headers = ((b"If-None-Match", etag.encode("latin-1")),) if etag else ()
     return Call(
@@ -260,6 +258,16 @@ def metadata(
     )
 
 
+def model_metadata(model: str, version: str | int | None = None) -> Call[ModelMetadata]:
+    """`GET /v2/models/{m}`, whole."""
+    return Call(
+        "GET",
+        model_path(model, version),
+        lambda response: _document(response, ModelMetadata),
+        model=model,
+    )
+
+
 def server_metadata() -> Call[ServerMetadata]:
     """`GET /v2`."""
     return Call("GET", "/v2", lambda response: _document(response, ServerMetadata))
@@ -270,7 +278,7 @@ def health() -> Call[bool]:
     return Call("GET", "/v2/health/live", _is_success, accept=HEALTH_ANSWERS)
 
 
-def ready(model: str | None = None, version: str | None = None) -> Call[bool]:
+def ready(model: str | None = None, version: str | int | None = None) -> Call[bool]:
     """`GET .../ready`: whether the server, or one model, takes inference now."""
     if model is None:
         return Call("GET", "/v2/health/ready", _is_success, accept=HEALTH_ANSWERS)
@@ -334,7 +342,7 @@ def _file_bytes(content: bytes | str | PathLike[str]) -> bytes:
 
 
 def statistics(
-    model: str | None = None, version: str | None = None
+    model: str | None = None, version: str | int | None = None
 ) -> Call[list[ModelStatistics]]:
     """`GET /v2/models[/{m}[/versions/{v}]]/stats`."""
     path = "/v2/models/stats" if model is None else model_path(model, version, "/stats")
@@ -348,7 +356,7 @@ def statistics(
     )
 
 
-def config(model: str, version: str | None = None) -> Call[dict[str, Any]]:
+def config(model: str, version: str | int | None = None) -> Call[dict[str, Any]]:
     """`GET /v2/models/{m}[/versions/{v}]/config`."""
     path = model_path(model, version, "/config")
     return Call("GET", path, _read_object, model=model, version=version, optional=True)
@@ -400,14 +408,18 @@ def _validated(value: Any, kind: type[T]) -> T:
         return kind.model_validate(value)  # type: ignore[attr-defined,no-any-return]  # pydantic's
     except ValueError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise errors.ProtocolError(f"{kind.__name__}: not what the protocol says: {reason}") from error
+        raise errors.ProtocolError(
+            f"{kind.__name__}: not what the protocol says: {reason}"
+        ) from error
 
 
 def _json(response: Response) -> Any:
     try:
         return json.loads(response.body)
     except (ValueError, RecursionError) as error:
-        raise errors.ProtocolError(f"expected a JSON body, got {len(response.body)} bytes: {error}") from error
+        raise errors.ProtocolError(
+            f"expected a JSON body, got {len(response.body)} bytes: {error}"
+        ) from error
 
 
 def _kind(value: Any) -> str:

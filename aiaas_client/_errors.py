@@ -119,7 +119,13 @@ class InputError(AiaasError, ValueError):
     """
 
     def __init__(
-        self, message: str = "", *, tensor: str = "", expected: str = "", got: str = "", **context: Any
+        self,
+        message: str = "",
+        *,
+        tensor: str = "",
+        expected: str = "",
+        got: str = "",
+        **context: Any,
     ) -> None:
         super().__init__(message, **context)
         self.tensor = tensor
@@ -144,7 +150,16 @@ class DtypeError(InputError):
 
 
 class APIConnectionError(AiaasError, ConnectionError):
-    """No connection could be made, or it broke before the answer was complete."""
+    """No connection could be made, or it broke before the answer was complete.
+
+    Attributes:
+        phase: `connect` (nothing was sent), `idle` (a kept connection had died before the first
+            byte of the answer) or `exchange` (it broke on the way).
+    """
+
+    def __init__(self, message: str = "", *, phase: str = "exchange", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.phase = phase
 
 
 class APITimeoutError(AiaasError, TimeoutError):

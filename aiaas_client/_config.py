@@ -1,0 +1,162 @@
+"""Defaults, small value objects, and where the base URL and the key come from."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from urllib.parse import urlsplit
+
+from aiaas_client._errors import ConfigurationError
+
+BASE_URL_VARIABLE = "AIAAS_BASE_URL"
+API_KEY_VARIABLE = "AIAAS_API_KEY"
+
+DEFAULT_DEADLINE = 60.0
+MAX_ANSWER_BYTES = 64 << 20
+MAX_SERVER_TIMEOUT_MS = 300_000  # the longest time a server takes in X-Request-Timeout-Ms
+IDLE_EXPIRY = 45.0  # below the server's 60 s, so that we close an idle connection first
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds for each phase of one attempt; None leaves only the deadline.
+
+    Attributes:
+        connect: To open a connection, TLS included.
+        read: Between two pieces of the answer, and until the first one.
+        write: For each piece of the request.
+        pool: To wait for a free connection.
+    """
+
+    connect: float | None = 5.0
+    read: float | None = 30.0
+    write: float | None = 30.0
+    pool: float | None = 5.0
+
+    @classmethod
+    def of(cls, value: float | Timeouts) -> Timeouts:
+        """Give `value` itself, or one number as the timeout of reading and writing."""
+        return value if isinstance(value, Timeouts) else cls(read=value, write=value)
+
+    def clipped(self, left: float) -> Timeouts:
+        """Give these timeouts, none longer than `left` seconds."""
+        phases = (self.connect, self.read, self.write, self.pool)
+        if all(phase is not None and phase <= left for phase in phases):
+            return self
+        return Timeouts(*(left if phase is None else min(phase, left) for phase in phases))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many connections one client keeps.
+
+    Attributes:
+        max_connections: Open at the same time, for all endpoints.
+        max_keepalive_connections: Kept open while idle.
+        keepalive_expiry: Seconds after which an idle one is closed.
+    """
+
+    max_connections: int = 100
+    max_keepalive_connections: int = 100
+    keepalive_expiry: float = IDLE_EXPIRY
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time, sleep and chance, in one place that tests can replace."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    async_sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Callable[[], float] = random.random
+
+
+SYSTEM_CLOCK = Clock()
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What one call, or a client made by `with_options`, does differently; None: as before."""
+
+    timeout: float | Timeouts | None = None
+    deadline: float | None = None
+    max_retries: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def resolve_base_urls(
+    base_url: str | Sequence[str] | None, *, with_key: bool, allow_insecure_http: bool
+) -> tuple[str, ...]:
+    """Give the endpoints, checked, without trailing slashes.
+
+    Raises:
+        ConfigurationError: none given, not an http or https URL, or a key would travel in clear.
+    """
+    given = os.environ.get(BASE_URL_VARIABLE, "") if base_url is None else base_url
+    urls = given.split(",") if isinstance(given, str) else list(given)
+    endpoints = tuple(dict.fromkeys(url.strip().rstrip("/") for url in urls if url.strip()))
+    if not endpoints:
+        raise ConfigurationError(
+            f"base_url: expected an address like 'http://127.0.0.1:8000', got nothing "
+            f"(neither as an argument nor in {BASE_URL_VARIABLE})"
+        )
+    for url in endpoints:
+        _check_url(url, with_key=with_key, allow_insecure_http=allow_insecure_http)
+    return endpoints
+
+
+def _check_url(url: str, *, with_key: bool, allow_insecure_http: bool) -> None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"base_url {url!r}: {error}") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError(f"base_url: expected http://host or https://host, got {url!r}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"base_url: expected no user name, query or fragment, got one for {host!r}"
+        )
+    if parts.scheme == "http" and with_key and not allow_insecure_http and not _is_loopback(host):
+        raise ConfigurationError(
+            f"base_url {url!r}: the key would travel unencrypted; use https://, "
+            "or say allow_insecure_http=True"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def resolve_api_key(api_key: str | None) -> str | None:
+    """Give the key, from the argument or the environment; None without one.
+
+    Raises:
+        ConfigurationError: it holds characters that no header can carry.
+    """
+    key = os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key
+    if not key:
+        return None
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigurationError("api_key: expected printable ASCII without spaces")
+    return key
+
+
+def user_agent() -> str:
+    """Name this SDK and its version to the server."""
+    try:
+        return f"aiaas-client/{version('aiaas-client')}"
+    except PackageNotFoundError:
+        return "aiaas-client"
