@@ -81,7 +81,7 @@ def preprocess(picture: str | Path | Image.Image) -> npt.NDArray[np.float32]:
     rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - 224) // 2, (height - 224) // 2
     pixels = np.asarray(rgb.crop((left, top, left + 224, top + 224)), np.float32)  # (H, W, C)
-    return np.ascontiguousarray(((pixels - 127) / 128).transpose(2, 0, 1))
+    return np.ascontiguousarray(((pixels - np.float32(127)) / np.float32(128)).transpose(2, 0, 1))
 
 
 class _Graph:
