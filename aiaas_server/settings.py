@@ -26,6 +26,12 @@ def _split(value: object) -> object:
     return value
 
 
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(gt=0)]
@@ -132,6 +138,16 @@ class Settings(BaseModel):
         if not self.providers:
             raise ValueError("providers is empty: name at least one, or 'auto'")
         return self
+
+    @property
+    def threads_per_run(self) -> int:
+        """Threads inside one run: half the cores, at most four, unless it is set."""
+        return self.intra_op_threads or max(1, min(4, _cores() // 2))
+
+    @property
+    def runs_at_once(self) -> int:
+        """Runs of one model at a time on the CPU: enough to fill the cores, unless it is set."""
+        return self.instances or max(1, _cores() // self.threads_per_run)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:

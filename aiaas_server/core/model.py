@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from aiaas_client.protocol.tensors import Array
 
@@ -16,7 +15,6 @@ from .statistics import Statistics
 __all__ = ["LoadedModel", "ModelConfig", "Outcome"]
 
 
-@dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A version that serves.
 
@@ -26,18 +24,31 @@ class LoadedModel:
         labels: By output name, the lines of its `label_filename`.
         providers: Execution providers in use.
         metadata: What the model file says about itself.
+        successor: What took its place in a reload: a request that comes late is handed on.
     """
 
-    name: str
-    version: int
-    config: ModelConfig
-    signature: Signature
-    statistics: Statistics
-    labels: Mapping[str, Sequence[str]]
-    providers: tuple[str, ...]
-    metadata: Mapping[str, str]
-    session: Session
-    scheduler: Scheduler
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        config: ModelConfig,
+        signature: Signature,
+        statistics: Statistics,
+        labels: Mapping[str, Sequence[str]],
+        session: Session,
+        scheduler: Scheduler,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.config = config
+        self.signature = signature
+        self.statistics = statistics
+        self.labels = labels
+        self.session = session
+        self.scheduler = scheduler
+        self.providers = session.providers
+        self.metadata = session.metadata
+        self.successor: LoadedModel | None = None
 
     async def infer(
         self,
@@ -62,6 +73,10 @@ class LoadedModel:
         Cancelling the awaiting task abandons the work: it leaves the queue, and a run that only
         it waits for is stopped.
         """
+        if self.successor is not None:
+            return await self.successor.infer(
+                inputs, outputs, priority=priority, timeout=timeout, deadline=deadline
+            )
         signature = self.signature
         rows = signature.check(inputs)
         names = signature.select(outputs)
@@ -75,6 +90,8 @@ class LoadedModel:
             ModelUnavailable: The version was unloaded.
             InferenceFailed: The runtime failed.
         """
+        if self.successor is not None:
+            return self.successor.infer_now(inputs, outputs)
         rows = self.signature.check(inputs)
         names = self.signature.select(outputs)
         return self.scheduler.run_now(inputs, names, rows)

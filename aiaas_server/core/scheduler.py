@@ -477,10 +477,14 @@ class Scheduler:
         """Requests accepted and not answered, and batches still running for nobody."""
         return self._queue.count + sum(len(batch.members) for batch in self._running)
 
-    async def drain(self) -> None:
-        """Refuse new requests; return when all accepted ones are answered and no run goes on."""
+    async def drain(self, refusal: ServerError | None = None) -> None:
+        """Refuse new requests; return when all accepted ones are answered and no run goes on.
+
+        Args:
+            refusal: What new requests are told; by default that the version is being unloaded.
+        """
         if self._refusal is None:
-            self._refusal = ModelUnavailable(
+            self._refusal = refusal or ModelUnavailable(
                 f"version {self.version} of model '{self.name}' is not at ready state: unloading",
                 retry_after=1.0,
             )

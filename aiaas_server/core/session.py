@@ -42,8 +42,6 @@ class Session(Protocol):
     Attributes:
         inputs: In the model's order; full shapes as the graph tells them, -1 where variable.
         outputs: The same for the outputs.
-        batch_symbols: Names of the first dimension of all inputs then outputs; "" where unnamed
-            or fixed, so that a derived configuration can tell whether they agree.
         providers: Execution providers in use, in order of preference.
         metadata: What the model file says about itself.
     """
@@ -52,8 +50,6 @@ class Session(Protocol):
     def inputs(self) -> tuple[TensorSpec, ...]: ...
     @property
     def outputs(self) -> tuple[TensorSpec, ...]: ...
-    @property
-    def batch_symbols(self) -> tuple[str, ...]: ...
     @property
     def providers(self) -> tuple[str, ...]: ...
     @property

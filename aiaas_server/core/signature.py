@@ -20,6 +20,7 @@ class TensorSpec:
         datatype: The protocol's name, "FP32".
         shape: Full shape, -1 where variable. In the signature of a batching model the first
             dimension is the batch; this is the shape of the protocol's metadata.
+        symbols: The graph's name of each variable dimension, "" where it has none.
     """
 
     name: str
@@ -27,6 +28,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     optional: bool = False
     is_shape_tensor: bool = False
+    symbols: tuple[str, ...] = ()
 
 
 class Signature:

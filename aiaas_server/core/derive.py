@@ -1,0 +1,217 @@
+"""A complete configuration and signature from a stored configuration and the graph itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from aiaas_client.protocol.tensors import TensorError, config_name_of, datatype_from_config
+
+from .config import DynamicBatching, InputConfig, InstanceGroup, ModelConfig, OutputConfig
+from .errors import LoadFailed
+from .session import Session
+from .signature import Signature, TensorSpec
+
+_log = logging.getLogger("aiaas.server")
+_CPU_ONLY = ("CPUExecutionProvider",)
+
+
+def complete(
+    name: str,
+    stored: ModelConfig,
+    session: Session,
+    *,
+    default_max_batch_size: int,
+    instances: int,
+) -> ModelConfig:
+    """Fill in what `stored` leaves out, and hold the rest against the graph.
+
+    Args:
+        default_max_batch_size: For a graph that can batch and a configuration that does not say.
+        instances: Runs at a time on the CPU where the configuration does not say; elsewhere 1.
+    Raises:
+        LoadFailed: The configuration contradicts the graph or asks for what is not offered.
+    """
+    stored.refuse_unsupported()
+    _same_names("input", [i.name for i in stored.input], session.inputs)
+    _same_names("output", [o.name for o in stored.output], session.outputs)
+    derives = stored.max_batch_size is None
+    size = _batch_size(stored, session, default_max_batch_size)
+    batching = stored.dynamic_batching
+    if batching is None and derives and size > 1:
+        batching = DynamicBatching()
+    if batching is not None and size == 0:
+        _log.warning("model '%s': max_batch_size is 0, so dynamic_batching is left out", name)
+        batching = None
+    if batching is not None and max(batching.preferred_batch_size, default=0) > size:
+        raise LoadFailed(
+            f"preferred_batch_size {max(batching.preferred_batch_size)} is larger than "
+            f"max_batch_size {size}"
+        )
+    return stored.model_copy(
+        update={
+            "name": name,
+            "platform": "onnxruntime_onnx",
+            "backend": "onnxruntime",
+            "max_batch_size": size,
+            "input": tuple(_input(spec, stored, size) for spec in session.inputs),
+            "output": tuple(_output(spec, stored, size) for spec in session.outputs),
+            "instance_group": _groups(name, stored, session, instances),
+            "default_model_filename": stored.default_model_filename or "model.onnx",
+            "dynamic_batching": batching,
+        }
+    )
+
+
+def without_batch(config: ModelConfig, session: Session) -> ModelConfig:
+    """The configuration of a model whose outputs turned out not to begin with the batch."""
+    bare = ModelConfig()
+    return config.model_copy(
+        update={
+            "max_batch_size": 0,
+            "dynamic_batching": None,
+            "input": tuple(_input(spec, bare, 0) for spec in session.inputs),
+            "output": tuple(
+                _output(spec, bare, 0).model_copy(
+                    update={"label_filename": _label_filename(config, spec.name)}
+                )
+                for spec in session.outputs
+            ),
+        }
+    )
+
+
+def signature_of(config: ModelConfig) -> Signature:
+    """The signature that a complete configuration describes."""
+    size = config.max_batch_size or 0
+    lead = (-1,) if size else ()
+    return Signature(
+        config.name,
+        [
+            TensorSpec(
+                tensor.name,
+                datatype_from_config(tensor.data_type),
+                lead + tensor.dims,
+                tensor.optional,
+                tensor.is_shape_tensor,
+            )
+            for tensor in config.input
+        ],
+        [
+            TensorSpec(tensor.name, datatype_from_config(tensor.data_type), lead + tensor.dims)
+            for tensor in config.output
+        ],
+        size,
+    )
+
+
+def can_batch(session: Session) -> bool:
+    """Whether every first dimension is variable and, where named, of one name."""
+    specs = (*session.inputs, *session.outputs)
+    if not session.inputs or any(not spec.shape or spec.shape[0] != -1 for spec in specs):
+        return False
+    return len({spec.symbols[0] for spec in specs if spec.symbols and spec.symbols[0]}) <= 1
+
+
+def _batch_size(stored: ModelConfig, session: Session, default: int) -> int:
+    if stored.max_batch_size is None:
+        return default if can_batch(session) and not _lists_full_shapes(stored, session) else 0
+    if stored.max_batch_size == 0:
+        return 0
+    for spec in (*session.inputs, *session.outputs):
+        if spec.shape and spec.shape[0] not in (-1, stored.max_batch_size):
+            raise LoadFailed(
+                f"'{spec.name}': max_batch_size is {stored.max_batch_size}, but the first "
+                f"dimension of the graph is {spec.shape[0]}, not variable"
+            )
+    return stored.max_batch_size
+
+
+def _lists_full_shapes(stored: ModelConfig, session: Session) -> bool:
+    """Whether the configuration's dims include the first dimension: it then means no batching."""
+    ranks = {spec.name: len(spec.shape) for spec in session.inputs}
+    return any(tensor.dims and len(tensor.dims) == ranks[tensor.name] for tensor in stored.input)
+
+
+def _same_names(role: str, given: Sequence[str], specs: Sequence[TensorSpec]) -> None:
+    known = [spec.name for spec in specs]
+    for name in given:
+        if name not in known:
+            raise LoadFailed(
+                f"configuration: the graph has no {role} '{name}', only {', '.join(known)}"
+            )
+    if len(set(given)) != len(given):
+        raise LoadFailed(f"configuration: an {role} is listed twice")
+
+
+def _input(spec: TensorSpec, stored: ModelConfig, size: int) -> InputConfig:
+    given = next((i for i in stored.input if i.name == spec.name), InputConfig(name=spec.name))
+    return given.model_copy(
+        update={
+            "data_type": _datatype(spec, given.data_type),
+            "dims": _dims(spec, given.dims, size),
+        }
+    )
+
+
+def _output(spec: TensorSpec, stored: ModelConfig, size: int) -> OutputConfig:
+    given = next((o for o in stored.output if o.name == spec.name), OutputConfig(name=spec.name))
+    return given.model_copy(
+        update={
+            "data_type": _datatype(spec, given.data_type),
+            "dims": _dims(spec, given.dims, size),
+        }
+    )
+
+
+def _label_filename(config: ModelConfig, name: str) -> str:
+    return next((o.label_filename for o in config.output if o.name == name), "")
+
+
+def _datatype(spec: TensorSpec, given: str) -> str:
+    if given != "TYPE_INVALID":
+        try:
+            asked = datatype_from_config(given)
+        except TensorError as error:
+            raise LoadFailed(f"configuration: '{spec.name}': {error}") from error
+        if asked != spec.datatype:
+            raise LoadFailed(
+                f"configuration: '{spec.name}': expected data_type "
+                f"{config_name_of(spec.datatype)} as in the graph, got {given}"
+            )
+    return config_name_of(spec.datatype)
+
+
+def _dims(spec: TensorSpec, given: tuple[int, ...], size: int) -> tuple[int, ...]:
+    graph = spec.shape[1:] if size else spec.shape
+    if not given or not spec.shape:  # the graph of an unknown rank says as much as one of rank 0
+        return given or graph
+    agree = len(given) == len(graph) and all(
+        real in (-1, dim) or dim == -1 for dim, real in zip(given, graph, strict=True)
+    )
+    if not agree or any(dim < -1 for dim in given):
+        raise LoadFailed(
+            f"configuration: '{spec.name}': expected dims {list(graph)} as in the graph"
+            f"{' without the batch' if size else ''}, got {list(given)}"
+        )
+    return tuple(dim if real == -1 else real for dim, real in zip(given, graph, strict=True))
+
+
+def _groups(
+    name: str, stored: ModelConfig, session: Session, instances: int
+) -> tuple[InstanceGroup, ...]:
+    on_cpu = tuple(session.providers) in ((), _CPU_ONLY)
+    kind = "KIND_CPU" if on_cpu else "KIND_GPU"
+    if not stored.instance_group:
+        count = instances if on_cpu else 1
+        return (InstanceGroup.model_validate({"name": f"{name}_0", "kind": kind, "count": count}),)
+    return tuple(
+        group.model_copy(
+            update={
+                "name": group.name or f"{name}_{index}",
+                "kind": kind if group.kind == "KIND_AUTO" else group.kind,
+                "count": group.count or 1,
+            }
+        )
+        for index, group in enumerate(stored.instance_group)
+    )

@@ -1,0 +1,590 @@
+"""Which model versions are loaded now: load, swap, unload, and find the one to call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Literal, TypeVar
+
+from aiaas_server.settings import Settings
+
+from .config import ModelConfig
+from .derive import complete, signature_of, without_batch
+from .errors import (
+    ControlDisabled,
+    Draining,
+    LoadFailed,
+    ModelNotFound,
+    ModelUnavailable,
+    ServerError,
+    VersionNotFound,
+)
+from .events import Observer
+from .model import LoadedModel
+from .placement import Placement
+from .queues import QueueBudget
+from .scheduler import Scheduler
+from .session import OpenSession, Session
+from .statistics import Statistics
+from .stored import ModelRepository, StoredModel, StoredVersion
+from .warmup import warm_up
+
+State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE"]
+T = TypeVar("T")
+
+_log = logging.getLogger("aiaas.server")
+_CLOSE_GRACE = 2.0
+_RETRY_AFTER = 1.0
+
+
+class _Version:
+    """What is known of one version.
+
+    Attributes:
+        reason: Why it is not ready, or why its last reload failed while the old one serves.
+        stamp: Of the files and configuration it was loaded from.
+    """
+
+    __slots__ = ("model", "reason", "stamp", "state")
+
+    def __init__(self) -> None:
+        self.state: State = "UNAVAILABLE"
+        self.reason = ""
+        self.model: LoadedModel | None = None
+        self.stamp: Hashable = None
+
+
+class ModelPool:
+    """All models of a server.
+
+    Args:
+        repository: Where they lie.
+        open_session: Opens one model file.
+        settings: Limits, what to load at start, whether control is allowed.
+        observers: Called once a request, for all models.
+
+    Everything but opening sessions and reading the disk happens on the event loop; sessions are
+    opened one at a time.
+    """
+
+    def __init__(
+        self,
+        repository: ModelRepository,
+        open_session: OpenSession,
+        settings: Settings,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._repository = repository
+        self._open_session = open_session
+        self._settings = settings
+        self._observers = tuple(observers)
+        self.budget = QueueBudget(settings.total_queue_size, settings.queue_bytes)
+        self._models: dict[str, dict[int, _Version]] = {}
+        self._problems: dict[str, str] = {}
+        self._uploaded: set[str] = set()
+        self._statistics: dict[tuple[str, int], Statistics] = {}
+        self._newest: dict[str, LoadedModel] = {}
+        self._ready: dict[tuple[str, int], LoadedModel] = {}
+        self._known: frozenset[str] = frozenset()
+        self._one_load = asyncio.Lock()
+        self._disk = ThreadPoolExecutor(1, "aiaas-load")
+        self._ending: set[asyncio.Task[None]] = set()
+        self._watcher: asyncio.Task[None] | None = None
+        self._seen: dict[str, Hashable] = {}
+        self._tried: dict[str, Hashable] = {}
+        self._started = False
+        self._draining = False
+        self._closed = False
+
+    # Finding a model
+
+    def resolve(self, name: str, version: int | None = None) -> LoadedModel:
+        """The version to call: the greatest that is ready, unless one is named.
+
+        Raises:
+            ModelNotFound: No such model, or no version of it is loaded.
+            VersionNotFound: No such version, or it is not loaded.
+            ModelUnavailable: It is being loaded or unloaded.
+        """
+        found = self._newest.get(name) if version is None else self._ready.get((name, version))
+        if found is None:
+            raise self._not_resolved(name, version)
+        return found
+
+    def _not_resolved(self, name: str, version: int | None) -> ServerError:
+        if self._closed:
+            return Draining("the server is stopping")
+        versions = self._models.get(name)
+        shown = name[:64]
+        if versions is None and name not in self._known:
+            return ModelNotFound(f"Request for unknown model: '{shown}' is not found")
+        states = versions or {}
+        asked = (
+            states.values() if version is None else [states[version]] if version in states else []
+        )
+        if any(entry.state in ("LOADING", "UNLOADING") for entry in asked):
+            which = "" if version is None else f"version {version} of "
+            return ModelUnavailable(
+                f"{which}model '{shown}' is not at ready state: it is being loaded or unloaded",
+                retry_after=_RETRY_AFTER,
+            )
+        if version is None:
+            return ModelNotFound(f"model '{shown}' has no available versions")
+        if version in states:
+            return VersionNotFound(
+                f"Request for unknown model: '{shown}' version {version} is not loaded"
+            )
+        return VersionNotFound(
+            f"Request for unknown model: '{shown}' version {version} is not found"
+        )
+
+    def ready_versions(self, name: str) -> list[int]:
+        """Versions that serve, ascending; empty for an unknown model."""
+        return sorted(
+            number for number, entry in self._models.get(name, {}).items() if entry.state == "READY"
+        )
+
+    def is_ready(self, name: str, version: int | None = None) -> bool:
+        """Whether the version, or any when None, serves."""
+        return name in self._newest if version is None else (name, version) in self._ready
+
+    def models(self) -> Iterable[LoadedModel]:
+        """All versions that serve, by name and version."""
+        return [self._ready[key] for key in sorted(self._ready)]
+
+    def index(self, ready_only: bool = False) -> list[dict[str, str]]:
+        """The protocol's repository index: one entry a version, only the name if never loaded."""
+        entries: list[dict[str, str]] = []
+        for name in sorted({*self._models, *self._known, *self._problems}):
+            versions = self._models.get(name) or {}
+            for number in sorted(versions):
+                entries.append(_entry(name, number, versions[number]))
+            if not versions and name in self._problems:
+                entries.append(
+                    {"name": name, "state": "UNAVAILABLE", "reason": self._problems[name]}
+                )
+            elif not versions:
+                entries.append({"name": name})
+        if ready_only:
+            return [entry for entry in entries if entry.get("state") == "READY"]
+        return entries
+
+    async def refresh(self) -> None:
+        """Read again which models the repository holds, for `index`."""
+        self._known = frozenset(await self._blocking(self._repository.names))
+
+    @property
+    def ready(self) -> bool:
+        """Started, not stopping, and every model that was asked for by name serves."""
+        demanded = (name for name in self._settings.load_models if name != "*")
+        return (
+            self._started and not self._draining and all(name in self._newest for name in demanded)
+        )
+
+    # Loading
+
+    async def start(self) -> None:
+        """Load what the settings say; a model that fails is noted in the index and logged.
+
+        Raises:
+            LoadFailed: The repository itself cannot be read.
+        """
+        await self.refresh()
+        names = self._settings.load_models
+        wanted = sorted(self._known) if "*" in names else list(names)
+        wanted += [name for name in names if name != "*" and name not in wanted]
+        for name in wanted:
+            try:
+                await self._load_stored(name, force=False)
+            except ServerError as error:
+                _log.error("model '%s' is not served: %s", name, error.message)
+        self._started = True
+        if self._settings.watch:
+            self._watcher = asyncio.create_task(self._watch())
+
+    async def load(
+        self,
+        name: str,
+        *,
+        config: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        force: bool = False,
+    ) -> None:
+        """Load or reload a model; returns when it serves.
+
+        Args:
+            config: A configuration as JSON text instead of the stored one.
+            files: `<version>/<file name>` to bytes: load from these only; needs `config`.
+            force: Reload although nothing changed.
+        Raises:
+            ControlDisabled: Control calls are switched off.
+            ModelNotFound: The repository has no such model.
+            LoadFailed: A version cannot be loaded; what served before still does.
+        """
+        self._refuse_control()
+        if files:
+            await self._load_files(name, config, files)
+        else:
+            await self._load_stored(name, config=config, force=force)
+
+    async def _load_stored(self, name: str, *, config: str | None = None, force: bool) -> None:
+        override = None if config is None else ModelConfig.parse(config)
+        async with self._one_load:
+            stored = await self._blocking(self._repository.find, name)
+            if stored is None:
+                raise ModelNotFound(f"model '{name[:64]}' is not in the repository")
+            self._known |= {name}
+            self._tried[name] = _stamp(stored)
+            if override is not None:
+                stored = _with_config(stored, override, config)
+            await self._apply(stored, force=force)
+            self._uploaded.discard(name)
+
+    async def _load_files(self, name: str, config: str | None, files: Mapping[str, bytes]) -> None:
+        if config is None:
+            raise LoadFailed(f"model '{name[:64]}': files need a config beside them")
+        parsed = ModelConfig.parse(config)
+        async with self._one_load:
+            upload = self._repository.upload(name, parsed, files)
+            stored = await self._blocking(upload.__enter__)
+            try:
+                await self._apply(stored, force=True)
+            finally:
+                await self._blocking(upload.__exit__, None, None, None)
+            self._uploaded.add(name)
+
+    async def _apply(self, stored: StoredModel, *, force: bool) -> None:
+        """Load the versions that the policy wants; retire the others when all went well."""
+        name = stored.name
+        versions = self._models.get(name, {})
+        if stored.problem or not stored.versions:
+            self._note_problem(stored, versions)
+            raise LoadFailed(f"failed to load '{name}': {self._problems[name]}")
+        self._problems.pop(name, None)
+        self._models[name] = versions
+        chosen = stored.config.version_policy.choose([v.number for v in stored.versions])
+        failures = []
+        for version in stored.versions:
+            if version.number not in chosen:
+                continue
+            failure = await self._load_version(stored, version, force=force)
+            if failure:
+                failures.append(f"version {version.number}: {failure}")
+        if not chosen:
+            failures.append("version_policy chooses none of its versions")
+        if failures:
+            raise LoadFailed(f"failed to load '{name}', {'; '.join(failures)}")
+        await self._retire_others(name, chosen, {v.number for v in stored.versions})
+
+    def _note_problem(self, stored: StoredModel, versions: dict[int, _Version]) -> None:
+        problem = stored.problem or "it has no version directory, a positive integer"
+        self._problems[stored.name] = problem
+        for version in stored.versions:
+            entry = versions.setdefault(version.number, _Version())
+            entry.reason = problem
+        if versions:
+            self._models[stored.name] = versions
+
+    async def _load_version(
+        self, stored: StoredModel, version: StoredVersion, *, force: bool
+    ) -> str:
+        """Load one version and put it in the place of the one that serves; gives why it failed."""
+        entry = self._models[stored.name].setdefault(version.number, _Version())
+        stamp = (version.stamp, stored.stamp)
+        if entry.state == "READY" and entry.stamp == stamp and not force:
+            return ""
+        if entry.model is None:
+            entry.state, entry.reason = "LOADING", ""
+        try:
+            model = await self._blocking(self._open, stored, version)
+        except LoadFailed as error:
+            entry.reason = error.message
+            if entry.model is None:
+                entry.state = "UNAVAILABLE"
+            return error.message
+        except BaseException:
+            if entry.model is None:
+                entry.state, entry.reason = "UNAVAILABLE", "loading was interrupted"
+            raise
+        old, entry.model = entry.model, model
+        entry.state, entry.reason, entry.stamp = "READY", "", stamp
+        self._publish(stored.name)
+        if old is not None:
+            old.successor = model
+            self._retire(old)
+        return ""
+
+    def _open(self, stored: StoredModel, version: StoredVersion) -> LoadedModel:
+        """Open, complete, warm up: blocking, on the loading thread."""
+        if not version.path.is_file():
+            raise LoadFailed(f"it has no file '{version.path.name}'")
+        stored.config.refuse_unsupported()
+        session = self._opened(stored, version)
+        try:
+            return self._prepared(stored, version, session)
+        except BaseException:
+            session.close()
+            raise
+
+    def _opened(self, stored: StoredModel, version: StoredVersion) -> Session:
+        try:
+            return self._open_session(version.path, stored.config)
+        except LoadFailed:
+            raise
+        except Exception as error:
+            _log.exception("model '%s': opening version %d failed", stored.name, version.number)
+            raise LoadFailed(f"it cannot be opened: {type(error).__name__}") from error
+
+    def _prepared(
+        self, stored: StoredModel, version: StoredVersion, session: Session
+    ) -> LoadedModel:
+        name = stored.name
+        config = complete(
+            name,
+            stored.config,
+            session,
+            default_max_batch_size=self._settings.default_max_batch_size,
+            instances=self._settings.runs_at_once,
+        )
+        labels = {
+            output.name: self._repository.labels(stored, output.label_filename)
+            for output in config.output
+            if output.label_filename
+        }
+        placement = Placement()
+        signature = signature_of(config)
+        unbatched = warm_up(session, signature, placement)
+        if unbatched:
+            config = _not_batching(config, stored, session, unbatched)
+            signature = signature_of(config)
+        statistics = self._statistics.setdefault((name, version.number), Statistics())
+        scheduler = Scheduler(
+            name,
+            version.number,
+            session,
+            signature,
+            config,
+            statistics,
+            queue_size=self._settings.queue_size,
+            budget=self.budget,
+            placement=placement,
+            observers=self._observers,
+        )
+        return LoadedModel(
+            name, version.number, config, signature, statistics, labels, session, scheduler
+        )
+
+    # Unloading
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
+        """Stop serving a model; returns when its last request is answered.
+
+        New requests are refused at once. Nothing happens for a model that is not loaded.
+
+        Args:
+            unload_dependents: Accepted for the protocol's sake; no model depends on another.
+        Raises:
+            ControlDisabled: Control calls are switched off.
+        """
+        self._refuse_control()
+        async with self._one_load:
+            ending = self._withdraw(name, list(self._models.get(name, {})))
+            self._uploaded.discard(name)
+        await _all(ending)
+
+    def _withdraw(self, name: str, numbers: Iterable[int]) -> list[asyncio.Task[None]]:
+        """Take versions out of service now; the tasks end when their last answer is out."""
+        versions = self._models.get(name, {})
+        ending = []
+        for number in numbers:
+            entry = versions[number]
+            if entry.state != "READY" or entry.model is None:
+                continue
+            entry.state, entry.reason = "UNLOADING", ""
+            model, entry.model = entry.model, None
+            ending.append(self._retire(model, entry))
+        self._publish(name)
+        return ending
+
+    async def _retire_others(self, name: str, keep: Sequence[int], present: set[int]) -> None:
+        versions = self._models[name]
+        others = [number for number in versions if number not in keep]
+        await _all(self._withdraw(name, others))
+        for number in others:
+            if number not in present and versions[number].state == "UNAVAILABLE":
+                del versions[number]
+                self._statistics.pop((name, number), None)
+
+    def _retire(self, model: LoadedModel, entry: _Version | None = None) -> asyncio.Task[None]:
+        """Close `model` when its last request is answered; then `entry` is unavailable."""
+
+        async def finish() -> None:
+            await model.scheduler.close()
+            if entry is not None and entry.state == "UNLOADING":
+                entry.state, entry.reason, entry.stamp = "UNAVAILABLE", "unloaded", None
+
+        task = asyncio.create_task(finish())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return task
+
+    def _publish(self, name: str) -> None:
+        """Make the tables that `resolve` reads agree with the versions of `name`."""
+        versions = self._models.get(name, {})
+        ready = {n: e.model for n, e in versions.items() if e.state == "READY" and e.model}
+        for number in versions:
+            self._ready.pop((name, number), None)
+        self._ready.update({(name, number): model for number, model in ready.items()})
+        self._newest.pop(name, None)
+        if ready:
+            self._newest[name] = ready[max(ready)]
+
+    def _refuse_control(self) -> None:
+        if self._settings.control == "none":
+            raise ControlDisabled("explicit model load / unload is not allowed on this server")
+        if self._draining:
+            raise Draining("the server is stopping")
+
+    # Watching
+
+    async def poll(self) -> None:
+        """Look at the repository once; act on what has changed and stood still since last time.
+
+        A file that is being copied changes between two looks and waits for the next.
+        """
+        snapshot = await self._blocking(self._snapshot)
+        self._known = frozenset(snapshot)
+        for name, stamp in snapshot.items():
+            changed = name not in self._tried or self._tried[name] != stamp
+            if changed and self._seen.get(name) == stamp and name not in self._uploaded:
+                try:
+                    await self._load_stored(name, force=False)
+                except ServerError as error:
+                    _log.error("model '%s' is not updated: %s", name, error.message)
+        await self._forget_removed(snapshot)
+        self._seen = snapshot
+
+    def _snapshot(self) -> dict[str, Hashable]:
+        found = {name: self._repository.find(name) for name in self._repository.names()}
+        return {name: _stamp(stored) for name, stored in found.items() if stored is not None}
+
+    async def _forget_removed(self, snapshot: Mapping[str, Hashable]) -> None:
+        gone = [name for name in self._tried if name not in snapshot and name not in self._seen]
+        for name in gone:
+            del self._tried[name]
+            self._problems.pop(name, None)
+            if name in self._uploaded or name not in self._models:
+                continue
+            async with self._one_load:
+                await _all(self._withdraw(name, list(self._models[name])))
+                for number in self._models.pop(name):
+                    self._statistics.pop((name, number), None)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.watch_interval)
+            try:
+                await self.poll()
+            except ServerError as error:
+                _log.error("the repository cannot be watched: %s", error.message)
+            except Exception:
+                _log.exception("looking at the repository failed")
+
+    # The end
+
+    def begin_drain(self) -> None:
+        """Be not ready, and refuse control calls; inference goes on."""
+        self._draining = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until every accepted request is answered, at most `timeout` seconds.
+
+        Requests that come meanwhile are refused; those left at the end fail with `Draining`.
+
+        Returns:
+            Whether all were answered in time.
+        """
+        self.begin_drain()
+        models = list(self._ready.values())
+        tasks = [asyncio.ensure_future(model.scheduler.drain(_stopping())) for model in models]
+        tasks += list(self._ending)
+        if not tasks:
+            return True
+        _, late = await asyncio.wait(tasks, timeout=timeout)
+        for model in models:
+            model.scheduler.abort(_stopping())
+        for task in late:
+            task.cancel()
+        return not late
+
+    async def close(self) -> None:
+        """Refuse everything, fail what is pending, release sessions and threads."""
+        self.begin_drain()
+        self._closed = True
+        if self._watcher is not None:
+            with suppress(asyncio.CancelledError):
+                await self._watcher
+        models = list(self._ready.values())
+        self._newest.clear()
+        self._ready.clear()
+        for model in models:
+            model.scheduler.abort(_stopping())
+            self._retire(model)
+        if self._ending:
+            _, late = await asyncio.wait(list(self._ending), timeout=_CLOSE_GRACE)
+            for task in late:
+                task.cancel()
+        self._disk.shutdown(wait=False, cancel_futures=True)
+
+    async def _blocking(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, function, *args)
+
+
+def _entry(name: str, number: int, version: _Version) -> dict[str, str]:
+    entry = {"name": name, "version": str(number), "state": version.state}
+    if version.reason:
+        entry["reason"] = version.reason
+    return entry
+
+
+def _stamp(stored: StoredModel) -> Hashable:
+    return stored.stamp, tuple((v.number, v.stamp) for v in stored.versions)
+
+
+def _with_config(stored: StoredModel, config: ModelConfig, text: str | None) -> StoredModel:
+    """`stored` under another configuration; its version files are looked for anew."""
+    filename = config.default_model_filename or "model.onnx"
+    versions = stored.versions
+    if stored.directory is not None:
+        versions = tuple(
+            StoredVersion(v.number, v.path.with_name(filename), v.stamp) for v in versions
+        )
+    return StoredModel(stored.name, config, versions, "", (stored.stamp, text), stored.directory)
+
+
+def _not_batching(
+    config: ModelConfig, stored: StoredModel, session: Session, outputs: Sequence[str]
+) -> ModelConfig:
+    """A configuration that joins no requests, since `outputs` could not be split."""
+    _log.warning(
+        "model '%s': requests are not joined, since %s does not begin with the batch",
+        config.name,
+        ", ".join(f"'{name}'" for name in outputs),
+    )
+    if stored.config.max_batch_size is None:
+        return without_batch(config, session)
+    return config.model_copy(update={"dynamic_batching": None})
+
+
+def _stopping() -> Draining:
+    return Draining("the server is stopping")
+
+
+async def _all(tasks: Iterable[Awaitable[None]]) -> None:
+    for task in tasks:
+        await asyncio.shield(task)

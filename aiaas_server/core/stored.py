@@ -1,0 +1,71 @@
+"""What the pool asks of the place where models lie."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from .config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """One version of a stored model.
+
+    Attributes:
+        path: The model file; it may be missing or damaged.
+        stamp: Differs when the files do.
+    """
+
+    number: int
+    path: Path
+    stamp: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model as it lies on disk.
+
+    Attributes:
+        config: As written; empty where there is none or it is unusable.
+        versions: Ascending.
+        problem: Why the configuration is unusable; empty when it is not.
+        stamp: Differs when the configuration does.
+        directory: Where the files lie that the configuration names.
+    """
+
+    name: str
+    config: ModelConfig
+    versions: tuple[StoredVersion, ...]
+    problem: str = ""
+    stamp: Hashable = None
+    directory: Path | None = None
+
+
+class ModelRepository(Protocol):
+    """A directory of models; every call reads the disk and blocks."""
+
+    def names(self) -> list[str]:
+        """All models, in order."""
+        ...
+
+    def find(self, name: str) -> StoredModel | None:
+        """One model as it is now, or None."""
+        ...
+
+    def labels(self, model: StoredModel, filename: str) -> tuple[str, ...]:
+        """The lines of a label file. Raises `LoadFailed` when it cannot be read."""
+        ...
+
+    def upload(
+        self, name: str, config: ModelConfig, files: Mapping[str, bytes]
+    ) -> AbstractContextManager[StoredModel]:
+        """A model of files that came with a load call, `<version>/<file name>` to bytes.
+
+        They exist while the context is open. Raises `LoadFailed` for a name that is not of
+        that form.
+        """
+        ...

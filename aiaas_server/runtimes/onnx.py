@@ -1,0 +1,323 @@
+"""onnxruntime behind `core.session.Session`: the only place that imports it."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+
+from aiaas_client.protocol.tensors import Array
+from aiaas_server.core.config import ModelConfig, StringParameter
+from aiaas_server.core.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidInput,
+    LoadFailed,
+    ModelUnavailable,
+    ServerError,
+)
+from aiaas_server.core.session import StopToken
+from aiaas_server.core.signature import TensorSpec
+
+_log = logging.getLogger("aiaas.server")
+
+CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+PROVIDERS: Final = {
+    "cpu": CPU,
+    "cuda": CUDA,
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+}
+"""Short names of execution providers; onnxruntime's own spelling is accepted as well."""
+
+_DATATYPES: Final = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_MEMORY_ADDRESSES: Final = (b"_ORT_MEM_ADDR_", b"_ORT_NATIVE_ENDIAN_MEM_ADDR_")
+_MAX_REASON: Final = 300
+
+
+def open_session(
+    model: Path | bytes,
+    config: ModelConfig | None = None,
+    *,
+    providers: Sequence[str] = ("auto",),
+    intra_op_threads: int = 1,
+    io_binding: bool | None = None,
+) -> OnnxSession:
+    """Load an ONNX model.
+
+    Weights in further files are read only from the model's own directory.
+
+    Args:
+        model: The file, or its bytes when it has no further files.
+        config: Its instance group may ask for a kind of device.
+        providers: Execution providers in order; see `choose_providers`.
+        intra_op_threads: Threads inside one run.
+        io_binding: Bind outputs to the device; None does so where the device is CUDA.
+    Raises:
+        LoadFailed: The model is damaged, uses what the runtime lacks, or a provider that was
+            named is missing; one line, free of paths.
+    """
+    config = config or ModelConfig()
+    chosen = choose_providers(_wanted(providers, config), ort.get_available_providers())
+    _refuse_memory_addresses(model)
+    try:
+        session = ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model),
+            _options(config, intra_op_threads),
+            providers=[_with_device(name, config) for name in chosen],
+        )
+    except Exception as error:  # onnxruntime's errors share no base class below Exception
+        raise LoadFailed(clean(str(error))) from error
+    _refuse_fallback(chosen, session.get_providers())
+    bound = CUDA in chosen if io_binding is None else io_binding
+    return OnnxSession(session, bound=bound)
+
+
+def choose_providers(asked: Sequence[str], available: Sequence[str]) -> list[str]:
+    """onnxruntime's names of the providers to use, in order; the CPU's always last.
+
+    Args:
+        asked: `auto` (CUDA if there is one), a short name of `PROVIDERS`, or a full name.
+    Raises:
+        LoadFailed: One was named and is not available; the message lists what is.
+    """
+    chosen: list[str] = []
+    for name in asked:
+        if name == "auto":
+            chosen += [CUDA] if CUDA in available else []
+            continue
+        full = PROVIDERS.get(name.lower(), name)
+        if full not in available:
+            raise LoadFailed(
+                f"execution provider '{name}' is not available; there are: {', '.join(available)}"
+            )
+        chosen.append(full)
+    return [*dict.fromkeys(name for name in chosen if name != CPU), CPU]
+
+
+def clean(text: str) -> str:
+    """A runtime message fit for a caller: one line, no paths, no source places, not long."""
+    line = " ".join(text.split())
+    line = re.sub(r"^(\[ONNXRuntimeError\] : \d+ : \w+ : )", "", line)
+    line = re.sub(r"Load model from \S+ failed: ?", "", line)
+    line = re.sub(r"\S+\.(?:cc|h|cpp|cu):\d+ ", "", line)
+    line = re.sub(r"(?<![\w.])(?:[A-Za-z]:\\|\.{0,2}/)[^\s\"':,)]+", "<path>", line)
+    return line[:_MAX_REASON] or "the runtime gave no reason"
+
+
+class OnnxSession:
+    """One `InferenceSession`, shared by threads; see `core.session.Session`."""
+
+    def __init__(self, session: ort.InferenceSession, *, bound: bool) -> None:
+        self.inputs = tuple(_spec(arg, "input") for arg in session.get_inputs())
+        self.outputs = tuple(_spec(arg, "output") for arg in session.get_outputs())
+        self.providers = tuple(session.get_providers())
+        self.metadata = _metadata(session.get_modelmeta())
+        self._session: ort.InferenceSession | None = session
+        self._text_inputs = frozenset(s.name for s in self.inputs if s.datatype == "BYTES")
+        self._text_outputs = frozenset(s.name for s in self.outputs if s.datatype == "BYTES")
+        # Text cannot be bound: such a model takes the plain way on every device.
+        self._bound = bound and not self._text_inputs and not self._text_outputs
+
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None
+    ) -> list[Array]:
+        """Run once; arrays in the order of `outputs`; see `core.session.Session`."""
+        session = self._session
+        if session is None:
+            raise ModelUnavailable("the model was unloaded", retry_after=1.0)
+        if self._text_inputs:
+            inputs = {
+                name: _as_text(name, array) if name in self._text_inputs else array
+                for name, array in inputs.items()
+            }
+        options = None if stop is None else _stoppable(stop)
+        try:
+            if self._bound:
+                arrays = _run_bound(session, inputs, outputs, options)
+            else:
+                arrays = session.run(outputs, inputs, options)
+        except Exception as error:  # onnxruntime's errors share no base class below Exception
+            raise self._translated(error, inputs, stop) from error
+        if self._text_outputs:
+            return [
+                _as_bytes(array) if name in self._text_outputs else array
+                for name, array in zip(outputs, arrays, strict=True)
+            ]
+        return arrays
+
+    def close(self) -> None:
+        """Let go of the session; its memory is free when the last run has ended."""
+        self._session = None
+
+    def _translated(
+        self, error: Exception, inputs: Mapping[str, Array], stop: StopToken | None
+    ) -> ServerError:
+        if stop is not None and stop.stopped:
+            return DeadlineExceeded("the run was stopped: nobody waits for its answer")
+        text = str(error)
+        reason = clean(text)
+        _log.warning("a run failed: %s", reason)
+        if isinstance(error, ValueError) or "INVALID_ARGUMENT" in text:
+            return InvalidInput(f"the model refuses the input: {reason}")
+        if "alloc" not in text and self._may_blame(inputs):
+            return InvalidInput(f"the model cannot run on these shapes or values: {reason}")
+        return InferenceFailed(f"inference failed: {reason}")
+
+    def _may_blame(self, inputs: Mapping[str, Array]) -> bool:
+        """Whether the caller had the freedom to give shapes that the graph cannot join."""
+        varies = any(-1 in spec.shape[1:] for spec in self.inputs)
+        return varies or any(array.size == 0 for array in inputs.values())
+
+
+def _wanted(providers: Sequence[str], config: ModelConfig) -> Sequence[str]:
+    """What `auto` becomes where the configuration asks for a kind of device."""
+    kinds = {group.kind for group in config.instance_group}
+    if tuple(providers) == ("auto",) and "KIND_GPU" in kinds:
+        return ("cuda",)
+    if tuple(providers) == ("auto",) and kinds == {"KIND_CPU"}:
+        return ("cpu",)
+    return providers
+
+
+def _with_device(name: str, config: ModelConfig) -> str | tuple[str, dict[str, Any]]:
+    if name != CUDA:
+        return name
+    gpus = [gpu for group in config.instance_group for gpu in group.gpus]
+    return name, {
+        "device_id": gpus[0] if gpus else 0,
+        # The exhaustive search costs hundreds of milliseconds for every new input shape.
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+
+
+def _options(config: ModelConfig, threads: int) -> ort.SessionOptions:
+    own = config.parameters.get("intra_op_thread_count", StringParameter()).string_value
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = int(own) if own.isdecimal() else threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4  # errors come as exceptions, and are logged without paths
+    return options
+
+
+def _refuse_memory_addresses(model: Path | bytes) -> None:
+    """A location with these marks makes the runtime read weights from any address it names."""
+    if isinstance(model, bytes):
+        found = any(mark in model for mark in _MEMORY_ADDRESSES)
+    else:
+        try:
+            with model.open("rb") as file:
+                if file.seek(0, 2) == 0:
+                    raise LoadFailed("the model file is empty")
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                    found = any(view.find(mark) >= 0 for mark in _MEMORY_ADDRESSES)
+        except OSError as error:
+            raise LoadFailed(f"the model file cannot be read: {error.strerror}") from error
+    if found:
+        raise LoadFailed("the model names a memory address as the place of its weights")
+
+
+def _refuse_fallback(chosen: Sequence[str], got: Sequence[str]) -> None:
+    missing = [name for name in chosen if name not in got]
+    if missing:
+        raise LoadFailed(
+            f"execution provider '{missing[0]}' could not start; there are: {', '.join(got)}"
+        )
+
+
+def _spec(arg: Any, role: str) -> TensorSpec:
+    datatype = _DATATYPES.get(arg.type)
+    if datatype is None:
+        hint = ""
+        if arg.type.startswith(("seq", "map")):
+            hint = "; a classifier made with skl2onnx needs the option zipmap=False"
+        elif arg.type == "tensor(bfloat16)":
+            hint = "; the runtime takes BF16 only inside a graph, so cast at its border"
+        raise LoadFailed(f"{role} '{arg.name}' is of type {arg.type}, which cannot be served{hint}")
+    return TensorSpec(
+        name=arg.name,
+        datatype=datatype,
+        shape=tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in arg.shape),
+        symbols=tuple(dim if isinstance(dim, str) else "" for dim in arg.shape),
+    )
+
+
+def _metadata(meta: Any) -> dict[str, str]:
+    known = {
+        "producer_name": meta.producer_name,
+        "graph_name": meta.graph_name,
+        "domain": meta.domain,
+        "description": meta.description,
+    }
+    return {
+        **{key: value for key, value in known.items() if value},
+        **meta.custom_metadata_map,
+    }
+
+
+def _stoppable(stop: StopToken) -> ort.RunOptions:
+    options = ort.RunOptions()
+
+    def terminate() -> None:
+        options.terminate = True
+
+    stop.on_stop(terminate)
+    return options
+
+
+def _run_bound(
+    session: ort.InferenceSession,
+    inputs: Mapping[str, Array],
+    outputs: Sequence[str],
+    options: ort.RunOptions | None,
+) -> list[Array]:
+    """Inputs and outputs cross to the device once each, with nothing in between."""
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_cpu_input(name, np.ascontiguousarray(array))
+    for name in outputs:
+        binding.bind_output(name)
+    session.run_with_iobinding(binding, options)
+    return binding.copy_outputs_to_cpu()  # type: ignore[no-any-return]  # onnxruntime is untyped
+
+
+def _as_text(name: str, array: Array) -> Array:
+    text = np.empty(array.size, dtype=object)
+    try:
+        text[:] = [element.decode() for element in array.reshape(-1).tolist()]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"input '{name}': an element is not valid UTF-8") from error
+    return text.reshape(array.shape)
+
+
+def _as_bytes(array: Array) -> Array:
+    encoded = np.empty(array.size, dtype=object)
+    encoded[:] = [element.encode() for element in array.reshape(-1).tolist()]
+    return encoded.reshape(array.shape)

@@ -1,0 +1,204 @@
+"""A model repository on disk, in any of three layouts.
+
+Triton's: `<model>/[config.pbtxt|config.json]` and `<model>/<version>/model.onnx`; a directory of
+bare `.onnx` files, each a model of one version; or one such file. The first two may be mixed.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from aiaas_server.core.config import ModelConfig
+from aiaas_server.core.errors import LoadFailed
+from aiaas_server.core.stored import StoredModel, StoredVersion
+
+from .config_text import parse_config_text
+
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_UPLOAD = re.compile(r"([1-9][0-9]{0,17})/([^/\\\x00]{1,255})")
+_CONFIG_NAMES = ("config.pbtxt", "config.json")
+_MAX_CONFIG_BYTES = 1024 * 1024
+_MAX_LABEL_BYTES = 16 * 1024 * 1024
+DEFAULT_FILENAME = "model.onnx"
+
+
+class Repository:
+    """The models under `root`; see `core.stored.ModelRepository`.
+
+    Raises:
+        LoadFailed: `root` does not exist, or is a file that is not `.onnx`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.exists():
+            raise LoadFailed(f"the model repository '{root}' does not exist")
+        if root.is_file() and root.suffix != ".onnx":
+            raise LoadFailed(f"'{root}' is neither a directory nor an .onnx file")
+        self.root = root
+
+    def names(self) -> list[str]:
+        """All models, in order."""
+        return sorted(self._places())
+
+    def find(self, name: str) -> StoredModel | None:
+        """One model as it is now, or None."""
+        place = self._places().get(name)
+        if place is None:
+            return None
+        if place.suffix == ".onnx" and place.is_file():
+            version = StoredVersion(1, place, _stamp(place))
+            return StoredModel(name, ModelConfig(), (version,))
+        return _read_directory(name, place)
+
+    def labels(self, model: StoredModel, filename: str) -> tuple[str, ...]:
+        """The lines of a label file that lies beside the model's configuration."""
+        if model.directory is None:
+            raise LoadFailed(f"label file '{filename}' is missing")
+        text = _read(model.directory / filename, _MAX_LABEL_BYTES, f"label file '{filename}'")
+        return tuple(line.rstrip("\r") for line in text.removesuffix("\n").split("\n"))
+
+    @contextmanager
+    def upload(
+        self, name: str, config: ModelConfig, files: Mapping[str, bytes]
+    ) -> Iterator[StoredModel]:
+        """A model of files given as `<version>/<file name>`; they exist while this is open.
+
+        Raises:
+            LoadFailed: A name is not of that form.
+        """
+        for path in files:
+            _check_upload(path)
+        with tempfile.TemporaryDirectory(prefix="aiaas-load-") as place:
+            directory = Path(place)
+            for path, content in files.items():
+                target = directory / path
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(content)
+            yield StoredModel(
+                name, config, _versions(directory, config), directory=self._label_place(name)
+            )
+
+    def _label_place(self, name: str) -> Path | None:
+        place = self._places().get(name)
+        return place if place is not None and place.is_dir() else None
+
+    def _places(self) -> dict[str, Path]:
+        """Model name to its directory or file; a directory stands above a file of its name."""
+        if self.root.is_file():
+            return {self.root.stem: self.root}
+        places: dict[str, Path] = {}
+        try:
+            entries = list(self.root.iterdir())
+        except OSError as error:
+            raise LoadFailed(f"the model repository cannot be read: {error.strerror}") from error
+        for entry in entries:
+            if entry.name.startswith(".") or not entry.name.isprintable():
+                continue
+            if entry.suffix == ".onnx" and entry.is_file():
+                places.setdefault(entry.stem, entry)
+            elif entry.is_dir() and _is_model(entry):
+                places[entry.name] = entry
+        return places
+
+
+def _is_model(directory: Path) -> bool:
+    if any((directory / name).is_file() for name in _CONFIG_NAMES):
+        return True
+    return bool(_version_directories(directory))
+
+
+def _read_directory(name: str, directory: Path) -> StoredModel:
+    problem = ""
+    config = ModelConfig()
+    try:
+        config = _read_config(name, directory)
+    except LoadFailed as error:
+        problem = error.message
+    files = [directory / file for file in _CONFIG_NAMES]
+    files += [
+        directory / output.label_filename for output in config.output if output.label_filename
+    ]
+    return StoredModel(
+        name,
+        config,
+        _versions(directory, config),
+        problem,
+        tuple(_stamp(file) for file in files),
+        directory,
+    )
+
+
+def _read_config(name: str, directory: Path) -> ModelConfig:
+    for filename in _CONFIG_NAMES:
+        path = directory / filename
+        if not path.is_file():
+            continue
+        source = _read(path, _MAX_CONFIG_BYTES, filename)
+        text = filename.endswith(".pbtxt")
+        config = ModelConfig.parse(parse_config_text(source) if text else source)
+        if config.name not in ("", name):
+            raise LoadFailed(
+                f"{filename}: expected the name '{name}' of its directory, got '{config.name}'"
+            )
+        return config
+    return ModelConfig()
+
+
+def _versions(directory: Path, config: ModelConfig) -> tuple[StoredVersion, ...]:
+    filename = config.default_model_filename or DEFAULT_FILENAME
+    return tuple(
+        StoredVersion(number, place / filename, _directory_stamp(place))
+        for number, place in sorted(_version_directories(directory).items())
+    )
+
+
+def _version_directories(directory: Path) -> dict[int, Path]:
+    try:
+        return {
+            int(entry.name): entry
+            for entry in directory.iterdir()
+            if _VERSION.fullmatch(entry.name) and entry.is_dir()
+        }
+    except OSError:  # removed since it was listed, or not ours to read
+        return {}
+
+
+def _stamp(path: Path) -> Hashable:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _directory_stamp(directory: Path) -> Hashable:
+    try:
+        return tuple((entry.name, _stamp(entry)) for entry in sorted(directory.iterdir()))
+    except OSError:
+        return None
+
+
+def _read(path: Path, limit: int, what: str) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise LoadFailed(f"{what} cannot be read: {error.strerror}") from error
+    if len(content) > limit:
+        raise LoadFailed(f"{what} is larger than {limit} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise LoadFailed(f"{what} is not UTF-8 text") from error
+
+
+def _check_upload(path: str) -> None:
+    found = _UPLOAD.fullmatch(path)
+    if found is None or found[2] in (".", ".."):
+        raise LoadFailed(
+            f"file name {path[:64]!r}: expected '<version>/<name>', the version a positive integer"
+        )
