@@ -1,0 +1,340 @@
+"""What a task answers: one type a kind of prediction, the same on the server and in the SDK.
+
+The JSON of a prediction is its fields. `read_prediction` turns the JSON object of a known task into
+its type, and that of an unknown one (a third party's) into a `Record`.
+
+Coordinates are pixels of the picture that was sent, x to the right, y down; times are seconds;
+scores are between 0 and 1 unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter
+
+from .tensors import Array
+
+
+def _bytes_of_base64(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"not base64: {error}") from None
+
+
+def _base64_of_bytes(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+# Bytes in Python, base64 text in JSON.
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(_bytes_of_base64),
+    PlainSerializer(_base64_of_bytes, return_type=str, when_used="json"),
+]
+
+
+class Prediction(BaseModel):
+    """Root of all predictions; frozen, and unknown fields of a newer server are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Label(Prediction):
+    """One label with its score; `index` is its place in the card's list of labels."""
+
+    label: str
+    score: float
+    index: int = -1
+
+
+class Classification(Prediction):
+    """The best label and the scores of all (or the `top_k` best), best first."""
+
+    label: str
+    score: float
+    scores: dict[str, float] = {}
+
+
+class ImageClassification(Prediction):
+    """The best label and the `top_k` best, best first (labels of large sets may repeat)."""
+
+    label: str
+    score: float
+    top: tuple[Label, ...] = ()
+
+    def draw(self, image: Any) -> Any:
+        """A copy of the picture (PIL image, path, bytes or array) with the labels written on it."""
+        lines = [f"{found.label} {found.score:.2f}" for found in self.top[:5]]
+        return _draw(image, [], lines or [f"{self.label} {self.score:.2f}"])
+
+
+class Embedding(Prediction):
+    """A text as a vector of length 1; `tokens` counts what the model read."""
+
+    vector: tuple[float, ...]
+    tokens: int = 0
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The vector as float32, `(dimensions,)`."""
+        return np.asarray(self.vector, dtype or np.float32)
+
+
+class Similarity(Prediction):
+    """Cosine similarity of every text with every other, -1 to 1: `matrix[i][j]`."""
+
+    matrix: tuple[tuple[float, ...], ...]
+    tokens: int = 0
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The matrix as float32, `(texts, texts)`."""
+        return np.asarray(self.matrix, dtype or np.float32)
+
+
+class Ranked(Prediction):
+    """One document of a ranking; `index` is its place among the documents sent."""
+
+    index: int
+    text: str
+    score: float
+
+
+class Ranking(Prediction):
+    """Documents by their cosine similarity with the query, best first."""
+
+    ranking: tuple[Ranked, ...]
+    tokens: int = 0
+
+
+class Box(Prediction):
+    """A found object: `(x1, y1)` is the upper left corner, `(x2, y2)` the lower right."""
+
+    label: str
+    score: float
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    # Named points inside the box, such as the eyes of a face: `(x, y)`.
+    points: dict[str, tuple[float, float]] = {}
+
+    @property
+    def corners(self) -> tuple[tuple[float, float], ...]:
+        """The four corners, clockwise from the upper left."""
+        return ((self.x1, self.y1), (self.x2, self.y1), (self.x2, self.y2), (self.x1, self.y2))
+
+
+class Detections(Prediction):
+    """What was found in a picture of `width` x `height` pixels, best first."""
+
+    boxes: tuple[Box, ...]
+    width: int
+    height: int
+
+    def draw(self, image: Any) -> Any:
+        """A copy of the picture (PIL image, path, bytes or array) with boxes and labels on it."""
+        return _draw(image, [(b.corners, f"{b.label} {b.score:.2f}") for b in self.boxes])
+
+
+class OcrLine(Prediction):
+    """A line of text and the four corners around it, clockwise from the upper left."""
+
+    text: str
+    score: float
+    box: tuple[tuple[float, float], ...]
+
+
+class OcrText(Prediction):
+    """All text of a picture of `width` x `height` pixels, in reading order."""
+
+    text: str
+    lines: tuple[OcrLine, ...]
+    width: int
+    height: int
+
+    def draw(self, image: Any) -> Any:
+        """A copy of the picture (PIL image, path, bytes or array) with the lines outlined."""
+        return _draw(image, [(line.box, line.text) for line in self.lines])
+
+
+class Segment(Prediction):
+    """A stretch of a recording, in seconds from its start; `score` is its highest."""
+
+    start: float
+    end: float
+    score: float = 1.0
+    label: str = "speech"
+
+
+class Segments(Prediction):
+    """Where in a recording of `duration` seconds something was heard.
+
+    Attributes:
+        scores: One a frame, `frame` seconds apart.
+        state: Opaque; sent back in `params` with the next piece of the same stream.
+    """
+
+    segments: tuple[Segment, ...]
+    duration: float
+    scores: tuple[float, ...] = ()
+    frame: float = 0.0
+    state: str = ""
+
+
+class Speech(Prediction):
+    """Spoken text: a WAV file (base64 in JSON) of `duration` seconds."""
+
+    audio: Base64
+    sample_rate: int
+    duration: float
+
+    def save(self, path: str | Path) -> Path:
+        """Write the WAV file."""
+        path = Path(path)
+        path.write_bytes(self.audio)
+        return path
+
+
+class FileType(Prediction):
+    """What kind of file some bytes are: `label` "png", `mime` "image/png"."""
+
+    label: str
+    mime: str
+    score: float
+    group: str = ""
+    description: str = ""
+
+
+class Regression(Prediction):
+    """A predicted number, and all of them by name when the model predicts several."""
+
+    value: float
+    values: dict[str, float] = {}
+
+
+class Transcript(Prediction):
+    """What was said in a recording of `duration` seconds."""
+
+    text: str
+    duration: float
+    segments: tuple[Segment, ...] = ()
+
+
+class GeneratedText(Prediction):
+    """Text written by the model; `finish_reason` is "stop" or "length"."""
+
+    text: str
+    tokens: int = 0
+    score: float = 0.0
+    finish_reason: str = "stop"
+
+
+class Record(Prediction):
+    """The prediction of a task that this library does not know: its fields as they came."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+
+# Task name -> its prediction. A task with several (they differ in their fields) lists them all.
+PREDICTIONS: Mapping[str, tuple[type[Prediction], ...]] = {
+    "text-classification": (Classification,),
+    "text-embedding": (Embedding, Similarity, Ranking),
+    "image-classification": (ImageClassification,),
+    "object-detection": (Detections,),
+    "ocr": (OcrText,),
+    "voice-activity": (Segments,),
+    "keyword-spotting": (Segments,),
+    "text-to-speech": (Speech,),
+    "file-type": (FileType,),
+    "tabular-classification": (Classification,),
+    "tabular-regression": (Regression,),
+    "digits": (Classification,),
+    "automatic-speech-recognition": (Transcript,),
+    "text-to-text": (GeneratedText,),
+}
+
+
+def read_prediction(task: str, data: Any) -> Prediction:
+    """A prediction from its JSON object.
+
+    Raises:
+        ValueError: The object is not a prediction of that task (pydantic's ValidationError).
+    """
+    kinds = PREDICTIONS.get(task, (Record,))
+    if len(kinds) == 1:
+        return kinds[0].model_validate(data)
+    kind = next((k for k in kinds if isinstance(data, dict) and data.keys() & _own(k)), kinds[0])
+    return kind.model_validate(data)
+
+
+def _own(kind: type[Prediction]) -> set[str]:
+    return {name for name, field in kind.model_fields.items() if field.is_required()}
+
+
+def json_schema_of(task: str) -> dict[str, Any]:
+    """The JSON schema of a task's predictions."""
+    kinds = PREDICTIONS.get(task, (Record,))
+    if len(kinds) == 1:
+        return kinds[0].model_json_schema()
+    schemas = [TypeAdapter(kind).json_schema() for kind in kinds]
+    return {"anyOf": schemas}
+
+
+Shape = tuple[Iterable[tuple[float, float]], str]
+COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf")
+
+
+def _draw(image: Any, shapes: list[Shape], lines: Iterable[str] = ()) -> Any:
+    try:
+        from PIL import ImageDraw
+    except ImportError:
+        raise ImportError('drawing needs pillow: pip install "aiaas-client[tasks]"') from None
+    picture = _picture(image)
+    pen = ImageDraw.Draw(picture)
+    width = max(2, round(max(picture.size) / 300))
+    size = max(12, round(max(picture.size) / 45))
+    colours: dict[str, str] = {}
+    for corners, text in shapes:
+        colour = colours.setdefault(text.rpartition(" ")[0], COLOURS[len(colours) % len(COLOURS)])
+        points = [(float(x), float(y)) for x, y in corners]
+        pen.line([*points, points[0]], fill=colour, width=width)
+        _write(pen, (points[0][0], max(points[0][1] - size - 4, 0)), text, size, colour)
+    for row, text in enumerate(lines):
+        _write(pen, (4, 4 + row * (size + 6)), text, size, "#202020")
+    return picture
+
+
+def _picture(image: Any) -> Any:
+    import io
+
+    from PIL import Image, ImageOps
+
+    if isinstance(image, bytes | bytearray | memoryview):
+        image = Image.open(io.BytesIO(image))
+    elif isinstance(image, str | Path):
+        image = Image.open(image)
+    elif not isinstance(image, Image.Image):
+        image = Image.fromarray(np.asarray(image))
+    upright = ImageOps.exif_transpose(image)
+    return upright.convert("RGB")  # always a copy
+
+
+def _write(pen: Any, at: tuple[float, float], text: str, size: int, colour: str) -> None:
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(size)
+    try:
+        box = pen.textbbox(at, text, font=font)
+    except UnicodeEncodeError:  # a build of pillow without a font for this script
+        text = text.encode("ascii", "replace").decode("ascii")
+        box = pen.textbbox(at, text, font=font)
+    pen.rectangle((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2), fill=colour)
+    pen.text(at, text, fill="white", font=font)
