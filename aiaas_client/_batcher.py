@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
@@ -29,13 +29,15 @@ from aiaas_client._bulk import (
     split,
 )
 from aiaas_client._errors import AiaasError, ClientClosedError, InputError
+from aiaas_client._model import Scalar, make_ask
 from aiaas_client._result import InferResult
 
 if TYPE_CHECKING:
-    from aiaas_client._model import Ask, AsyncModel, Model
+    from aiaas_client._model import AsyncModel, Model
     from aiaas_client.protocol.messages import ModelMetadata
 
 DEFAULT_BYTES = 4 * 2**20
+DEFAULT_WAIT = 0.002
 
 
 @dataclass(slots=True)
@@ -161,14 +163,29 @@ class Batcher:
 
     Each call is one item without the batch dimension. Threads start with the first call and wait
     without a timer while nothing is asked. `close` answers what was accepted.
+
+    Args:
+        model: The handle to call.
+        max_wait: Seconds a call waits for others to join it.
+        max_rows: Calls in a request; the model's `max_batch_size` by default.
+        concurrency: Requests in flight at once; while all are, waiting calls gather.
+        outputs, parameters, binary: As for `Model.infer`, for every call.
     """
 
     def __init__(
-        self, model: Model, ask: Ask, *, max_wait: float, max_rows: int | None, concurrency: int
+        self,
+        model: Model,
+        *,
+        max_wait: float = DEFAULT_WAIT,
+        max_rows: int | None = None,
+        concurrency: int = 4,
+        outputs: str | Sequence[str] | None = None,
+        parameters: Mapping[str, Scalar] | None = None,
+        binary: bool | None = None,
     ) -> None:
         _check(max_wait, concurrency)
         self._model = model
-        self._ask = ask
+        self._ask = make_ask(outputs, 0, parameters, 0, None, "", binary)
         self._max_wait = max_wait
         self._max_rows = max_rows
         self._changed = threading.Condition()
@@ -310,20 +327,29 @@ class AsyncBatcher:
 
     Each call is one item without the batch dimension. No timer is armed while nothing waits; a
     request whose callers have all gone is cancelled. `close` answers what was accepted.
+
+    Args:
+        model: The handle to call.
+        max_wait: Seconds a call waits for others to join it.
+        max_rows: Calls in a request; the model's `max_batch_size` by default.
+        concurrency: Requests in flight at once; while all are, waiting calls gather.
+        outputs, parameters, binary: As for `Model.infer`, for every call.
     """
 
     def __init__(
         self,
         model: AsyncModel,
-        ask: Ask,
         *,
-        max_wait: float,
-        max_rows: int | None,
-        concurrency: int,
+        max_wait: float = DEFAULT_WAIT,
+        max_rows: int | None = None,
+        concurrency: int = 4,
+        outputs: str | Sequence[str] | None = None,
+        parameters: Mapping[str, Scalar] | None = None,
+        binary: bool | None = None,
     ) -> None:
         _check(max_wait, concurrency)
         self._model = model
-        self._ask = ask
+        self._ask = make_ask(outputs, 0, parameters, 0, None, "", binary)
         self._max_wait = max_wait
         self._max_rows = max_rows
         self._free = concurrency

@@ -562,8 +562,15 @@ class Model(_Handle):
         """
         from aiaas_client._batcher import Batcher
 
-        ask = make_ask(outputs, 0, parameters, 0, None, "", binary)
-        return Batcher(self, ask, max_wait=max_wait, max_rows=max_rows, concurrency=concurrency)
+        return Batcher(
+            self,
+            max_wait=max_wait,
+            max_rows=max_rows,
+            concurrency=concurrency,
+            outputs=outputs,
+            parameters=parameters,
+            binary=binary,
+        )
 
     def metadata(self) -> ModelMetadata:
         """The model's inputs and outputs, from the cache if they were fetched before.
@@ -571,7 +578,7 @@ class Model(_Handle):
         Raises:
             NotSupportedError: this server has no model metadata.
         """
-        return _told((self._known()).metadata, self.name)
+        return _told((self._known(self._client)).metadata, self.name)
 
     def refresh(self) -> ModelMetadata:
         """Fetch the metadata again, cheaply when the server says that it is unchanged."""
@@ -591,13 +598,13 @@ class Model(_Handle):
         """Whether it takes inference now."""
         return self._client._send(calls.ready(self.name, self.version))
 
-    def _known(self) -> Signature:
+    def _known(self, client: Client) -> Signature:
         if self._signature is not None:
             return self._signature
         with self._lock:  # so that many threads ask once
             signature: Signature | None = self._signature  # another one may have been first
             if signature is None:
-                signature = self._drive(self._fetch_signature(), self._client)
+                signature = self._drive(self._fetch_signature(), client)
             return signature
 
     def _run(
@@ -605,7 +612,7 @@ class Model(_Handle):
     ) -> InferResult:
         client = self._client.with_options(**limits) if limits else self._client
         fresh = self._signature is None
-        signature = self._known()
+        signature = self._known(client)
         steps = self._infer(inputs, ask, signature, item=item, fresh=fresh)
         return self._drive(steps, client)
 
@@ -852,7 +859,7 @@ class AsyncModel(_Handle):
         Raises:
             NotSupportedError: this server has no model metadata.
         """
-        return _told((await self._known()).metadata, self.name)
+        return _told((await self._known(self._client)).metadata, self.name)
 
     async def refresh(self) -> ModelMetadata:
         """Fetch the metadata again, cheaply when the server says that it is unchanged."""
@@ -872,7 +879,7 @@ class AsyncModel(_Handle):
         """Whether it takes inference now."""
         return await self._client._send(calls.ready(self.name, self.version))
 
-    async def _known(self) -> Signature:
+    async def _known(self, client: AsyncClient) -> Signature:
         if self._signature is not None:
             return self._signature
         loop = asyncio.get_running_loop()
@@ -881,7 +888,7 @@ class AsyncModel(_Handle):
         async with self._lock:  # so that many tasks ask once
             signature: Signature | None = self._signature  # another one may have been first
             if signature is None:
-                signature = await self._drive(self._fetch_signature(), self._client)
+                signature = await self._drive(self._fetch_signature(), client)
             return signature
 
     async def _run(
@@ -889,7 +896,7 @@ class AsyncModel(_Handle):
     ) -> InferResult:
         client = self._client.with_options(**limits) if limits else self._client
         fresh = self._signature is None
-        signature = await self._known()
+        signature = await self._known(client)
         steps = self._infer(inputs, ask, signature, item=item, fresh=fresh)
         return await self._drive(steps, client)
 

@@ -146,7 +146,7 @@ def test_a_bad_row_costs_few_requests():
         sent.append(chunk.rows)
         return REFUSED if has_bad_row(chunk) else None
 
-    items = [{"x": np.full(1, -1.0 if i == 37 else i)} for i in range(64)]
+    items = [{"x": np.full(1, -1.0 if i == 37 else float(i))} for i in range(64)]
     drive(core, items, lambda n: 0, refuse)
     assert len(sent) == 1 + 2 * 6
 
@@ -268,9 +268,9 @@ def test_an_unknown_model_is_told_at_once(server):
 
 
 def test_an_outage_fails_only_the_items_it_met(server):
-    with Client(server.url, max_retries=0) as client:
+    with Client(server.url) as client:
         server.fail(503, times=1)
-        work = client.model("double").infer_many(items(16), on_error="return", concurrency=1)
+        work = client.with_options(max_retries=0).model("double").infer_many(items(16), on_error="return", concurrency=1)
         kinds = [type(outcome) for outcome in work]
     assert sum(issubclass(kind, ServiceUnavailableError) for kind in kinds[:8]) == 8
     assert kinds[8:] == [InferResult] * 8
