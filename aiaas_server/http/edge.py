@@ -31,6 +31,7 @@ from aiaas_client.protocol.errors import ErrorCode
 from aiaas_server.http.errors import Problem
 from aiaas_server.http.exchange import STATUS_LINES, Exchange
 from aiaas_server.http.head import JSON_TYPE, NO_STORE, NOSNIFF, request_id_of
+from aiaas_server.observe.logging import AccessRecord
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -62,19 +63,6 @@ class EdgeLimits:
     """The most any route accepts; the routes have their own limits below it."""
     pipeline: int = 100
     """Complete requests that may wait behind the one being answered."""
-
-
-class AccessRecord(NamedTuple):
-    """One answered request, for the access log: no header, no body, no query."""
-
-    method: str
-    path: str
-    status: int
-    duration: float
-    sent: int
-    received: int
-    request_id: str
-    client: str
 
 
 class Refused(Exception):
@@ -577,7 +565,7 @@ class EdgeProtocol(HttpToolsProtocol):
             tell(
                 AccessRecord(
                     scope["method"],
-                    scope["path"],
+                    scope["raw_path"].decode("ascii"),
                     exchange.status,
                     self.loop.time() - exchange.started_at,
                     exchange.sent,
