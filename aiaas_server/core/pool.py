@@ -184,6 +184,11 @@ class ModelPool:
             self._started and not self._draining and all(name in self._newest for name in demanded)
         )
 
+    @property
+    def draining(self) -> bool:
+        """A drain has begun, or the pool is closed."""
+        return self._draining
+
     # Loading
 
     async def start(self) -> None:
