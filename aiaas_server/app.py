@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,9 @@ from aiaas_server.http.head import read_headers, request_id_of
 from aiaas_server.http.infer import InferRoute, Target
 from aiaas_server.http.routes import make_metrics_router, make_router, match_infer
 from aiaas_server.observe.metrics import RequestMetrics
+from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
+from aiaas_server.store.repository import Repository
 
 logger = logging.getLogger("aiaas_server")
 
@@ -171,6 +174,14 @@ def create_app(
     Args:
         settings: All settings; read from the environment when not given.
         observers: Called with a record of every request.
+    Raises:
+        LoadFailed: The repository does not exist.
     """
     settings = settings or Settings.from_environment()
-    raise SystemExit(settings, observers)
+    opened = partial(
+        open_session,
+        providers=settings.providers,
+        intra_op_threads=settings.threads_per_run,
+    )
+    pool = ModelPool(Repository(settings.models), opened, settings, observers)
+    return Application(pool, settings)

@@ -36,6 +36,7 @@ class RepositoryRoutes:
     async def index(self, request: Request) -> Response:
         """Every known version with its state; `{"ready": true}` keeps the ready ones."""
         document = await self._object(request)
+        await self._pool.refresh()
         return JsonAnswer(self._pool.index(member(document, "ready", bool, False)))
 
     async def load(self, request: Request) -> Response:
