@@ -848,9 +848,14 @@ class AsyncModel(_Handle):
         """
         from aiaas_client._batcher import AsyncBatcher
 
-        ask = make_ask(outputs, 0, parameters, 0, None, "", binary)
         return AsyncBatcher(
-            self, ask, max_wait=max_wait, max_rows=max_rows, concurrency=concurrency
+            self,
+            max_wait=max_wait,
+            max_rows=max_rows,
+            concurrency=concurrency,
+            outputs=outputs,
+            parameters=parameters,
+            binary=binary,
         )
 
     async def metadata(self) -> ModelMetadata:
