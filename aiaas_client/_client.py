@@ -480,11 +480,27 @@ class Client(_Core):
 
         return Model(self, name, version)
 
-    def batcher(self, model: str, **options: Any) -> Batcher:
-        """Join single calls from many threads into few requests; see `Batcher` for the options."""
-        from aiaas_client._batcher import Batcher
+    def batcher(
+        self,
+        model: str,
+        version: str | int | None = None,
+        *,
+        max_wait: float = 0.002,
+        max_rows: int | None = None,
+        concurrency: int = 4,
+    ) -> Batcher:
+        """Join single calls from many threads into few requests.
 
-        return Batcher(self.model(model), **options)
+        Args:
+            model: The model's name.
+            version: Its version; by default the newest that is ready.
+            max_wait: Seconds a call waits for others to join it.
+            max_rows: Items in a request; the model's own limit by default.
+            concurrency: Requests in flight at once.
+        """
+        return self.model(model, version).batcher(
+            max_wait=max_wait, max_rows=max_rows, concurrency=concurrency
+        )
 
     def health(self) -> bool:
         """Tell whether the server lives; raises if it cannot be reached."""
@@ -521,8 +537,9 @@ class Client(_Core):
         if shared.closed:
             return
         shared.closed = True
-        if shared.transport is not None and shared.process == os.getpid():
-            shared.transport.close()
+        transport = shared.transport or self._given_transport
+        if transport is not None and shared.process == os.getpid():
+            transport.close()
 
     def __enter__(self) -> Self:
         return self
@@ -792,11 +809,27 @@ class AsyncClient(_Core):
 
         return AsyncModel(self, name, version)
 
-    def batcher(self, model: str, **options: Any) -> AsyncBatcher:
-        """Join single calls from many tasks into few requests; see `AsyncBatcher`."""
-        from aiaas_client._batcher import AsyncBatcher
+    def batcher(
+        self,
+        model: str,
+        version: str | int | None = None,
+        *,
+        max_wait: float = 0.002,
+        max_rows: int | None = None,
+        concurrency: int = 4,
+    ) -> AsyncBatcher:
+        """Join single calls from many tasks into few requests.
 
-        return AsyncBatcher(self.model(model), **options)
+        Args:
+            model: The model's name.
+            version: Its version; by default the newest that is ready.
+            max_wait: Seconds a call waits for others to join it.
+            max_rows: Items in a request; the model's own limit by default.
+            concurrency: Requests in flight at once.
+        """
+        return self.model(model, version).batcher(
+            max_wait=max_wait, max_rows=max_rows, concurrency=concurrency
+        )
 
     async def health(self) -> bool:
         """Tell whether the server lives; raises if it cannot be reached."""
@@ -833,12 +866,13 @@ class AsyncClient(_Core):
         if shared.closed:
             return
         shared.closed = True
-        if shared.transport is None or shared.process != os.getpid():
+        transport = shared.transport or self._given_transport
+        if transport is None or shared.process != os.getpid():
             return
-        if shared.owner is asyncio.get_running_loop():
-            await shared.transport.close()
+        if transport is self._given_transport or shared.owner is asyncio.get_running_loop():
+            await transport.close()
         else:
-            _abandon(shared.transport)
+            _abandon(transport)
 
     async def __aenter__(self) -> Self:
         return self

@@ -5,19 +5,22 @@ Resources hold the client's `_send` and no state of their own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Generic, Protocol, TypeVar
 
 from aiaas_client import _calls as calls
 from aiaas_client._calls import Call, Headers, Response
+from aiaas_client._result import InferResult
+from aiaas_client.protocol.codec import InferRequest, RequestedOutput
 from aiaas_client.protocol.messages import (
     ModelMetadata,
     ModelStatistics,
     RepositoryEntry,
     ServerMetadata,
 )
+from aiaas_client.protocol.tensors import Array
 
 T = TypeVar("T")
 Config = str | Mapping[str, Any]
@@ -241,6 +244,19 @@ class RawClient:
         """`GET /v2`."""
         return self._send(raw(calls.server_metadata()))
 
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        version: str | int | None = None,
+        outputs: Sequence[str] = (),
+        binary: bool = True,
+    ) -> RawResponse[InferResult]:
+        """`POST /v2/models/{m}/infer` with arrays as they are, unchecked by metadata."""
+        request = InferRequest(dict(inputs), [RequestedOutput(name) for name in outputs])
+        return self._send(raw(calls.infer(model, version, request, binary=binary)))
+
     @property
     def models(self) -> RawModels:
         """The calls of `client.models`."""
@@ -264,6 +280,19 @@ class AsyncRawClient:
     async def metadata(self) -> RawResponse[ServerMetadata]:
         """`GET /v2`."""
         return await self._send(raw(calls.server_metadata()))
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        version: str | int | None = None,
+        outputs: Sequence[str] = (),
+        binary: bool = True,
+    ) -> RawResponse[InferResult]:
+        """`POST /v2/models/{m}/infer` with arrays as they are, unchecked by metadata."""
+        request = InferRequest(dict(inputs), [RequestedOutput(name) for name in outputs])
+        return await self._send(raw(calls.infer(model, version, request, binary=binary)))
 
     @property
     def models(self) -> AsyncRawModels:

@@ -1,0 +1,167 @@
+"""OpenTelemetry for the SDK: a span and a duration for every attempt; needs the extra `otel`.
+
+    from aiaas_client.otel import OpenTelemetryMiddleware
+
+    client = Client("http://127.0.0.1:8000", middleware=[OpenTelemetryMiddleware()])
+
+The trace goes on in the server: its context travels in `traceparent`. Names follow the semantic
+conventions for HTTP clients; the model called is `aiaas.model`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from aiaas_client._errors import ConfigurationError
+
+try:
+    from opentelemetry import metrics, propagate, trace
+except ModuleNotFoundError as missing:
+    raise ConfigurationError(
+        'tracing needs the extra otel: pip install "aiaas-client[otel]"'
+    ) from missing
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import Span, TracerProvider
+
+    from aiaas_client._calls import Response
+    from aiaas_client._http import WireRequest
+    from aiaas_client._middleware import AsyncSend, Send
+
+__all__ = ["AsyncOpenTelemetryMiddleware", "OpenTelemetryMiddleware"]
+
+Attributes = dict[str, str | int]
+_SCOPE = "aiaas_client"
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class _Attempt:
+    """One span, and what to say at its end."""
+
+    def __init__(self, span: Span, attributes: Attributes) -> None:
+        self._span = span
+        self._attributes = attributes
+
+    def answered(self, response: Response) -> None:
+        self.tell("http.response.status_code", response.status)
+        if response.status >= 400:
+            self.failed(str(response.status))
+
+    def failed(self, kind: str) -> None:
+        self.tell("error.type", kind)
+        self._span.set_status(trace.StatusCode.ERROR)
+
+    def tell(self, key: str, value: str | int) -> None:
+        self._attributes[key] = value
+        self._span.set_attribute(key, value)
+
+
+class _Instruments:
+    """The tracer and the histogram, and the frame that both flavours put around an attempt."""
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        self._tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)
+        meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
+        self._duration = meter.create_histogram(
+            "http.client.request.duration",
+            unit="s",
+            description="Duration of one attempt of a call.",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+
+    @contextmanager
+    def _around(self, request: WireRequest) -> Iterator[_Attempt]:
+        measured = _measured(request)
+        name = f"{request.method} {_route(request)}"
+        with self._tracer.start_as_current_span(
+            name, kind=trace.SpanKind.CLIENT, attributes={**measured, **_detail(request)}
+        ) as span:
+            _propagate(request)
+            attempt = _Attempt(span, measured)
+            began = time.perf_counter()
+            try:
+                yield attempt
+            except BaseException as error:
+                attempt.failed(type(error).__qualname__)
+                raise
+            finally:
+                self._duration.record(time.perf_counter() - began, measured)
+
+
+def _measured(request: WireRequest) -> Attributes:
+    """Attributes of few values: those of the histogram too."""
+    parts = urlsplit(request.base_url)
+    attributes: Attributes = {
+        "http.request.method": request.method,
+        "server.address": parts.hostname or request.base_url,
+    }
+    if parts.port is not None:
+        attributes["server.port"] = parts.port
+    if request.call.model is not None:
+        attributes["aiaas.model"] = request.call.model
+    return attributes
+
+
+def _detail(request: WireRequest) -> Attributes:
+    attributes: Attributes = {
+        "url.full": request.base_url + request.path,
+        "http.request.body.size": request.content_length,
+        "aiaas.request_id": request.request_id,
+    }
+    if request.attempt > 1:
+        attributes["http.request.resend_count"] = request.attempt - 1
+    if request.call.version is not None:
+        attributes["aiaas.model_version"] = str(request.call.version)
+    return attributes
+
+
+def _route(request: WireRequest) -> str:
+    """The path without what varies, so that spans of one kind share a name."""
+    if request.call.model is None:
+        return request.path
+    return f"/v2/models/{{model}}/{request.path.rpartition('/')[2]}"
+
+
+def _propagate(request: WireRequest) -> None:
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    request.headers.extend((key.encode(), value.encode()) for key, value in carrier.items())
+
+
+class OpenTelemetryMiddleware(_Instruments):
+    """Middleware for `Client`.
+
+    Args:
+        tracer_provider: By default the global one.
+        meter_provider: By default the global one.
+    """
+
+    def __call__(self, request: WireRequest, send: Send) -> Response:
+        with self._around(request) as attempt:
+            response = send(request)
+            attempt.answered(response)
+            return response
+
+
+class AsyncOpenTelemetryMiddleware(_Instruments):
+    """Middleware for `AsyncClient`.
+
+    Args:
+        tracer_provider: By default the global one.
+        meter_provider: By default the global one.
+    """
+
+    async def __call__(self, request: WireRequest, send: AsyncSend) -> Response:
+        with self._around(request) as attempt:
+            response = await send(request)
+            attempt.answered(response)
+            return response
