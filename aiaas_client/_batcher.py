@@ -22,6 +22,7 @@ from aiaas_client._bulk import (
     Chunk,
     Piece,
     Tensors,
+    check,
     is_refusal,
     only_row,
     shape_key,
@@ -141,11 +142,10 @@ def _without(chunk: Chunk, gone: Callable[[Any], bool]) -> Chunk | None:
     return Chunk(kept) if kept else None
 
 
-def _check(max_wait: float, concurrency: int) -> None:
+def _check(max_wait: float, max_rows: int | None, concurrency: int) -> None:
     if max_wait < 0:
         raise InputError(f"max_wait: expected at least 0 seconds, got {max_wait}")
-    if concurrency < 1:
-        raise InputError(f"concurrency: expected at least 1, got {concurrency}")
+    check(max_rows, DEFAULT_BYTES, concurrency)
 
 
 def _named(value: object, arrays: dict[str, object], plan: BulkPlan) -> Tensors:
@@ -183,7 +183,7 @@ class Batcher:
         parameters: Mapping[str, Scalar] | None = None,
         binary: bool | None = None,
     ) -> None:
-        _check(max_wait, concurrency)
+        _check(max_wait, max_rows, concurrency)
         self._model = model
         self._ask = make_ask(outputs, 0, parameters, 0, None, "", binary)
         self._max_wait = max_wait
@@ -347,7 +347,7 @@ class AsyncBatcher:
         parameters: Mapping[str, Scalar] | None = None,
         binary: bool | None = None,
     ) -> None:
-        _check(max_wait, concurrency)
+        _check(max_wait, max_rows, concurrency)
         self._model = model
         self._ask = make_ask(outputs, 0, parameters, 0, None, "", binary)
         self._max_wait = max_wait

@@ -255,6 +255,11 @@ class Gate:
         self._open = False
         self.arrived = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been released."""
+        return self._open
+
     def release(self) -> None:
         """Let everything through, from now on."""
         with self._changed:
