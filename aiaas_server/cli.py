@@ -7,13 +7,12 @@ import stat
 import sys
 from importlib.metadata import version as distribution_version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 from typer import Option
 
-from aiaas_client._commands import register
 from aiaas_server.settings import PREFIX, Settings
 
 app = typer.Typer(
@@ -201,10 +200,20 @@ def read_key(path: Path) -> str:
     return text
 
 
-def fail(message: str) -> Any:
+def fail(message: str) -> NoReturn:
     """Tell a mistake in one line and end with exit code 2."""
     print(f"aiaas: {message}", file=sys.stderr)
     raise typer.Exit(2)
 
 
-register(app)
+def _with_client_commands() -> None:
+    try:
+        from aiaas_client._commands import register
+    except ModuleNotFoundError as error:
+        if error.name != "aiaas_client._commands":
+            raise
+    else:
+        register(app)
+
+
+_with_client_commands()
