@@ -123,8 +123,7 @@ def test_every_item_is_answered_exactly_once(
 def test_blocks_come_back_whole(sizes, max_rows, refused_above, data):
     start = np.cumsum([0, *sizes])
     blocks = [
-        {"x": np.arange(a, b, dtype=np.float64)}
-        for a, b in zip(start[:-1], start[1:], strict=True)
+        {"x": np.arange(a, b, dtype=np.float64)} for a, b in zip(start[:-1], start[1:], strict=True)
     ]
     core = BulkCore(plan(max_rows), concurrency=3, rows=True)
     got = drive(
@@ -270,7 +269,8 @@ def test_an_unknown_model_is_told_at_once(server):
 def test_an_outage_fails_only_the_items_it_met(server):
     with Client(server.url) as client:
         server.fail(503, times=1)
-        work = client.with_options(max_retries=0).model("double").infer_many(items(16), on_error="return", concurrency=1)
+        model = client.with_options(max_retries=0).model("double")
+        work = model.infer_many(items(16), on_error="return", concurrency=1)
         kinds = [type(outcome) for outcome in work]
     assert sum(issubclass(kind, ServiceUnavailableError) for kind in kinds[:8]) == 8
     assert kinds[8:] == [InferResult] * 8

@@ -48,7 +48,7 @@ def test_repr_tells_shapes_time_and_attempts(result):
 
 
 def test_results_are_equal_only_to_themselves(result):
-    assert result == result  # noqa: PLR0124, the point of the test
+    assert result == result
     assert result != result.with_outputs(result)
     assert len({result, result.with_outputs(result)}) == 2
 
