@@ -126,7 +126,10 @@ def _from_row(error: core.ServerError) -> Problem:
         logger.error("domain error without a row", exc_info=error)
         return Problem(500, ErrorCode.INTERNAL, "internal error")
     wait = (error.retry_after or 1.0) if row.tells_when else None
-    return Problem(row.status, row.code, error.message, row.retryable, _retry_after(wait))
+    # What the runtime says of a failure may name its internals: that is for the log.
+    inside = isinstance(error, core.InferenceFailed)
+    message = "the model failed while running on this input" if inside else error.message
+    return Problem(row.status, row.code, message, row.retryable, _retry_after(wait))
 
 
 def _from_codec(error: CodecError) -> Problem:
