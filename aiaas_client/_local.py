@@ -34,7 +34,7 @@ def open_server(path: str | PathLike[str], settings: dict[str, Any]) -> Embedded
     """Make the server of `path` in this process; its models are not loaded yet.
 
     Raises:
-        ImportError: The server extra is not installed; the message says how to get it.
+        ModuleNotFoundError: The server extra is not installed.
         FileNotFoundError: `path` does not exist.
     """
     if not Path(path).exists():
@@ -42,14 +42,9 @@ def open_server(path: str | PathLike[str], settings: dict[str, Any]) -> Embedded
             f"models: expected a model repository, a directory of .onnx files or one .onnx file, "
             f"got '{path}', which does not exist"
         )
-    try:
-        from aiaas_server.embedded import EmbeddedServer
-        from aiaas_server.settings import Settings
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"Client.local runs models in this process and needs the server extra "
-            f"(module '{error.name}' is missing): pip install \"aiaas-client[server]\""
-        ) from error
+    from aiaas_server.embedded import EmbeddedServer
+    from aiaas_server.settings import Settings
+
     return EmbeddedServer(Settings(models=Path(path), **settings))
 
 
@@ -157,9 +152,9 @@ def _plain_inference(call: Call[Any]) -> InferRequest | None:
 def _target(call: Call[Any]) -> tuple[str, int | None]:
     from aiaas_server.core.errors import VersionNotFound
 
-    version = call.version
-    if version is None:
+    if call.version is None:
         return call.model or "", None
+    version = str(call.version)
     if not (version.isascii() and version.isdigit()):
         raise VersionNotFound(f"model '{call.model}': version {version[:64]!r} is not found")
     return call.model or "", int(version)
