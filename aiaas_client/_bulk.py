@@ -21,6 +21,7 @@ from collections.abc import (
     Iterator,
     Mapping,
     Sequence,
+    Sized,
 )
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -466,14 +467,24 @@ def check(max_rows: int | None, max_bytes: int, concurrency: int) -> None:
             raise InputError(f"{name}: expected at least 1, got {value}")
 
 
-def items_of(values: Iterable[object] | Mapping[str, object]) -> Iterator[object]:
-    """The items of an iterable, or the rows of arrays given by input name.
+def items_of(
+    values: Iterable[object] | Mapping[str, object], plan: BulkPlan, *, rows: bool = False
+) -> Iterator[object]:
+    """The items of an iterable, or the rows of arrays given by input name, or of a data frame.
 
+    Args:
+        values: What the caller gave.
+        plan: For the names of a data frame's columns.
+        rows: Items are blocks; arrays by name are one block.
     Raises:
         InputError: the arrays differ in length.
     """
+    if hasattr(values, "columns") and hasattr(values, "to_numpy"):
+        values = _inputs.bind(plan.metadata, values, model=plan.model)
     if not isinstance(values, Mapping):
         return iter(values)
+    if rows:
+        return iter([values])
     columns = {name: _rows(value) for name, value in values.items()}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
@@ -492,7 +503,7 @@ def length_of(values: object) -> int | None:
     """How many items there will be, if that can be told."""
     if isinstance(values, Mapping):
         return len(next(iter(values.values()), ()))
-    return len(values) if hasattr(values, "__len__") else None
+    return len(values) if isinstance(values, Sized) else None
 
 
 def run_threads(
@@ -614,6 +625,10 @@ async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def async_items_of(values: Iterable[object] | AsyncIterable[object]) -> Any:
+def async_items_of(
+    values: Iterable[object] | AsyncIterable[object], plan: BulkPlan, *, rows: bool = False
+) -> Iterator[object] | AsyncIterator[object]:
     """As `items_of`, for asynchronous iterables too."""
-    return aiter(values) if isinstance(values, AsyncIterable) else items_of(values)
+    if isinstance(values, AsyncIterable):
+        return aiter(values)
+    return items_of(values, plan, rows=rows)

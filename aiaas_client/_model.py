@@ -506,7 +506,7 @@ class Model(_Handle):
         Args:
             items: Any iterable: each item a mapping of input name to value without the batch
                 dimension, or the value of the model's only input. Or a mapping of input name to
-                arrays of equal length, whose rows are the items.
+                arrays of equal length, or a data frame, whose rows are the items.
             rows: Each item is a block of rows with its batch dimension; its result has as many.
             outputs, parameters, binary: As for `infer`.
             max_rows: Rows in a request; the model's `max_batch_size` by default, 64 where the
@@ -537,7 +537,7 @@ class Model(_Handle):
             def send(arrays: dict[str, Array]) -> InferResult:
                 return self._post(arrays, ask, plan.metadata)
 
-            source = _bulk.items_of(items)
+            source = _bulk.items_of(items, plan, rows=rows)
             yield from _bulk.run_threads(core, source, send, failures, shown, concurrency)
 
         return work()
@@ -787,7 +787,7 @@ class AsyncModel(_Handle):
         Args:
             items: Any iterable or asynchronous iterable: each item a mapping of input name to
                 value without the batch dimension, or the value of the model's only input. Or a
-                mapping of input name to arrays of equal length, whose rows are the items.
+                mapping of input name to arrays of equal length, or a data frame, whose rows are the items.
             rows: Each item is a block of rows with its batch dimension; its result has as many.
             outputs, parameters, binary: As for `infer`.
             max_rows: Rows in a request; the model's `max_batch_size` by default, 64 where the
@@ -814,7 +814,7 @@ class AsyncModel(_Handle):
             core = _bulk.BulkCore(plan, concurrency=concurrency, ordered=ordered, rows=rows)
             failures = _bulk.Failures(self.name, keep=on_error == "raise")
             shown = open_progress(progress, _bulk.length_of(items), self.name)
-            source = _bulk.async_items_of(items)
+            source = _bulk.async_items_of(items, plan, rows=rows)
 
             async def send(arrays: dict[str, Array]) -> InferResult:
                 return await self._post(arrays, ask, plan.metadata)

@@ -39,10 +39,10 @@ def open_progress(
         return Silent()
     if wanted is not True:
         return Told(wanted, total)
-    stream = stream or sys.stderr
-    if not stream.isatty():
+    shown: TextIO | None = stream or sys.stderr  # None in a program without a console
+    if shown is None or not shown.isatty():
         return Silent()
-    return _rich(total, title, stream) or _tqdm(total, title, stream) or Lines(total, title, stream)
+    return _rich(total, title, shown) or _tqdm(total, title, shown) or Lines(total, title, shown)
 
 
 class Silent:

@@ -96,7 +96,8 @@ class InferResult(Mapping[str, "Array"]):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
     @property
     def array(self) -> Array:

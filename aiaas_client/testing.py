@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import time
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -527,7 +527,10 @@ class _HttpServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _HttpServer
+
+    @property
+    def _state(self) -> _State:
+        return cast("_HttpServer", self.server).state
 
     def do_GET(self) -> None:
         self._answer()
@@ -540,7 +543,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         request = self._read()
-        state = self.server.state
+        state = self._state
         fault = _take_fault(state, request)
         if fault is not None and fault.before is not None:
             fault.before()
@@ -559,7 +562,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         decoded = _decoded(path, headers, body)
         request = RecordedRequest(self.command, path, headers, body, decoded)
-        state = self.server.state
+        state = self._state
         with state.changed:
             state.requests.append(request)
             state.changed.notify_all()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
+from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,9 +124,7 @@ def test_every_item_is_answered_exactly_once(
 )
 def test_blocks_come_back_whole(sizes, max_rows, refused_above, data):
     start = np.cumsum([0, *sizes])
-    blocks = [
-        {"x": np.arange(a, b, dtype=np.float64)} for a, b in zip(start[:-1], start[1:], strict=True)
-    ]
+    blocks = [{"x": np.arange(a, b, dtype=np.float64)} for a, b in pairwise(start)]
     core = BulkCore(plan(max_rows), concurrency=3, rows=True)
     got = drive(
         core,
@@ -281,6 +281,24 @@ def test_rows_of_arrays_are_items(model):
     results = list(model.infer_many({"x": rows}))
     assert np.array_equal([result["y"] for result in results], rows * 2)
     assert firsts(model.infer_many(rows)) == [2.0 * row[0] for row in rows]
+
+
+def test_rows_of_a_frame_are_items(server, model):
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    assert [r["y"].tolist() for r in model.infer_many(frame)] == [[2, 6], [4, 8]]
+    columns = [tensor("a", "FP32", [-1, 1]), tensor("b", "FP32", [-1, 1])]
+    server.add(
+        "sum", lambda a, b: {"y": a + b}, inputs=columns, outputs=[tensor("y", "FP32", [-1, 1])]
+    )
+    with Client(server.url) as client:
+        results = list(client.model("sum").infer_many(frame, max_rows=8))
+    assert [r["y"].tolist() for r in results] == [[4], [6]]
+    assert len(server.infer_requests) == 2
+
+
+def test_arrays_of_unequal_length_are_refused(model):
+    with pytest.raises(InputError, match="expected inputs of equal length, got {'x': 1, 'z': 2}"):
+        list(model.infer_many({"x": [[1, 2]], "z": [1, 2]}))
 
 
 def test_blocks_keep_their_rows(server, model):

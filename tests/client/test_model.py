@@ -1,4 +1,4 @@
-"""A handle fetches metadata once, checks inputs by it, and copes when the model or server differs."""
+"""A handle asks for metadata once, checks inputs by it, copes when model or server differ."""
 
 from __future__ import annotations
 
