@@ -15,6 +15,8 @@ from aiaas_client.protocol.tensors import Array
 
 from .signature import Signature
 
+_SMALL_BYTES = 64 * 1024
+
 ShapeKey = Callable[[Mapping[str, Array]], Hashable]
 
 
@@ -86,7 +88,10 @@ def concat(requests: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
 
 
 def split(outputs: Sequence[Array], rows: Sequence[int]) -> list[list[Array]]:
-    """Cut each output along its first axis: one list of owned arrays per request.
+    """Cut each output along its first axis: one list of arrays per request.
+
+    The arrays never overlap. They own their memory, except that small outputs stay views of the
+    batch's array, whose memory is little to hold on to.
 
     Raises:
         NotBatched: An output does not begin with the batch; nothing is cut then.
@@ -97,11 +102,15 @@ def split(outputs: Sequence[Array], rows: Sequence[int]) -> list[list[Array]]:
             raise NotBatched(f"output {index} has shape {array.shape}, batch is {total}")
     if len(rows) == 1:
         return [list(outputs)]
+    owned = [array.nbytes > _SMALL_BYTES for array in outputs]
     parts: list[list[Array]] = []
     start = 0
     for size in rows:
         stop = start + size
-        parts.append([array[start:stop].copy() for array in outputs])
+        part = [array[start:stop] for array in outputs]
+        if True in owned:
+            part = [array.copy() if big else array for array, big in zip(part, owned, strict=True)]
+        parts.append(part)
         start = stop
     return parts
 

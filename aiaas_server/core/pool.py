@@ -160,8 +160,7 @@ class ModelPool:
         entries: list[dict[str, str]] = []
         for name in sorted({*self._models, *self._known, *self._problems}):
             versions = self._models.get(name) or {}
-            for number in sorted(versions):
-                entries.append(_entry(name, number, versions[number]))
+            entries += [_entry(name, number, versions[number]) for number in sorted(versions)]
             if not versions and name in self._problems:
                 entries.append(
                     {"name": name, "state": "UNAVAILABLE", "reason": self._problems[name]}
