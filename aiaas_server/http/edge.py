@@ -120,6 +120,8 @@ class Edge:
         self.limits = limits
         self.on_access = on_access
         self.draining = False
+        self.harmless_bytes = min(limits.request_line_bytes, limits.header_bytes)
+        """What comes in one piece of at most this size needs no measuring of its parts."""
         self._open: set[EdgeProtocol] = set()
         self._turned_away: set[EdgeProtocol] = set()  # told so, not gone yet
         self._addresses: Counter[str] = Counter()
@@ -324,7 +326,7 @@ class EdgeProtocol(HttpToolsProtocol):
         phase, latest, size = self._phase, self._latest, len(data)
         if phase == IDLE and data[0] < 33:
             data = _without_blank_line(data)
-        self._measured = phase == HEAD or size > self.limits.header_bytes
+        self._measured = phase == HEAD or size > self.edge.harmless_bytes
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -666,6 +668,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._leave_if_gone()
         elif self.flow.read_paused:
             self._since += elapsed  # the application is slow, not the client
+            self._leave_if_gone()  # which is not seen while nothing is read
         elif self._phase == HEAD:
             if now - self._since > limits.header_timeout:
                 self._refuse(_late("request header", limits.header_timeout))
