@@ -36,7 +36,6 @@ class Step(NamedTuple):
     """What one part did: rows through a model in so many seconds, and what came out."""
 
     model: str
-    what: str
     rows: int
     seconds: float
     outcome: str
@@ -70,7 +69,7 @@ def classify(client: Client) -> Step:
     for path, row in zip(pictures, best, strict=True):
         table.add_row(path.name, *row)
     console.print(table)
-    return Step("efficientnet-lite0", "classify photographs", len(batch), seconds(), best[0][0])
+    return Step("efficientnet-lite0", len(batch), seconds(), f"{pictures[0].name}: {best[0][0]}")
 
 
 def label(text: bytes) -> str:
@@ -90,8 +89,8 @@ def rank(client: Client) -> Step:
     for i in np.argsort(-similarity):
         table.add_row(f"{similarity[i]:.3f}", SENTENCES[i])
     console.print(table)
-    best = SENTENCES[int(similarity.argmax())]
-    return Step("minilm", "rank sentences", len(vectors), seconds(), best)
+    best = SENTENCES[int(similarity.argmax())].partition(" ")[0]
+    return Step("minilm", len(vectors), seconds(), f"{best}: {similarity.max():.3f}")
 
 
 def read_digits(client: Client) -> Step:
@@ -102,19 +101,18 @@ def read_digits(client: Client) -> Step:
         results = client.model("digits").infer_many(images, progress=True)
         read = np.array([result["logits"].argmax() for result in results])
     right = f"{(read == truth).mean():.1%} right"
-    return Step("digits", "read digits in bulk", ROWS, seconds(), right)
+    return Step("digits", ROWS, seconds(), right)
 
 
 def show(client: Client, steps: list[Step]) -> None:
     table = Table(title="What was done")
-    for name in ("model", "what", "rows", "seconds", "rows/s", "mean batch", "outcome"):
+    for name in ("model", "rows", "seconds", "rows/s", "mean batch", "outcome"):
         right = name in {"rows", "seconds", "rows/s", "mean batch"}
         table.add_column(name, justify="right" if right else "left")
     for step in steps:
         (told,) = client.model(step.model).statistics()
         table.add_row(
             step.model,
-            step.what,
             f"{step.rows:,}",
             f"{step.seconds:.3f}",
             f"{step.rows / step.seconds:,.0f}",

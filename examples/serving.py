@@ -46,7 +46,7 @@ def serve(models: Path, *options: str, start_timeout: float = 60.0) -> Iterator[
     """
     port = _free_port()
     command = [sys.executable, "-m", "aiaas_server", "serve"]
-    command += ["--models", str(models), "--port", str(port), *options]
+    command += ["--models", str(models), "--port", str(port), "--metrics-port", "0", *options]
     server = Server(f"http://127.0.0.1:{port}", subprocess.Popen(command))
     try:
         _wait_ready(server, time.monotonic() + start_timeout)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 END_OF_HEAD = b"\r\n\r\n"
-LENGTH = b"content-length:"
+LENGTH = b"\r\ncontent-length:"
 
 
 def read_requests(path: Path) -> list[bytes]:
@@ -92,7 +92,7 @@ def run(connections: list[Connection], requests: list[bytes], seconds: float) ->
                 continue
             now = time.perf_counter()
             latencies.append(now - connection.sent_at)
-            statuses[connection.answer[9:12].decode()] += 1
+            statuses[connection.answer[:12].decode("latin-1").removeprefix("HTTP/1.1 ")] += 1
             if now < until:
                 connection.send(requests[turn % count])
                 turn += 1

@@ -55,7 +55,8 @@ class Load:
 
 @contextmanager
 def aiaas(models: Path, *options: str) -> Iterator[Target]:
-    command = [sys.executable, "-m", "aiaas_server", "serve", "--models", str(models), *options]
+    command = [sys.executable, "-m", "aiaas_server", "serve", "--models", str(models)]
+    command += ["--metrics-port", "0", *options]
     with _started("aiaas", [*command, "--port"]) as target:
         yield target
 
@@ -70,7 +71,7 @@ def echo() -> Iterator[Target]:
 def _started(name: str, command: Sequence[str]) -> Iterator[Target]:
     port = _free_port()
     began = time.perf_counter()
-    process = subprocess.Popen([*command, str(port)])
+    process = subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL)
     try:
         while not _answers(port):
             if process.poll() is not None or time.perf_counter() - began > 60:

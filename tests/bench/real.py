@@ -61,4 +61,6 @@ def _served(
         cpu, in_process = load.cpu * MILLI, bare.cpu * MILLI
         yield Row(model, f"{name}: server CPU", cpu, "ms/row", in_process, "session.run")
         yield Row(model, f"{name}: rate", load.rate, "rows/s", 1 / bare.p50, "session.run")
-        yield Row(model, f"{name}: p50", load.p50 * MILLI, "ms", bare.p50 * MILLI, "session.run")
+        alone = bare.p50 * MILLI if count == 1 else None
+        beside = "session.run" if count == 1 else ""
+        yield Row(model, f"{name}: p50", load.p50 * MILLI, "ms", alone, beside)

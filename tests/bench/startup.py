@@ -21,6 +21,9 @@ def rows(network: Path, rounds: int) -> Iterator[Row]:
     numpy = _cpu("import numpy", rounds) - nothing
     ours = _cpu("import aiaas_client", rounds) - nothing
     yield Row("start", "import aiaas_client: CPU", ours * MILLI, "ms", numpy * MILLI, "numpy")
+    ours = _cpu("from aiaas_client import Client", rounds) - nothing
+    name = "from aiaas_client import Client: CPU"
+    yield Row("start", name, ours * MILLI, "ms", numpy * MILLI, "numpy")
     starts, sizes = [], []
     for _ in range(rounds):
         with processes.aiaas(network) as server:
