@@ -46,6 +46,7 @@ from aiaas_server.workers import supervise
 logger = logging.getLogger("aiaas_server")
 
 METRICS_CONNECTIONS = 100
+LONG_LOAD = 2.0  # seconds after which a person is told that models are still loading
 CANCEL_TIMEOUT = 1.0  # for cancelled requests to say so
 CLOSE_TIMEOUT = 2.0  # for the models to be released
 HARD_STOP = CANCEL_TIMEOUT + CLOSE_TIMEOUT + 1.5  # after the drain, nothing is waited for
@@ -254,11 +255,16 @@ class Process:
         self._acceptors.append(acceptor)
 
     async def _load(self, on_ready: Callable[[Process], None]) -> None:
+        long = asyncio.get_running_loop().call_later(
+            LONG_LOAD, logger.info, "listening on %s, still loading models", self.address
+        )
         try:
             await self.app.start()
         except Exception:
             logger.exception("the models could not be loaded; the server stays not ready")
             return
+        finally:
+            long.cancel()
         on_ready(self)
 
     async def _tell_date(self) -> None:
@@ -309,13 +315,18 @@ def _end_after(seconds: float) -> None:
 
 
 def tell_terminal(process: Process) -> None:
-    """Print what a person wants to know when the server is up."""
-    print("\n".join(started_lines(process)), flush=True)
+    """Print what a person wants to know when the server is up; programs get one log line."""
+    lines = started_lines(process)
+    if process.settings.json_logs:
+        logger.info("%s", lines[0])
+    else:
+        print("\n".join(lines), flush=True)
 
 
 def started_lines(process: Process) -> list[str]:
     """The address, the models with their versions, those that failed, and how to call it."""
-    entries = process.app.pool.index(ready_only=False)
+    pool = process.app.pool
+    entries = pool.index(ready_only=False)
     ready: dict[str, list[str]] = {}
     failed: list[str] = []
     for entry in entries:
@@ -336,7 +347,8 @@ def started_lines(process: Process) -> list[str]:
     if ready and process.address.startswith("http"):
         name = next(iter(ready))
         lines.append(f"  look     curl {process.address}/v2/models/{name}")
-        lines.append(f'  call     Client("{process.address}").model("{name}").infer(...)')
+        inputs = ", ".join(f"{x.name}=..." for x in pool.resolve(name, None).signature.inputs)
+        lines.append(f'  call     Client("{process.address}").model("{name}").infer({inputs})')
     if process.settings.api_key is not None:
         lines.append("  key      needed by every route but /v2/health/live and /v2/health/ready")
     lines.append("  stop     Ctrl+C")

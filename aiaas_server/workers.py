@@ -159,6 +159,7 @@ class Supervisor:
 
     def _mourn(self, worker: Worker) -> None:
         """A worker has died: start it again, later the more often it did."""
+        worker.process.join()
         code = worker.process.exitcode
         lived = time.monotonic() - worker.started_at
         worker.deaths = 0 if lived > STEADY else worker.deaths + 1

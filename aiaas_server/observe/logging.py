@@ -17,7 +17,7 @@ from collections.abc import Callable
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, NamedTuple, TextIO
 
-LOGGERS = ("aiaas_server", "uvicorn")
+LOGGERS = ("aiaas", "aiaas_server", "uvicorn")
 ACCESS = "aiaas_server.access"
 QUEUE_LINES = 10_000
 MAX_MESSAGE = 1024
