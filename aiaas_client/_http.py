@@ -107,11 +107,13 @@ class AsyncTransport(Protocol):
 class _Progress:
     """What the sockets tell about the attempt they serve, and the deadline they obey."""
 
-    __slots__ = ("connected", "deadline", "received", "socket")
+    __slots__ = ("cancelled", "connected", "deadline", "received", "sending", "socket")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.socket: socket.socket | None = None
+        self.sending = False
+        self.cancelled = False
         self.connected = False
         self.received = False
 
@@ -130,7 +132,7 @@ _progress: ContextVar[_Progress] = ContextVar("aiaas_attempt")
 
 
 class Body:
-    """A request body as pieces of at most about 1 MiB, for either kind of library."""
+    """A request body as views of at most 1 MiB each."""
 
     __slots__ = ("_chunks",)
 
@@ -144,17 +146,29 @@ class Body:
                 # A view where the libraries' types say bytes: they only measure and send it.
                 yield view[start : start + CHUNK_BYTES]  # type: ignore[misc]
 
+
+class AsyncBody:
+    """As `Body`, for the libraries' async side, which takes nothing that is both."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self, chunks: list[Chunk]) -> None:
+        self._pieces = Body(chunks)
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self:
+        for piece in self._pieces:
             yield piece
 
 
-def _content(request: WireRequest) -> bytes | Body | None:
+BodyKind = type[Body] | type[AsyncBody]
+
+
+def _content(request: WireRequest, kind: BodyKind) -> bytes | Body | AsyncBody | None:
     if request.content is None:
         return None
     if request.content_length <= SMALL_BODY_BYTES:
         return b"".join(request.content)
-    return Body(request.content)
+    return kind(request.content)
 
 
 def _has_body(request: WireRequest) -> bool:
@@ -623,7 +637,7 @@ def _host(base_url: str) -> tuple[bytes, bytes]:
     return b"Host", httpx2.URL(base_url).netloc
 
 
-def _wire(request: WireRequest) -> httpcore2.Request:
+def _wire(request: WireRequest, body: BodyKind) -> httpcore2.Request:
     headers = [_host(request.base_url), *request.headers]
     if _has_body(request):
         headers.append((b"Content-Length", b"%d" % request.content_length))
@@ -632,7 +646,7 @@ def _wire(request: WireRequest) -> httpcore2.Request:
         request.method,
         _target(request.base_url, request.path),
         headers=headers,
-        content=_content(request),
+        content=_content(request, body),
         extensions={
             "timeout": {
                 "connect": timeouts.connect,
@@ -665,7 +679,7 @@ class PooledTransport:
         token = _progress.set(progress)
         try:
             pool = self._pools.get(_is_tls(request.base_url)) or self._open(request)
-            answer = pool.handle_request(_wire(request))
+            answer = pool.handle_request(_wire(request, Body))
             try:
                 reader = _AnswerReader(answer.status, answer.headers, self._max_answer_bytes)
                 for chunk in answer.iter_stream():
@@ -715,7 +729,7 @@ class AsyncPooledTransport:
         token = _progress.set(progress)
         try:
             pool = self._pools.get(_is_tls(request.base_url)) or self._open(request)
-            answer = await pool.handle_async_request(_wire(request))
+            answer = await pool.handle_async_request(_wire(request, AsyncBody))
             try:
                 reader = _AnswerReader(answer.status, answer.headers, self._max_answer_bytes)
                 async for chunk in answer.aiter_stream():
@@ -769,7 +783,9 @@ class BorrowedTransport:
 
         try:
             answer = self._client.send(
-                _borrowed_request(self._client, request, trace), stream=True, follow_redirects=False
+                _borrowed_request(self._client, request, Body, trace),
+                stream=True,
+                follow_redirects=False,
             )
             try:
                 reader = _AnswerReader(
@@ -791,11 +807,18 @@ class BorrowedTransport:
 
 
 class AsyncBorrowedTransport:
-    """Sends through the caller's `httpx2.AsyncClient` or `httpx.AsyncClient`."""
+    """Sends through the caller's `httpx2.AsyncClient` or `httpx.AsyncClient`.
+
+    Legacy httpx loses a place in its pool for every request that is cancelled before its
+    connection is open. There, a call cancelled so early is left to reach that point on its own
+    (the connect and pool timeouts bound it) and is ended then, before it sends anything.
+    """
 
     def __init__(self, client: Any, max_answer_bytes: int) -> None:
         self._client = client
         self._max_answer_bytes = max_answer_bytes
+        self._loses_places = _is_of(client, "AsyncClient", ("httpx",))
+        self._leaving: set[asyncio.Task[Response]] = set()
 
     async def send(self, request: WireRequest) -> Response:
         """Send one attempt and read its whole answer."""
@@ -806,6 +829,8 @@ class AsyncBorrowedTransport:
 
         try:
             async with asyncio.timeout(request.deadline - time.monotonic()):
+                if self._loses_places:
+                    return await self._guarded(request, trace, progress)
                 return await self._exchange(request, trace)
         except TimeoutError as error:
             if isinstance(error, errors.AiaasError):
@@ -816,9 +841,28 @@ class AsyncBorrowedTransport:
                 raise translate(error, request, progress) from error
             raise
 
+    async def _guarded(self, request: WireRequest, trace: Any, progress: _Progress) -> Response:
+        task = asyncio.create_task(self._exchange(request, trace))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if progress.sending:
+                task.cancel()
+            progress.cancelled = True
+            self._leaving.add(task)
+            task.add_done_callback(self._left)
+            raise
+
+    def _left(self, task: asyncio.Task[Response]) -> None:
+        self._leaving.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it
+
     async def _exchange(self, request: WireRequest, trace: Any) -> Response:
         answer = await self._client.send(
-            _borrowed_request(self._client, request, trace), stream=True, follow_redirects=False
+            _borrowed_request(self._client, request, AsyncBody, trace),
+            stream=True,
+            follow_redirects=False,
         )
         try:
             reader = _AnswerReader(answer.status_code, answer.headers.raw, self._max_answer_bytes)
@@ -829,10 +873,12 @@ class AsyncBorrowedTransport:
         return reader.finish()
 
     async def close(self) -> None:
-        """Leave the client open: it is the caller's."""
+        """Leave the client open, it is the caller's; only calls on their way out are awaited."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
 
 
-def _borrowed_request(client: Any, request: WireRequest, trace: Any) -> Any:
+def _borrowed_request(client: Any, request: WireRequest, body: BodyKind, trace: Any) -> Any:
     headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers]
     if _has_body(request):
         headers.append(("Content-Length", str(request.content_length)))
@@ -841,7 +887,7 @@ def _borrowed_request(client: Any, request: WireRequest, trace: Any) -> Any:
         request.method,
         request.base_url + request.path,
         headers=headers,
-        content=_content(request),
+        content=_content(request, body),
         timeout=(timeouts.connect, timeouts.read, timeouts.write, timeouts.pool),
         extensions={"trace": trace},
     )
@@ -850,6 +896,10 @@ def _borrowed_request(client: Any, request: WireRequest, trace: Any) -> Any:
 def _note(progress: _Progress, event: str) -> None:
     if event == "connection.connect_tcp.complete":
         progress.connected = True
+    elif event == "http11.send_request_headers.started":
+        progress.sending = True
+        if progress.cancelled:
+            raise asyncio.CancelledError
     elif event.endswith("receive_response_headers.complete"):
         progress.received = True
 
@@ -861,8 +911,11 @@ def _check_deadline(request: WireRequest) -> None:
 
 def is_http_client(client: object, *, asynchronous: bool) -> bool:
     """Tell whether `client` is an httpx2 or httpx client of the wanted kind, or a subclass."""
-    wanted = "AsyncClient" if asynchronous else "Client"
+    return _is_of(client, "AsyncClient" if asynchronous else "Client", ("httpx", "httpx2"))
+
+
+def _is_of(client: object, name: str, packages: tuple[str, ...]) -> bool:
     return any(
-        cls.__name__ == wanted and cls.__module__.partition(".")[0] in ("httpx", "httpx2")
+        cls.__name__ == name and cls.__module__.partition(".")[0] in packages
         for cls in type(client).__mro__
     )
