@@ -787,7 +787,8 @@ class AsyncModel(_Handle):
         Args:
             items: Any iterable or asynchronous iterable: each item a mapping of input name to
                 value without the batch dimension, or the value of the model's only input. Or a
-                mapping of input name to arrays of equal length, or a data frame, whose rows are the items.
+                mapping of input name to arrays of equal length, or a data frame, whose rows are
+                the items.
             rows: Each item is a block of rows with its batch dimension; its result has as many.
             outputs, parameters, binary: As for `infer`.
             max_rows: Rows in a request; the model's `max_batch_size` by default, 64 where the

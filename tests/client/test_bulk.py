@@ -297,7 +297,7 @@ def test_rows_of_a_frame_are_items(server, model):
 
 
 def test_arrays_of_unequal_length_are_refused(model):
-    with pytest.raises(InputError, match="expected inputs of equal length, got {'x': 1, 'z': 2}"):
+    with pytest.raises(InputError, match="expected inputs of equal length"):
         list(model.infer_many({"x": [[1, 2]], "z": [1, 2]}))
 
 
