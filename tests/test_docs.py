@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
-ADDRESS = "http://127.0.0.1:8000"
+ADDRESS = "127.0.0.1:8000"
 
 
 def blocks(document: Path) -> list[str]:
@@ -35,7 +35,7 @@ def place(
         path.parent.mkdir(parents=True)
         path.write_bytes(model)
     with serve(folder / "models") as server:
-        yield SimpleNamespace(folder=folder, url=server.url)
+        yield SimpleNamespace(folder=folder, address=server.url.removeprefix("http://"))
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d)], ids=lambda d: d.name)
@@ -45,7 +45,7 @@ def test_the_code_of_a_document_runs_in_order(
     monkeypatch.chdir(place.folder)
     names: dict[str, object] = {"__name__": "document"}
     for i, block in enumerate(blocks(document), 1):
-        code = compile(block.replace(ADDRESS, place.url), f"{document.name}, block {i}", "exec")
+        code = compile(block.replace(ADDRESS, place.address), f"{document.name}, block {i}", "exec")
         exec(code, names)
 
 
