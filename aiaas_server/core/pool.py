@@ -425,6 +425,8 @@ class ModelPool:
     def _retire(self, model: LoadedModel, entry: _Version | None = None) -> asyncio.Task[None]:
         """Close `model` when its last request is answered; then `entry` is unavailable."""
 
+        model.scheduler.refuse()
+
         async def finish() -> None:
             await model.scheduler.close()
             if entry is not None and entry.state == "UNLOADING":

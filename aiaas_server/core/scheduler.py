@@ -477,17 +477,21 @@ class Scheduler:
         """Requests accepted and not answered, and batches still running for nobody."""
         return self._queue.count + sum(len(batch.members) for batch in self._running)
 
-    async def drain(self, refusal: ServerError | None = None) -> None:
-        """Refuse new requests; return when all accepted ones are answered and no run goes on.
+    def refuse(self, refusal: ServerError | None = None) -> None:
+        """Take no new requests from now on.
 
         Args:
-            refusal: What new requests are told; by default that the version is being unloaded.
+            refusal: What they are told; by default that the version is being unloaded.
         """
         if self._refusal is None:
             self._refusal = refusal or ModelUnavailable(
                 f"version {self.version} of model '{self.name}' is not at ready state: unloading",
                 retry_after=1.0,
             )
+
+    async def drain(self, refusal: ServerError | None = None) -> None:
+        """Refuse new requests; return when all accepted ones are answered and no run goes on."""
+        self.refuse(refusal)
         self._emptied = self._emptied or asyncio.Event()
         self._note_emptied()
         await self._emptied.wait()

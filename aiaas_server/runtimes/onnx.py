@@ -156,10 +156,11 @@ class OnnxSession:
                 for name, array in inputs.items()
             }
         options = None if stop is None else _stoppable(stop)
+        arrays = None
         try:
             if self._bound:
                 arrays = _run_bound(session, inputs, outputs, options)
-            else:
+            if arrays is None:
                 arrays = session.run(outputs, inputs, options)
         except Exception as error:  # onnxruntime's errors share no base class below Exception
             raise self._translated(error, inputs, stop) from error
@@ -297,14 +298,20 @@ def _run_bound(
     inputs: Mapping[str, Array],
     outputs: Sequence[str],
     options: ort.RunOptions | None,
-) -> list[Array]:
-    """Inputs and outputs cross to the device once each, with nothing in between."""
+) -> list[Array] | None:
+    """Inputs and outputs cross to the device once each, with nothing in between.
+
+    None when the run failed: this call's errors do not tell their kind, the plain one's do.
+    """
     binding = session.io_binding()
     for name, array in inputs.items():
         binding.bind_cpu_input(name, np.ascontiguousarray(array))
     for name in outputs:
         binding.bind_output(name)
-    session.run_with_iobinding(binding, options)
+    try:
+        session.run_with_iobinding(binding, options)
+    except RuntimeError:
+        return None
     return binding.copy_outputs_to_cpu()  # type: ignore[no-any-return]  # onnxruntime is untyped
 
 

@@ -1,7 +1,8 @@
 """Reads `config.pbtxt`: protobuf text format over a descriptor built when first needed.
 
-Only the fields this server looks at are described; the parser skips the rest. The message's
-JSON form is the shape that `core.config.ModelConfig` reads.
+Only the fields this server looks at are described, and those that hold lists of messages, which
+the parser cannot skip; it skips the rest. The message's JSON form is the shape that
+`core.config.ModelConfig` reads.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ _MESSAGES = {
         "count": "int32",
         "gpus": "*int32",
         "profile": "*string",
+        "rate_limiter": "RateLimiter",
+        "secondary_devices": "*Empty",
     },
+    "RateLimiter": {"resources": "*Empty"},
     "Latest": {"num_versions": "uint32"},
     "Empty": {},
     "Specific": {"versions": "*int64"},
@@ -83,6 +87,28 @@ _MESSAGES = {
         "default_queue_policy": "QueuePolicy",
         "priority_queue_policy": "uint64%QueuePolicy",
     },
+    "Sequences": {"control_input": "*Control", "state": "*State"},
+    "Control": {"control": "*Empty"},
+    "State": {"initial_state": "*Empty"},
+    "Ensemble": {"step": "*Empty"},
+    "Optimization": {"cuda": "Cuda", "execution_accelerators": "Accelerators"},
+    "Cuda": {"graph_spec": "*Empty"},
+    "Accelerators": {"gpu_execution_accelerator": "*Empty", "cpu_execution_accelerator": "*Empty"},
+    "Agents": {"agents": "*Empty"},
+    "Metrics": {"metric_control": "*Empty"},
+    "WarmupInput": {
+        "data_type": "DataType",
+        "dims": "*int64",
+        "zero_data": "bool",
+        "random_data": "bool",
+        "input_data_file": "string",
+    },
+    "Warmup": {
+        "name": "string",
+        "batch_size": "uint32",
+        "inputs": "string%WarmupInput",
+        "count": "uint32",
+    },
     "Parameter": {"string_value": "string"},
     "Transaction": {"decoupled": "bool"},
     "Cache": {"enable": "bool"},
@@ -99,11 +125,15 @@ _MESSAGES = {
         "instance_group": "*Group",
         "default_model_filename": "string",
         "dynamic_batching": "DynamicBatching",
-        "sequence_batching": "Empty",
-        "ensemble_scheduling": "Empty",
+        "sequence_batching": "Sequences",
+        "ensemble_scheduling": "Ensemble",
         "parameters": "string%Parameter",
         "model_transaction_policy": "Transaction",
         "response_cache": "Cache",
+        "model_warmup": "*Warmup",
+        "optimization": "Optimization",
+        "model_repository_agents": "Agents",
+        "model_metrics": "Metrics",
     },
 }
 

@@ -16,7 +16,6 @@ class Graph:
     """A session that is nothing but its inputs and outputs."""
 
     providers = ("CPUExecutionProvider",)
-    metadata: dict[str, str] = {}
 
     def __init__(self, inputs, outputs):
         self.inputs = tuple(self._spec(name, dims) for name, dims in inputs.items())
