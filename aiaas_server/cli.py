@@ -30,7 +30,7 @@ LISTEN, MODELS, SAFETY, LIMITS, LOGS = "Where to listen", "Models", "Keys and TL
 def _option(*names: str, panel: str, help: str, name: str | None = None) -> Any:
     """One option; its variable is in the help because `Settings` is what reads it."""
     field = name or names[0].removeprefix("--").replace("-", "_")
-    text = f"{help} [env: {PREFIX}{field.upper()}]"
+    text = f"{help} ({PREFIX}{field.upper()})"
     return Option(*names, help=text, rich_help_panel=panel, show_default=False)
 
 
@@ -101,7 +101,7 @@ def serve(
         Path | None,
         Option(
             "--api-key-file",
-            help=f"File with the key every call must carry. [env: {PREFIX}API_KEY: the key itself]",
+            help=f"File with the key every call must carry. ({PREFIX}API_KEY: the key itself)",
             rich_help_panel=SAFETY,
             show_default=False,
         ),

@@ -1,7 +1,7 @@
 """`serve(settings)`: one server process from its sockets to its exit code.
 
 Life: check, bind, load in the background, answer; on SIGTERM or SIGINT not ready at once, no new
-connections, everything accepted answered, whatever stalls cut, exit code 0; on a second signal
+inference, everything accepted answered, whatever stalls cut, exit code 0; on a second signal
 the process ends at once.
 """
 
@@ -47,6 +47,7 @@ logger = logging.getLogger("aiaas_server")
 
 METRICS_CONNECTIONS = 100
 LONG_LOAD = 2.0  # seconds after which a person is told that models are still loading
+GRACE = 1.0  # for requests that came during the drain
 CANCEL_TIMEOUT = 1.0  # for cancelled requests to say so
 CLOSE_TIMEOUT = 2.0  # for the models to be released
 HARD_STOP = CANCEL_TIMEOUT + CLOSE_TIMEOUT + 1.5  # after the drain, nothing is waited for
@@ -277,15 +278,22 @@ class Process:
             await asyncio.sleep(1.0 - time.time() % 1.0)
 
     async def _drain(self) -> None:
-        """Answer what was accepted, then cut what is left."""
+        """Answer what was accepted, then cut what is left.
+
+        Until then the port stays open, so that probes see `live` and not `ready` and new
+        inference is told 503 instead of meeting a closed door half way.
+        """
+        state = self._state
+        accepted = {c for c in state.connections if isinstance(c, EdgeProtocol) and c.busy}
+        await _until(lambda: not accepted & state.connections, self._stop_by)
         for acceptor in self._acceptors:
             acceptor.close()
-        state = self._state
         for connection in tuple(state.connections):
             connection.shutdown()
-        await self._until_idle(self._stop_by)
-        if state.connections or state.tasks:
-            logger.warning("cutting %d connections that did not end", len(state.connections))
+        grace = min(self._stop_by, time.monotonic() + GRACE)
+        await _until(lambda: not state.connections and not state.tasks, grace)
+        if state.tasks:
+            logger.warning("cutting %d requests that did not end", len(state.tasks))
         for task in tuple(state.tasks):
             task.cancel()
         if state.tasks:
@@ -293,18 +301,18 @@ class Process:
         for connection in tuple(state.connections):
             connection.transport.abort()
 
-    async def _until_idle(self, stop_by: float) -> None:
-        state = self._state
-        # Connections and tasks end each for themselves; no one event tells that all have.
-        while (state.connections or state.tasks) and time.monotonic() < stop_by:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
     async def _close(self) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.app.close()
         except TimeoutError:
             logger.warning("a model was still running and is left behind")
+
+
+async def _until(condition: Callable[[], bool], end: float) -> None:
+    """Wait for what has no event of its own: connections and tasks end each for themselves."""
+    while not condition() and time.monotonic() < end:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
 
 
 def _end_after(seconds: float) -> None:

@@ -691,9 +691,14 @@ class EdgeProtocol(HttpToolsProtocol):
             allowed = min(allowed, int(text) / 1000)
         return min(allowed, limits.max_body_timeout)
 
+    @property
+    def busy(self) -> bool:
+        """True while a request arrives or waits for its answer."""
+        return self._active is not None or self._phase != IDLE
+
     def shutdown(self) -> None:
         """Called when the process stops: idle connections end, the others after their answer."""
-        if self._active is None and self._phase == IDLE and not self._discarding:
+        if not self.busy and not self._discarding:
             self._end()
 
     def timeout_keep_alive_handler(self) -> None:
