@@ -122,17 +122,18 @@ def cut(piece: Piece, start: int, stop: int) -> Piece:
 
 def shape_key(inputs: Mapping[str, Array]) -> tuple[object, ...]:
     """Equal for inputs that one request can hold: same names, dtypes and shapes but for rows."""
-    return tuple((name, array.dtype.name, array.shape[1:]) for name, array in inputs.items())
+    return tuple([(name, array.dtype, array.shape[1:]) for name, array in inputs.items()])
 
 
 def size_of(inputs: Mapping[str, Array]) -> int:
     """Bytes of the tensors on the wire."""
-    return sum(
-        sum(map(len, array.reshape(-1).tolist())) + 4 * array.size
-        if array.dtype == object
-        else array.nbytes
-        for array in inputs.values()
-    )
+    size = 0
+    for array in inputs.values():
+        if array.dtype == object:
+            size += sum(map(len, array.reshape(-1).tolist())) + 4 * array.size
+        else:
+            size += array.nbytes
+    return size
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -230,6 +231,24 @@ class _Entry:
     outcome: Outcome | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows `start` to `stop` of arrays by input name: as many items, read at once."""
+
+    columns: Mapping[str, Any]
+    start: int
+    stop: int
+
+    def block(self) -> dict[str, object]:
+        """The rows as one block."""
+        return {name: column[self.start : self.stop] for name, column in self.columns.items()}
+
+    def items(self) -> Iterator[dict[str, object]]:
+        """The rows one by one."""
+        for row in range(self.start, self.stop):
+            yield {name: column[row] for name, column in self.columns.items()}
+
+
 class BulkCore:
     """Decides what to send next and what to hand out next; does no I/O.
 
@@ -244,6 +263,8 @@ class BulkCore:
         self, plan: BulkPlan, *, concurrency: int = 8, ordered: bool = True, rows: bool = False
     ) -> None:
         self.plan = plan
+        self._most_rows = (concurrency + 1) * plan.max_rows
+        self._most_bytes = (concurrency + 1) * plan.max_bytes
         self.in_flight = 0
         self.hopeless: AiaasError | None = None
         self._concurrency = concurrency
@@ -265,11 +286,7 @@ class BulkCore:
 
     @property
     def _has_room(self) -> bool:
-        chunks = self._concurrency + 1
-        return (
-            self._held_rows < chunks * self.plan.max_rows
-            and self._held_bytes < chunks * self.plan.max_bytes
-        )
+        return self._held_rows < self._most_rows and self._held_bytes < self._most_bytes
 
     def end(self) -> None:
         """There is no more input."""
@@ -277,6 +294,9 @@ class BulkCore:
 
     def add(self, value: object) -> None:
         """Take the next entry; one that does not fit the model fails alone."""
+        if isinstance(value, Rows):
+            self._add_rows(value)
+            return
         index = self._read
         self._read += 1
         try:
@@ -295,6 +315,23 @@ class BulkCore:
         self._held_rows += entry.rows
         self._held_bytes += size
         self._place(Piece(entry, inputs, rows), size)
+
+    def _add_rows(self, rows: Rows) -> None:
+        """Take many items at once, or one by one when something is wrong with one of them."""
+        try:
+            inputs, count = self.plan.block(rows.block())
+        except AiaasError:
+            for item in rows.items():
+                self.add(item)
+            return
+        size = size_of(inputs)
+        each = size // count
+        entries = [_Entry(self._read + row, 1, each, 1) for row in range(count)]
+        self._entries.update((entry.index, entry) for entry in entries)
+        self._read += count
+        self._held_rows += count
+        self._held_bytes += each * count
+        self._place(Piece(entries, inputs, count), size)
 
     def _place(self, piece: Piece, size: int) -> None:
         if not self.plan.batched or not piece.rows:
@@ -349,6 +386,11 @@ class BulkCore:
             self._collect(piece, outputs, result)
 
     def _collect(self, piece: Piece, outputs: Tensors, result: InferResult) -> None:
+        if isinstance(piece.owner, list):
+            for row, one in enumerate(_entries_of(piece)):
+                own = {name: array[row, ...].copy() for name, array in outputs.items()}
+                self._finish(one, result.with_outputs(own, index=one.index))
+            return
         entry: _Entry = piece.owner
         entry.missing -= piece.rows
         if entry.outcome is not None:
@@ -376,11 +418,11 @@ class BulkCore:
 
     def _fail(self, chunk: Chunk, error: AiaasError) -> None:
         for piece in chunk.pieces:
-            entry: _Entry = piece.owner
-            entry.missing -= piece.rows
-            if entry.outcome is None:
-                entry.parts.clear()
-                self._finish(entry, error_of(entry.index, error))
+            for entry in _entries_of(piece):
+                entry.missing -= piece.rows
+                if entry.outcome is None:
+                    entry.parts.clear()
+                    self._finish(entry, error_of(entry.index, error))
 
     def _finish(self, entry: _Entry, outcome: Outcome) -> None:
         entry.outcome = outcome
@@ -399,6 +441,14 @@ class BulkCore:
         self._held_rows -= entry.rows
         self._held_bytes -= entry.size
         return entry.index, entry.outcome
+
+
+def _entries_of(piece: Piece) -> list[_Entry]:
+    """The entries a piece belongs to: one, or one for each of its rows."""
+    owner: _Entry | list[_Entry] = piece.owner
+    if isinstance(owner, list):
+        return owner[piece.start : piece.start + piece.rows]
+    return [owner]
 
 
 class _OpenChunk:
@@ -472,6 +522,8 @@ def items_of(
 ) -> Iterator[object]:
     """The items of an iterable, or the rows of arrays given by input name, or of a data frame.
 
+    Rows of numpy arrays come many at a time, as `Rows`.
+
     Args:
         values: What the caller gave.
         plan: For the names of a data frame's columns.
@@ -480,6 +532,8 @@ def items_of(
         InputError: the arrays differ in length.
     """
     if hasattr(values, "columns") and hasattr(values, "to_numpy"):
+        values = _inputs.bind(plan.metadata, values, model=plan.model)
+    if isinstance(values, np.ndarray) and not rows and values.ndim:
         values = _inputs.bind(plan.metadata, values, model=plan.model)
     if not isinstance(values, Mapping):
         return iter(values)
@@ -490,7 +544,11 @@ def items_of(
     if len(set(lengths.values())) > 1:
         raise InputError(f"expected inputs of equal length, got {lengths}")
     count = next(iter(lengths.values()), 0)
-    return ({name: column[i] for name, column in columns.items()} for i in range(count))
+    if not plan.batched or not all(isinstance(column, np.ndarray) for column in columns.values()):
+        return Rows(columns, 0, count).items()
+    each = max(1, sum(column[:1].nbytes for column in columns.values()))
+    step = max(1, min(plan.max_rows, plan.max_bytes // each))
+    return (Rows(columns, i, min(i + step, count)) for i in range(0, count, step))
 
 
 def _rows(value: Any) -> Any:

@@ -23,6 +23,7 @@ from aiaas_client._errors import (
     UnknownInputError,
 )
 from aiaas_client.protocol.tensors import (
+    DATATYPES,
     TensorError,
     as_bytes_elements,
     datatype_of,
@@ -152,8 +153,13 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def _tensor(spec: TensorMetadata, value: object, model: str, batched: bool) -> Array:
-    array = _as_array(spec.name, value, spec.datatype, model)
     expected = spec.shape[1:] if batched else spec.shape
+    if type(value) is np.ndarray and value.flags.c_contiguous:  # nothing to do, as a rule
+        row = DATATYPES.get(spec.datatype)
+        same = row is not None and row.itemsize > 0 and value.dtype == row.dtype
+        if same and _fits(value.shape, expected):
+            return value[np.newaxis] if batched else value
+    array = _as_array(spec.name, value, spec.datatype, model)
     if not _fits(array.shape, expected):
         want, got = _shown(expected), _shown(array.shape)
         raise ShapeError(

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiaas_client import AsyncClient, Client
-from aiaas_client._bulk import BulkCore, BulkPlan, Chunk, Piece, split
+from aiaas_client._bulk import BulkCore, BulkPlan, Chunk, Piece, Rows, split
 from aiaas_client._errors import (
     AiaasError,
     BadRequestError,
     BulkError,
+    DtypeError,
     InputError,
     ModelNotFoundError,
     ProtocolError,
@@ -135,6 +136,32 @@ def test_blocks_come_back_whole(sizes, max_rows, refused_above, data):
     assert [index for index, _ in got] == list(range(len(blocks)))
     for (_, outcome), block in zip(got, blocks, strict=True):
         assert outcome["y"].tolist() == (block["x"] * 2).tolist()
+
+
+@given(
+    count=st.integers(0, 40),
+    bad=st.sets(st.integers(0, 39)),
+    max_rows=st.integers(1, 7),
+    step=st.integers(1, 9),
+    data=st.data(),
+)
+def test_rows_read_together_are_answered_one_by_one(count, bad, max_rows, step, data):
+    values = np.array([-1.0 if i in bad else float(i) for i in range(count)])
+    columns = {"x": values.reshape(-1, 1)}
+    blocks = [Rows(columns, i, min(i + step, count)) for i in range(0, count, step)]
+    core = BulkCore(plan(max_rows), concurrency=2)
+    got = drive(
+        core,
+        blocks,
+        lambda n: data.draw(st.integers(0, n - 1)),
+        lambda chunk: REFUSED if has_bad_row(chunk) else None,
+    )
+    assert [index for index, _ in got] == list(range(count))
+    for index, outcome in got:
+        if index in bad:
+            assert isinstance(outcome, BadRequestError)
+        else:
+            assert outcome["y"].tolist() == [2.0 * index]
 
 
 def test_a_bad_row_costs_few_requests():
@@ -281,6 +308,16 @@ def test_rows_of_arrays_are_items(model):
     results = list(model.infer_many({"x": rows}))
     assert np.array_equal([result["y"] for result in results], rows * 2)
     assert firsts(model.infer_many(rows)) == [2.0 * row[0] for row in rows]
+
+
+def test_a_bad_row_of_an_array_fails_alone(model):
+    rows = np.arange(40, dtype=np.float32).reshape(20, 2)
+    rows[7] = -1
+    outcomes = list(model.infer_many(rows, on_error="return"))
+    assert firsts(outcomes) == [BadRequestError if i == 7 else 4.0 * i for i in range(20)]
+    mixed = np.array([[1, 2], [None, 4], [5, 6]], dtype=object)
+    outcomes = list(model.infer_many(mixed, on_error="return"))
+    assert firsts(outcomes) == [2.0, DtypeError, 10.0]
 
 
 def test_rows_of_a_frame_are_items(server, model):
