@@ -336,7 +336,7 @@ def _is_absent(status: int, code: str, text: str, model: str | None) -> bool:
     """Whether an optional endpoint is missing, as against the model it was asked about."""
     if status in (405, 501):
         return True
-    names_model = model is not None and model in text
+    names_model = model is not None and re.search(rf"(?<!\w){re.escape(model)}(?!\w)", text)
     return status == 404 and code in ("", "not_found") and not names_model
 
 

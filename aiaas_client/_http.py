@@ -17,7 +17,6 @@ import select
 import socket
 import ssl
 import time
-import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -406,6 +405,7 @@ class _AsyncSocket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
+        self._plain: asyncio.Transport | None = None  # the one below TLS
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._reader: asyncio.Future[None] | None = None
@@ -511,10 +511,13 @@ class _AsyncSocket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._transport.abort)
             return
-        with warnings.catch_warnings():
-            # A transport whose loop is gone can only be dropped, which closes its socket.
-            warnings.simplefilter("ignore", ResourceWarning)
-            self._transport = None
+        # A transport closes its socket through its loop, and this loop is gone; its last step,
+        # which needs no loop, has no public name.
+        plain = self._plain or self._transport
+        finish = getattr(plain, "_call_connection_lost", None)
+        if finish is not None:
+            finish(None)
+        self._transport = self._plain = None
 
     async def start_tls(
         self,
@@ -523,7 +526,7 @@ class _AsyncSocket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         timeout: float | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         left = max(_progress.get().clip(timeout), 1e-3)
-        plain = self._open_transport()
+        plain = self._plain = self._open_transport()
         try:
             async with asyncio.timeout(left):
                 self._transport = await self._loop.start_tls(

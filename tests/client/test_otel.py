@@ -1,0 +1,123 @@
+"""The OpenTelemetry middleware, with the real SDK's exporters in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("opentelemetry.sdk", reason="needs the OpenTelemetry SDK")
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from aiaas_client import APIConnectionError
+from aiaas_client import _calls as calls
+from aiaas_client.otel import AsyncOpenTelemetryMiddleware, OpenTelemetryMiddleware
+
+
+class Telemetry:
+    """Providers that keep what they get."""
+
+    def __init__(self) -> None:
+        self._spans = InMemorySpanExporter()
+        self.tracers = TracerProvider()
+        self.tracers.add_span_processor(SimpleSpanProcessor(self._spans))
+        self._reader = InMemoryMetricReader()
+        self.meters = MeterProvider([self._reader])
+
+    def middleware(self, kind: str) -> list[Any]:
+        make = OpenTelemetryMiddleware if kind == "sync" else AsyncOpenTelemetryMiddleware
+        return [make(self.tracers, self.meters)]
+
+    def spans(self) -> Any:
+        return self._spans.get_finished_spans()
+
+    def durations(self) -> list[Any]:
+        data: Any = self._reader.get_metrics_data()
+        (metric,) = data.resource_metrics[0].scope_metrics[0].metrics
+        assert (metric.name, metric.unit) == ("http.client.request.duration", "s")
+        return list(metric.data.data_points)
+
+
+@pytest.fixture
+def telemetry() -> Any:
+    """Fresh providers."""
+    one = Telemetry()
+    yield one
+    one.tracers.shutdown()
+    one.meters.shutdown()
+
+
+def test_each_attempt_is_a_span_that_goes_on_in_the_server(
+    kind: str, call_through: Any, wire: Any, steps: Any, fake_clock: Any, telemetry: Any
+) -> None:
+    server = wire(steps.answer(503, {"error": "busy"}), steps.answer(body={}))
+    middleware = telemetry.middleware(kind)
+    with call_through(kind, server.url, middleware=middleware, retry=fake_clock.policy()) as caller:
+        caller.send(calls.config("m", 2))
+    first, second = telemetry.spans()
+    assert first.name == second.name == "GET /v2/models/{model}/config"
+    assert first.kind is SpanKind.CLIENT
+    assert first.status.status_code is StatusCode.ERROR
+    assert first.attributes["error.type"] == "503"
+    assert second.status.status_code is StatusCode.UNSET
+    assert second.attributes["http.response.status_code"] == 200
+    assert second.attributes["http.request.resend_count"] == 1
+    assert second.attributes["aiaas.model"] == "m"
+    assert second.attributes["aiaas.model_version"] == "2"
+    assert second.attributes["server.address"] == "127.0.0.1"
+    for span, received in zip((first, second), server.received, strict=True):
+        trace_id, span_id = received.headers["traceparent"].split("-")[1:3]
+        assert int(trace_id, 16) == span.context.trace_id
+        assert int(span_id, 16) == span.context.span_id
+
+
+def test_attempts_belong_to_the_span_around_the_call(
+    kind: str, call_through: Any, wire: Any, telemetry: Any
+) -> None:
+    tracer = telemetry.tracers.get_tracer("test")
+    with (
+        call_through(kind, wire().url, middleware=telemetry.middleware(kind)) as caller,
+        tracer.start_as_current_span("outer") as outer,
+    ):
+        caller.send(calls.server_metadata())
+    inner, _ = telemetry.spans()
+    assert inner.name == "GET /v2"
+    assert inner.parent.span_id == outer.get_span_context().span_id
+
+
+def test_durations_are_counted_by_outcome(
+    kind: str, call_through: Any, wire: Any, steps: Any, fake_clock: Any, telemetry: Any
+) -> None:
+    server = wire(steps.answer(503, {"error": "busy"}))
+    middleware = telemetry.middleware(kind)
+    with call_through(kind, server.url, middleware=middleware, retry=fake_clock.policy()) as caller:
+        for _ in range(3):
+            caller.send(calls.server_metadata())
+    counts = {
+        point.attributes["http.response.status_code"]: point.count
+        for point in telemetry.durations()
+    }
+    assert counts == {503: 1, 200: 3}
+
+
+def test_a_failure_without_an_answer_is_told_by_its_kind(
+    kind: str, call_through: Any, dead_url: str, fake_clock: Any, telemetry: Any
+) -> None:
+    middleware = telemetry.middleware(kind)
+    policy = fake_clock.policy(max_retries=0)
+    with (
+        call_through(kind, dead_url, middleware=middleware, retry=policy) as caller,
+        pytest.raises(APIConnectionError),
+    ):
+        caller.send(calls.server_metadata())
+    (span,) = telemetry.spans()
+    assert span.attributes["error.type"] == "APIConnectionError"
+    assert span.status.status_code is StatusCode.ERROR
+    (point,) = telemetry.durations()
+    assert point.attributes["error.type"] == "APIConnectionError"
