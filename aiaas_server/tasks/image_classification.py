@@ -1,0 +1,122 @@
+"""Pictures to labels: one picture in, the best labels with their scores out.
+
+A card:
+
+    {"task": "image-classification", "labels": "labels.json",
+     "preprocessing": {"resize": "shorter", "shorter_side": 256, "filter": "bicubic",
+                       "scale": 1, "mean": [127, 127, 127], "std": [128, 128, 128]},
+     "postprocessing": {"scores": "probabilities", "top_k": 5}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from aiaas_client.protocol.predictions import ImageClassification, Label, Prediction
+from aiaas_client.protocol.tensors import Array
+from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.errors import LoadFailed
+from aiaas_server.core.signature import Signature
+from aiaas_server.core.task import Params, PayloadKind, Prepared
+
+from .images import decode_image
+from .pixels import ImageInput, ImageTensor
+from .task import (
+    TaskSettings,
+    best_first,
+    check_label_count,
+    input_spec,
+    need,
+    output_spec,
+    read_labels,
+    read_settings,
+    softmax,
+)
+
+TopK = Annotated[int, Field(ge=1, le=1000)]
+
+
+class ClassificationParams(Params):
+    """`top_k`: how many labels to answer; by default what the card says."""
+
+    top_k: TopK | None = None
+
+
+class LabelOutput(TaskSettings):
+    """What the model's output is and how much of it is answered.
+
+    Attributes:
+        scores: `probabilities` as they are, `logits` through softmax, `sigmoid` one by one.
+        top_k: Labels answered when the caller does not say.
+    """
+
+    scores: Literal["probabilities", "logits", "sigmoid"] = "probabilities"
+    top_k: TopK = 5
+
+
+class PictureNames(TaskSettings):
+    """The tensors to use, where the model has several; empty is its first."""
+
+    input: str = ""
+    output: str = ""
+
+
+class ImageClassifier:
+    """One run a picture."""
+
+    input: PayloadKind = "image"
+    predictions: tuple[type[Prediction], ...] = (ImageClassification,)
+    params: type[Params] = ClassificationParams
+    costs = True
+
+    def __init__(
+        self, tensor: ImageTensor, output: str, labels: tuple[str, ...], settings: LabelOutput
+    ) -> None:
+        self.tensor = tensor
+        self.output = output
+        self.labels = labels
+        self.settings = settings
+
+    def preprocess(self, payload: Any, params: ClassificationParams) -> Prepared:
+        pixels = decode_image(payload, max_pixels=self.tensor.settings.max_pixels)
+        values, _ = self.tensor(pixels)
+        return Prepared({self.tensor.spec.name: values}, outputs=(self.output,))
+
+    def postprocess(
+        self, tensors: Mapping[str, Array], prepared: Prepared, params: ClassificationParams
+    ) -> ImageClassification:
+        scores = self._scores(tensors[self.output].reshape(-1))
+        top = [
+            Label(label=self.labels[index], score=float(scores[index]), index=index)
+            for index in best_first(scores, params.top_k or self.settings.top_k)
+        ]
+        return ImageClassification(label=top[0].label, score=top[0].score, top=tuple(top))
+
+    def _scores(self, values: Array) -> Array:
+        if self.settings.scores == "logits":
+            return softmax(values)
+        if self.settings.scores == "sigmoid":
+            logistic: Array = 1 / (1 + np.exp(-values.astype(np.float64)))
+            return logistic
+        return values
+
+
+def open_task(
+    card: Card, assets: Assets, signature: Signature, metadata: Mapping[str, str]
+) -> ImageClassifier:
+    """The task of one version; see `core.task.OpenTask`."""
+    need("PIL.Image")
+    names = read_settings(PictureNames, card.signature, "signature")
+    picture = read_settings(ImageInput, card.preprocessing, "preprocessing")
+    settings = read_settings(LabelOutput, card.postprocessing, "postprocessing")
+    output = output_spec(signature, names.output)
+    labels = read_labels(card, assets)
+    if not labels:
+        raise LoadFailed(f"labels: the card names none, output '{output.name}' needs them")
+    check_label_count(labels, output)
+    tensor = ImageTensor(picture, input_spec(signature, names.input))
+    return ImageClassifier(tensor, output.name, labels, settings)
