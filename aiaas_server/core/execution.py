@@ -67,9 +67,9 @@ class Batch:
     def __init__(self, members: list[Request], names: tuple[str, ...]) -> None:
         self.members = members
         self.names = names
-        self.rows = 0
-        self.size = 0
-        for member in members:
+        self.rows = members[0].rows
+        self.size = members[0].size
+        for member in members[1:]:
             self.rows += member.rows
             self.size += member.size
         self.live = len(members)
@@ -91,14 +91,17 @@ class Batch:
         part = self.parts[index]
         wanted = self.members[index].outputs
         if wanted == self.names:
-            return dict(zip(wanted, part, strict=True))
+            return dict(zip(wanted, part))  # noqa: B905  # as many as were asked for
         return {name: part[self.names.index(name)] for name in wanted}
 
 
 def union(members: Sequence[Request], signature: Signature) -> tuple[str, ...]:
     """The outputs that any of `members` asks for."""
     first = members[0].outputs
-    if all(member.outputs == first for member in members):
+    for member in members:
+        if member.outputs != first:
+            break
+    else:
         return first
     wanted = {name for member in members for name in member.outputs}
     return tuple(name for name in signature.output_names if name in wanted)

@@ -72,18 +72,12 @@ class Request:
 
 @dataclass(slots=True)
 class QueueBudget:
-    """Room for waiting requests, shared by all models of a server."""
+    """Room for waiting requests, shared by all models of a server; one alone always fits."""
 
     max_count: int = 1000
     max_bytes: int = 256 * 1024 * 1024
     count: int = 0
     bytes: int = 0
-
-    def has_room(self, size: int) -> bool:
-        """Whether a request of `size` bytes may wait; one alone always may."""
-        return self.count < self.max_count and (
-            self.bytes + size <= self.max_bytes or self.count == 0
-        )
 
 
 class Bucket:
@@ -120,7 +114,12 @@ class Queue:
 
     def has_room(self, level: int, size: int, limit: int) -> bool:
         """Whether level `level` (from 0) holds less than `limit` (0: any) and the budget allows."""
-        return self._budget.has_room(size) and not 0 < limit <= self._level_counts[level]
+        budget = self._budget
+        if limit and self._level_counts[level] >= limit:
+            return False
+        return budget.count == 0 or (
+            budget.count < budget.max_count and budget.bytes + size <= budget.max_bytes
+        )
 
     def push(self, request: Request, lane: int) -> Bucket:
         """Put `request` at the end of its bucket in `lane`; gives the bucket."""

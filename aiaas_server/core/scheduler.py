@@ -155,7 +155,11 @@ class Scheduler:
             size += array.nbytes if array.dtype is not _OBJECT else _bytes_size(array)
         level = (priority if 0 < priority <= self._levels else self._default_level) - 1
         policy = self._policies[level]
-        if not self._has_room(level, size, policy):
+        queue = self._queue
+        if (
+            queue.count >= self._queue_size
+            or not queue.has_room(level, size, policy.max_queue_size)
+        ) and not self._makes_room(level, size, policy):
             raise self._refused(self._queue_full())
         request = Request(
             inputs, outputs, rows, size, self._key(inputs), loop.create_future(),
@@ -163,8 +167,8 @@ class Scheduler:
         )  # fmt: skip
         limit = _smaller(timeout, policy.default_timeout_microseconds / 1e6)
         if deadline is not None or limit:
-            self._watch(request, deadline, limit)
-        bucket = self._queue.push(request, 2 * level)
+            self._watch(request, loop.time(), deadline, limit)
+        bucket = queue.push(request, 2 * level)
         self._statistics.pending += 1
         if self._in_order is not None:
             self._in_order.append(request)
@@ -176,8 +180,8 @@ class Scheduler:
                 loop.call_soon(self._flush)
         return request
 
-    def _has_room(self, level: int, size: int, policy: QueuePolicy) -> bool:
-        """Whether one more may wait; what an idle instance can take is taken off first."""
+    def _makes_room(self, level: int, size: int, policy: QueuePolicy) -> bool:
+        """Whether one more may wait after what idle instances can take is taken off."""
         queue = self._queue
         limit = policy.max_queue_size
         while queue.count >= self._queue_size or not queue.has_room(level, size, limit):
@@ -188,15 +192,16 @@ class Scheduler:
                 return False
         return True
 
-    def _watch(self, request: Request, deadline: float | None, limit: float) -> None:
-        now = self._time()
+    def _watch(self, request: Request, now: float, deadline: float | None, limit: float) -> None:
         if deadline is not None:
             if deadline <= now:
                 raise self._refused(self._too_late())
             request.deadline = deadline
         if limit:
             request.expires = now + limit
-        self._wake_at(min(request.deadline, request.expires))
+        earliest = min(request.deadline, request.expires)
+        if earliest < self._due:
+            self._wake_at(earliest)
 
     def _refused(self, error: ServerError) -> ServerError:
         self._statistics.failed("REJECTED", 0)
@@ -215,7 +220,7 @@ class Scheduler:
 
         After a batch that ran inline the loop has its turn before the next.
         """
-        if self._due <= self._time():
+        if self._due < inf and self._due <= self._time():
             self._expire()
         while self._idle and self._queue.count:
             taken = self._next_requests(at_once=at_once)
@@ -238,6 +243,8 @@ class Scheduler:
 
     def _next_requests(self, *, at_once: bool) -> list[Request]:
         """The requests to run now; none when it pays to wait."""
+        if self._queue.count == 1 and not self._delay_ns:
+            return list(self._queue)
         wait_ns = 0
         for line in self._queue.candidates():
             head = next(line)
@@ -257,7 +264,7 @@ class Scheduler:
             return [head], True
         requests = [head, *islice(line, self._max_rows - 1)]
         count, complete = take(
-            (request.rows for request in requests), self._max_rows, self._preferred
+            [request.rows for request in requests], self._max_rows, self._preferred
         )
         return requests[:count], complete
 
@@ -390,9 +397,7 @@ class Scheduler:
         return self._running_loop().time()
 
     def _wake_at(self, when: float) -> None:
-        """Have `_expire` called at `when`, or earlier."""
-        if when >= self._due:
-            return
+        """Have `_expire` called at `when`, which is earlier than what was known."""
         if self._timer is not None:
             self._timer.cancel()
         self._due = when

@@ -147,7 +147,7 @@ class OnnxSession:
         self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None
     ) -> list[Array]:
         """Run once; arrays in the order of `outputs`; see `core.session.Session`."""
-        session = self._session
+        session: Any = self._session  # its own annotations name types that never occur here
         if session is None:
             raise ModelUnavailable("the model was unloaded", retry_after=1.0)
         if self._text_inputs:
@@ -156,14 +156,15 @@ class OnnxSession:
                 for name, array in inputs.items()
             }
         options = None if stop is None else _stoppable(stop)
-        arrays = None
         try:
-            if self._bound:
-                arrays = _run_bound(session, inputs, outputs, options)
+            arrays: list[Array] | None = (
+                _run_bound(session, inputs, outputs, options) if self._bound else None
+            )
             if arrays is None:
                 arrays = session.run(outputs, inputs, options)
         except Exception as error:  # onnxruntime's errors share no base class below Exception
             raise self._translated(error, inputs, stop) from error
+        assert arrays is not None, "the plain run gives a list"
         if self._text_outputs:
             return [
                 _as_bytes(array) if name in self._text_outputs else array
@@ -294,7 +295,7 @@ def _stoppable(stop: StopToken) -> ort.RunOptions:
 
 
 def _run_bound(
-    session: ort.InferenceSession,
+    session: Any,
     inputs: Mapping[str, Array],
     outputs: Sequence[str],
     options: ort.RunOptions | None,
@@ -312,7 +313,8 @@ def _run_bound(
         session.run_with_iobinding(binding, options)
     except RuntimeError:
         return None
-    return binding.copy_outputs_to_cpu()  # type: ignore[no-any-return]  # onnxruntime is untyped
+    arrays: list[Array] = binding.copy_outputs_to_cpu()
+    return arrays
 
 
 def _as_text(name: str, array: Array) -> Array:
