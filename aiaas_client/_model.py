@@ -529,7 +529,7 @@ class Model(_Handle):
         _bulk.check(max_rows, max_bytes, concurrency)
 
         def work() -> Generator[InferResult | AiaasError, None, None]:
-            plan = self._drive(self._plan(max_rows, max_bytes, rows), self._client)
+            plan = self._bulk_plan(max_rows, max_bytes, rows=rows)
             core = _bulk.BulkCore(plan, concurrency=concurrency, ordered=ordered, rows=rows)
             failures = _bulk.Failures(self.name, keep=on_error == "raise")
             shown = open_progress(progress, _bulk.length_of(items), self.name)
@@ -622,8 +622,10 @@ class Model(_Handle):
         """Send prepared arrays, as bulk work and batchers do."""
         return self._drive(self._post_steps(arrays, ask, metadata), self._client)
 
-    def _bulk_plan(self, max_rows: int | None, max_bytes: int) -> BulkPlan:
-        return self._drive(self._plan(max_rows, max_bytes, rows=False), self._client)
+    def _bulk_plan(self, max_rows: int | None, max_bytes: int, *, rows: bool = False) -> BulkPlan:
+        self._known(self._client)
+        with self._lock:  # the configuration, too, is asked for once
+            return self._drive(self._plan(max_rows, max_bytes, rows), self._client)
 
     def _drive(self, steps: Steps[T], client: Client) -> T:
         """Send what `steps` ask for, one after another, until they are done."""
@@ -811,7 +813,7 @@ class AsyncModel(_Handle):
         _bulk.check(max_rows, max_bytes, concurrency)
 
         async def work() -> AsyncGenerator[InferResult | AiaasError, None]:
-            plan = await self._drive(self._plan(max_rows, max_bytes, rows), self._client)
+            plan = await self._bulk_plan(max_rows, max_bytes, rows=rows)
             core = _bulk.BulkCore(plan, concurrency=concurrency, ordered=ordered, rows=rows)
             failures = _bulk.Failures(self.name, keep=on_error == "raise")
             shown = open_progress(progress, _bulk.length_of(items), self.name)
@@ -888,14 +890,17 @@ class AsyncModel(_Handle):
     async def _known(self, client: AsyncClient) -> Signature:
         if self._signature is not None:
             return self._signature
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:  # a lock belongs to the loop it was first waited for on
-            self._loop, self._lock = loop, asyncio.Lock()
-        async with self._lock:  # so that many tasks ask once
+        async with self._own_lock():  # so that many tasks ask once
             signature: Signature | None = self._signature  # another one may have been first
             if signature is None:
                 signature = await self._drive(self._fetch_signature(), client)
             return signature
+
+    def _own_lock(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # a lock belongs to the loop it was first waited for on
+            self._loop, self._lock = loop, asyncio.Lock()
+        return self._lock
 
     async def _run(
         self, inputs: _Given, ask: Ask, limits: Mapping[str, Any], *, item: bool
@@ -912,8 +917,12 @@ class AsyncModel(_Handle):
         """Send prepared arrays, as bulk work and batchers do."""
         return await self._drive(self._post_steps(arrays, ask, metadata), self._client)
 
-    async def _bulk_plan(self, max_rows: int | None, max_bytes: int) -> BulkPlan:
-        return await self._drive(self._plan(max_rows, max_bytes, rows=False), self._client)
+    async def _bulk_plan(
+        self, max_rows: int | None, max_bytes: int, *, rows: bool = False
+    ) -> BulkPlan:
+        await self._known(self._client)
+        async with self._own_lock():  # the configuration, too, is asked for once
+            return await self._drive(self._plan(max_rows, max_bytes, rows), self._client)
 
     async def _drive(self, steps: Steps[T], client: AsyncClient) -> T:
         """Send what `steps` ask for, one after another, until they are done."""

@@ -151,6 +151,14 @@ async def test_calls_from_many_tasks_share_requests(server, async_client):
     assert len(server.infer_requests) == 2
 
 
+async def test_many_first_calls_ask_about_the_model_once(server, async_client):
+    async with async_client.batcher("double", max_wait=LONG) as batcher:
+        await asyncio.gather(*(batcher.infer_one(x=[i, 0]) for i in range(64)))
+    paths = [request.path for request in server.requests]
+    assert paths.count("/v2/models/double") == 1
+    assert paths.count("/v2/models/double/config") == 1
+
+
 def test_a_lonely_call_leaves_after_its_wait(client):
     with client.batcher("double", max_wait=0.001) as batcher:
         assert batcher.infer_one([1, 2])["y"].tolist() == [2, 4]
