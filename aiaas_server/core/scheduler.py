@@ -316,6 +316,7 @@ class Scheduler:
         for index, request in enumerate(batch.members):
             if not request.settled and not request.future.cancelled():
                 self._succeed(request, batch, index)
+            request.batch = None  # no cycle: the tensors are freed with the last reference
         self._note_emptied()
 
     def _settle_failed(self, batch: Batch, error: ServerError) -> None:
@@ -324,6 +325,7 @@ class Scheduler:
         for request in batch.members:
             if not request.settled and not request.future.cancelled():
                 self._fail(request, error, _reason(error))
+            request.batch = None
         self._note_emptied()
 
     def _succeed(self, request: Request, batch: Batch, index: int) -> None:

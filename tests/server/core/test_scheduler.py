@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -523,6 +525,21 @@ async def test_aborting_fails_what_is_pending_and_stops_what_runs(bench):
     assert [type(result) for result in results] == [Draining, Draining]
     await b.scheduler.close()
     assert b.session.stopped == [[100]]
+
+
+async def test_tensors_are_freed_with_the_answer_not_by_the_collector(bench):
+    b = bench(held=False, inline=True)
+    x = np.ones((1, 1), np.float32)
+    gone = weakref.ref(x)
+    gc.disable()
+    try:
+        inputs = {"x": x}
+        await asyncio.gather(b.scheduler.submit(inputs, ("y",), 1), b.ask(2))
+        del x, inputs
+        await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 # Statistics and observers
