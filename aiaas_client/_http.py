@@ -433,9 +433,9 @@ class _AsyncSocket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         _wake(self._reader)
         return False
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
-        self._error = error
+        self._error = exc
         _wake(self._reader)
         _wake(self._writer)
 
