@@ -130,7 +130,8 @@ class _Handle:
             found = Signature(None)
         else:
             told = fresh.metadata
-            found = known if told is None and known is not None else Signature(told, fresh.etag)
+            same = known is not None and told in (None, known.metadata)
+            found = known if known is not None and same else Signature(told, fresh.etag)
         if found is not known:
             self._signature, self._limits = found, None
         return found

@@ -28,6 +28,7 @@ from time import time
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
+from zlib import crc32
 
 import numpy as np
 
@@ -700,7 +701,7 @@ def _model_route(
         case []:
             if not model.inputs:
                 raise FakeError(404, "no metadata here", code="not_found")
-            return _json(model.metadata(version))
+            return _tagged(request, _json(model.metadata(version)))
         case ["ready"]:
             return _json({"name": model.name, "ready": True})
         case ["config"]:
@@ -710,6 +711,15 @@ def _model_route(
         case ["infer"]:
             return _infer(state, request, model, version)
     raise FakeError(404, f"unknown route {request.path!r}")
+
+
+def _tagged(request: RecordedRequest, answer: _Answer) -> _Answer:
+    """With an ETag; 304 without a body for a client that has this very content already."""
+    etag = f'"{crc32(answer.body):08x}"'
+    headers = [*answer.headers, ("ETag", etag)]
+    if request.headers.get("if-none-match") == etag:
+        return _Answer(304, b"", headers)
+    return answer._replace(headers=headers)
 
 
 def _infer(state: _State, request: RecordedRequest, model: FakeModel, version: str) -> _Answer:

@@ -263,6 +263,21 @@ def test_while_all_requests_are_out_calls_gather(server, client):
             assert {int(future.result()["rows"]) for future in rest} == {5}
 
 
+async def test_while_all_requests_are_out_tasks_gather(server, async_client):
+    batcher = async_client.batcher("double", max_wait=0.0, concurrency=1)
+    await batcher.infer_one(x=[0, 0])
+    with server.hold() as gate:
+        first = await batcher.submit(x=[1, 0])
+        await asyncio.to_thread(gate.wait_for, 1)
+        rest = [await batcher.submit(x=[i, 0]) for i in range(20)]
+        closing = asyncio.create_task(batcher.close())
+        await asyncio.sleep(0)
+        gate.release()
+        await closing
+    assert first.result()["rows"] == 1
+    assert [int(future.result()["rows"]) for future in rest] == [8] * 16 + [4] * 4
+
+
 def test_a_failure_of_the_server_reaches_every_call(server, client):
     with client.batcher("double", max_wait=LONG) as batcher:
         futures = [batcher.submit(x=[i, 0]) for i in range(7)]

@@ -247,6 +247,25 @@ def test_a_refusal_by_a_server_that_lists_binary_is_not_repeated_in_json(server,
     assert len(server.infer_requests) == 1
 
 
+def test_a_refusal_without_a_change_is_not_repeated(server, client):
+    model = client.model("double")
+    model.infer(x=[[1, 2]])
+    server.clear()
+    server.fail(400, "no such thing")
+    with pytest.raises(BadRequestError, match="no such thing"):
+        model.infer(x=[[1, 2]])
+    assert len(server.infer_requests) == 1
+
+
+def test_unchanged_metadata_is_not_sent_again(server, client):
+    model = client.model("double")
+    first = model.metadata()
+    server.clear()
+    assert model.refresh() is first
+    (request,) = server.requests
+    assert request.headers["if-none-match"]
+
+
 def test_a_model_that_changed_is_asked_about_again(server, client):
     model = client.model("double")
     model.infer(x=[[1, 2]])
