@@ -1,0 +1,87 @@
+"""TLS: 1.2 and newer, the same answers, nothing for those who never finish the handshake."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trustme
+
+
+@pytest.fixture
+def secured(
+    start_aiaas: Any, make_repository: Any, onnx_models: SimpleNamespace, tmp_path: Path
+) -> tuple[Any, ssl.SSLContext]:
+    """A TLS server that is quick to give up, and a context that trusts it."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    certificate.private_key_pem.write_to_path(key)
+    models = make_repository({"tiny": onnx_models.identity()})
+    server = start_aiaas(
+        "--models", models, "--certfile", chain, "--keyfile", key, header_timeout="0.5"
+    )
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return server, context
+
+
+def ask(sock: ssl.SSLSocket) -> bytes:
+    sock.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    data = b""
+    while piece := sock.recv(4096):
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_1_2_and_1_3_are_spoken(
+    secured: tuple[Any, ssl.SSLContext], version: ssl.TLSVersion
+) -> None:
+    server, context = secured
+    context.minimum_version = context.maximum_version = version
+    with server.connect() as plain, context.wrap_socket(plain, server_hostname="localhost") as sock:
+        assert ask(sock).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert "serving on https://127.0.0.1" in server.lines[0]
+
+
+def test_tls_1_1_is_refused(secured: tuple[Any, ssl.SSLContext]) -> None:
+    server, context = secured
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with server.connect() as plain, pytest.raises((ssl.SSLError, ConnectionError)):
+        context.wrap_socket(plain, server_hostname="localhost")
+
+
+def test_plain_http_to_the_tls_port_and_unfinished_handshakes_harm_nobody(
+    secured: tuple[Any, ssl.SSLContext],
+) -> None:
+    server, context = secured
+    silent, plain = server.connect(), server.connect()
+    plain.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    for sock in (plain, silent):
+        with contextlib.suppress(ConnectionResetError):
+            assert not sock.recv(1 << 16).startswith(b"HTTP")
+        sock.close()
+    with (
+        socket.create_connection(("127.0.0.1", server.port), 10) as again,
+        context.wrap_socket(again, server_hostname="localhost") as tls,
+    ):
+        assert ask(tls).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_a_stop_ends_tls_connections_too(secured: tuple[Any, ssl.SSLContext]) -> None:
+    server, context = secured
+    with server.connect() as plain, context.wrap_socket(plain, server_hostname="localhost") as sock:
+        sock.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+        server.signal()
+        assert server.exit_code(15) == 0
