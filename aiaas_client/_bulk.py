@@ -539,7 +539,7 @@ def items_of(
         return iter(values)
     if rows:
         return iter([values])
-    columns = {name: _rows(value) for name, value in values.items()}
+    columns = {str(name): _rows(value) for name, value in values.items()}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise InputError(f"expected inputs of equal length, got {lengths}")
