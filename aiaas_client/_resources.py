@@ -314,6 +314,22 @@ class RawModels:
         """`GET /v2/models/{m}`."""
         return self._send(raw(calls.model_metadata(name, version)))
 
+    def load(
+        self,
+        name: str,
+        *,
+        config: Config | None = None,
+        files: Files | None = None,
+        force: bool = False,
+    ) -> RawResponse[None]:
+        """`POST /v2/repository/models/{m}/load`."""
+        text, contents = calls.load_config(config), calls.load_files(files)
+        return self._send(raw(calls.load(name, text, contents, force=force)))
+
+    def unload(self, name: str, *, unload_dependents: bool = False) -> RawResponse[None]:
+        """`POST /v2/repository/models/{m}/unload`."""
+        return self._send(raw(calls.unload(name, unload_dependents=unload_dependents)))
+
     def statistics(
         self, name: str | None = None, version: str | int | None = None
     ) -> RawResponse[Statistics]:
@@ -338,6 +354,22 @@ class AsyncRawModels:
     async def get(self, name: str, version: str | int | None = None) -> RawResponse[ModelMetadata]:
         """`GET /v2/models/{m}`."""
         return await self._send(raw(calls.model_metadata(name, version)))
+
+    async def load(
+        self,
+        name: str,
+        *,
+        config: Config | None = None,
+        files: Files | None = None,
+        force: bool = False,
+    ) -> RawResponse[None]:
+        """`POST /v2/repository/models/{m}/load`."""
+        text, contents = calls.load_config(config), calls.load_files(files)
+        return await self._send(raw(calls.load(name, text, contents, force=force)))
+
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> RawResponse[None]:
+        """`POST /v2/repository/models/{m}/unload`."""
+        return await self._send(raw(calls.unload(name, unload_dependents=unload_dependents)))
 
     async def statistics(
         self, name: str | None = None, version: str | int | None = None

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aiaas_client import (
@@ -22,6 +23,7 @@ from aiaas_client import (
     ClientClosedError,
     ConfigurationError,
     DeadlineExceededError,
+    ModelNotFoundError,
     RetryPolicy,
     Timeouts,
 )
@@ -383,3 +385,26 @@ def test_local_models_need_the_server_part() -> None:
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 'pip install "aiaas-client[server]"' in done.stdout
+
+
+def test_local_models_answer_as_a_server_would(make_repository: Any, onnx_models: Any) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the server part")
+    path = make_repository({"m": onnx_models.identity()})
+    x = np.ones((2, 3), np.float32)
+    with Client.local(path) as client:
+        assert client.ready()
+        assert client.metadata().name == "aiaas"
+        assert [entry.name for entry in client.models.list()] == ["m"]
+        assert (client.model("m").infer(x=x)["y"] == x).all()
+        with pytest.raises(ModelNotFoundError):
+            client.models.get("missing")
+
+
+async def test_local_models_answer_an_event_loop_too(
+    make_repository: Any, onnx_models: Any
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the server part")
+    path = make_repository({"m": onnx_models.identity()})
+    x = np.ones((2, 3), np.float32)
+    async with AsyncClient.local(path) as client:
+        assert ((await client.model("m").infer(x=x))["y"] == x).all()

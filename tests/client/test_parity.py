@@ -78,3 +78,9 @@ def test_both_are_context_managers_of_their_kind() -> None:
         assert set(dir(asynchronous)) >= ASYNC_ONLY
         assert not ASYNC_ONLY & set(dir(sync))
         assert not SYNC_ONLY & set(dir(asynchronous))
+
+
+def test_raw_answers_exist_for_every_call_on_models() -> None:
+    assert set(public(resources.RawModels)) == set(public(Models))
+    for name, member in public(Models).items():
+        assert signature(member) == signature(public(resources.RawModels)[name])
