@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +14,20 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from aiaas_client.protocol.predictions import Classification, Embedding, Ranking, Similarity
+from aiaas_server.core.card import read_card
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 
 WORDS = ["[PAD]", "[UNK]", "good", "bad", "film", "tea"]
+
+
+@pytest.fixture
+def open_version(open_bundle: Any) -> Any:
+    """`open_version(model, card, files)`: the card is a dict, read as the server reads it."""
+
+    def make(model: bytes, card: dict[str, Any], files: Mapping[str, bytes] = {}) -> Any:
+        return open_bundle(model, read_card(orjson.dumps(card)), files)
+
+    return make
 
 
 def tokenizer() -> bytes:
