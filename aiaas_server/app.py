@@ -23,6 +23,7 @@ from aiaas_server.http.head import read_headers, request_id_of
 from aiaas_server.http.infer import InferRoute, Target
 from aiaas_server.http.routes import make_metrics_router, make_router, match_infer
 from aiaas_server.observe.metrics import RequestMetrics
+from aiaas_server.observe.tracing import continue_trace
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
 from aiaas_server.store.repository import Repository
@@ -142,6 +143,8 @@ class GuardedRoutes:
     ) -> None:
         headers = read_headers(scope)
         request_id = request_id_of(headers)
+        if b"traceparent" in headers:
+            continue_trace(headers[b"traceparent"])
         started = False
 
         async def sending(message: Message) -> None:
@@ -161,7 +164,7 @@ class GuardedRoutes:
         except Exception as error:
             if started:
                 raise
-            problem = problem_of(error)
+            problem = problem_of(error, request_id)
             self._metrics.refused(problem.code)
             await send_problem(send, problem, request_id)
 

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from aiaas_client.protocol.codec import CodecError
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_server.core import errors as core
+from aiaas_server.observe.tracing import current_traceparent
 
 logger = logging.getLogger("aiaas_server")
 
@@ -102,8 +103,11 @@ class Problem:
         )
 
 
-def problem_of(error: Exception) -> Problem:
-    """Translate any exception; what is not known is a 500 that tells nothing and is logged."""
+def problem_of(error: Exception, request_id: bytes = b"") -> Problem:
+    """Translate any exception.
+
+    What is not known is a 500 that tells nothing; the log has it, with the request's id and trace.
+    """
     if isinstance(error, core.ServerError):
         return _from_row(error)
     if isinstance(error, CodecError):
@@ -116,7 +120,12 @@ def problem_of(error: Exception) -> Problem:
         code = _STATUS_CODES.get(error.status_code, ErrorCode.INVALID_REQUEST)
         extra = tuple((k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items())
         return Problem(error.status_code, code, str(error.detail), headers=extra)
-    logger.error("unexpected error while answering a request", exc_info=error)
+    logger.error(
+        "unexpected error, request %s, trace %s",
+        request_id.decode("ascii"),
+        current_traceparent() or "-",
+        exc_info=error,
+    )
     return Problem(500, ErrorCode.INTERNAL, "internal error")
 
 

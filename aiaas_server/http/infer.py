@@ -69,7 +69,7 @@ class InferRoute:
         except ClientGone:
             return
         except Exception as error:
-            problem = problem_of(error)
+            problem = problem_of(error, request_id)
             self._metrics.refused(problem.code)
             await send_problem(send, problem, request_id)
             return

@@ -1,7 +1,6 @@
-"""W3C trace context: the caller's `traceparent`, where observers can read it.
+"""W3C trace context: the caller's `traceparent`, for whatever runs in the request's own task.
 
-`current_traceparent()` is the header of the request being answered, as it came, or "". Source:
-https://www.w3.org/TR/trace-context/
+Source: https://www.w3.org/TR/trace-context/
 """
 
 from __future__ import annotations
