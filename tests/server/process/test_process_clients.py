@@ -31,13 +31,14 @@ def request(steps: int) -> bytes:
 def pending(server: Any) -> int:
     """Requests taken and not answered; -1 while no connection is free for the question."""
     name = 'nv_inference_pending_request_count{model="busy"'
-    status, text = server.get("/metrics")
-    lines = text.decode().splitlines()
-    return (
-        -1
-        if status != 200
-        else int(float(next(line for line in lines if line.startswith(name)).split()[-1]))
-    )
+    try:
+        status, text = server.get("/metrics")
+    except ConnectionError:
+        return -1
+    if status != 200:
+        return -1
+    found = [line for line in text.decode().splitlines() if line.startswith(name)]
+    return int(float(found[0].split()[-1]))
 
 
 def cancelled(server: Any) -> int:
