@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
+from aiaas_server.core.bundle import Bundles
+from aiaas_server.core.card import Assets, Card
 from aiaas_server.core.events import Observer
 from aiaas_server.core.pool import ModelPool
+from aiaas_server.core.signature import Signature
+from aiaas_server.core.task import AnyTask, OpenTask
 from aiaas_server.http.answers import send_problem, with_common_headers
 from aiaas_server.http.auth import OPEN_PATHS, KeyCheck
 from aiaas_server.http.disconnect import ClientGone
 from aiaas_server.http.errors import problem_of
 from aiaas_server.http.head import read_headers, request_id_of
 from aiaas_server.http.infer import InferRoute, Target
-from aiaas_server.http.routes import make_metrics_router, make_router, match_infer
+from aiaas_server.http.openai_errors import for_path
+from aiaas_server.http.routes import infer_path, make_metrics_router, make_router, match_infer
 from aiaas_server.observe.metrics import RequestMetrics
 from aiaas_server.observe.tracing import continue_trace
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
 from aiaas_server.store.repository import Repository
+from aiaas_server.tasks import Tasks
 
 logger = logging.getLogger("aiaas_server")
 
@@ -79,8 +86,9 @@ class Application:
             return None
         name, version = match.groups()
         target = (name, None if version is None else int(version))
-        if len(self._targets) < MAX_TARGETS and self.pool.ready_versions(name):
-            self._targets[scope["raw_path"]] = target
+        # Only plain spellings of what is served: no client can fill the table with others.
+        if len(self._targets) < MAX_TARGETS and self.pool.is_ready(*target):
+            self._targets[infer_path(*target)] = target
         return target
 
     async def start(self) -> None:
@@ -166,7 +174,7 @@ class GuardedRoutes:
                 raise
             problem = problem_of(error, request_id)
             self._metrics.refused(problem.code)
-            await send_problem(send, problem, request_id)
+            await send_problem(send, for_path(problem, scope["path"]), request_id)
 
 
 def create_app(
@@ -186,5 +194,23 @@ def create_app(
         providers=settings.providers,
         intra_op_threads=settings.threads_per_run,
     )
-    pool = ModelPool(Repository(settings.models), opened, settings, observers)
+    repository = Repository(settings.models)
+    bundles = Bundles(repository.read_beside, Tasks(installed_tasks()).open)
+    pool = ModelPool(repository, opened, settings, observers, bundles)
     return Application(pool, settings)
+
+
+def installed_tasks() -> Mapping[str, OpenTask]:
+    """The tasks of installed packages, by their entry points `aiaas.tasks`; imported when used."""
+    return {point.name: _late(point) for point in entry_points(group="aiaas.tasks")}
+
+
+def _late(point: EntryPoint) -> OpenTask:
+    def open_task(
+        card: Card, assets: Assets, signature: Signature, metadata: Mapping[str, str]
+    ) -> AnyTask:
+        load: Any = point.load()
+        task: AnyTask = load(card, assets, signature, metadata)
+        return task
+
+    return open_task

@@ -32,7 +32,22 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def _pairs(value: object) -> object:
+    """`a=b,c=d` as a dictionary."""
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        return dict(part.split("=", 1) for part in parts if _is_pair(part))
+    return value
+
+
+def _is_pair(part: str) -> bool:
+    if "=" not in part:
+        raise ValueError(f"expected name=value, got {part!r}")
+    return True
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -58,6 +73,10 @@ class Settings(BaseModel):
     """For a model without a configuration whose graph can batch. The reference takes 4, which
     caps its throughput long before the hardware does; the cost of 64 is bounded, since a batch
     is only what queued meanwhile."""
+
+    default_models: Pairs = Field(default_factory=dict)
+    """The model that answers where a call names none: by task, `text-classification=sentiment`,
+    or by payload, `text=sentiment`; comma separated."""
 
     # Runtime
     providers: Names = ("auto",)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from aiaas_client.protocol.tensors import Array
 
+from .card import Card
 from .config import ModelConfig
 from .scheduler import Outcome, Scheduler
 from .session import Session
 from .signature import Signature
 from .statistics import Statistics
+from .task import AnyTask
 
 __all__ = ["LoadedModel", "ModelConfig", "Outcome"]
 
@@ -24,6 +26,8 @@ class LoadedModel:
         labels: By output name, the lines of its `label_filename`.
         providers: Execution providers in use.
         metadata: What the model file says about itself.
+        card: What it is for; None where it serves tensors only.
+        task: Payloads in, predictions out; None without a card.
         successor: What took its place in a reload: a request that comes late is handed on.
     """
 
@@ -37,6 +41,9 @@ class LoadedModel:
         labels: Mapping[str, Sequence[str]],
         session: Session,
         scheduler: Scheduler,
+        *,
+        card: Card | None = None,
+        task: AnyTask | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -48,6 +55,8 @@ class LoadedModel:
         self.scheduler = scheduler
         self.providers = session.providers
         self.metadata = session.metadata
+        self.card = card
+        self.task = task
         self.successor: LoadedModel | None = None
 
     async def infer(

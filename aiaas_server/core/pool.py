@@ -11,6 +11,8 @@ from typing import Literal, TypeVar
 
 from aiaas_server.settings import Settings
 
+from .bundle import Bundles, NoSession
+from .card import Card
 from .config import ModelConfig
 from .derive import complete, signature_of, without_batch
 from .errors import (
@@ -65,6 +67,7 @@ class ModelPool:
         open_session: Opens one model file.
         settings: Limits, what to load at start, whether control is allowed.
         observers: Called once a request, for all models.
+        bundles: Opens the cards beside the models; without it they serve tensors only.
 
     Everything but opening sessions and reading the disk happens on the event loop; sessions are
     opened one at a time.
@@ -76,11 +79,13 @@ class ModelPool:
         open_session: OpenSession,
         settings: Settings,
         observers: Sequence[Observer] = (),
+        bundles: Bundles | None = None,
     ) -> None:
         self._repository = repository
         self._open_session = open_session
         self._settings = settings
         self._observers = tuple(observers)
+        self._bundles = bundles
         self.budget = QueueBudget(settings.total_queue_size, settings.queue_bytes)
         self._models: dict[str, dict[int, _Version]] = {}
         self._problems: dict[str, str] = {}
@@ -323,12 +328,14 @@ class ModelPool:
 
     def _open(self, stored: StoredModel, version: StoredVersion) -> LoadedModel:
         """Open, complete, warm up: blocking, on the loading thread."""
-        if not version.path.is_file():
+        card = None if self._bundles is None else self._bundles.card(stored, version)
+        without_model = card is not None and bool(card.steps)
+        if not without_model and not version.path.is_file():
             raise LoadFailed(f"it has no file '{version.path.name}'")
         stored.config.refuse_unsupported()
-        session = self._opened(stored, version)
+        session = NoSession() if without_model else self._opened(stored, version)
         try:
-            return self._prepared(stored, version, session)
+            return self._prepared(stored, version, session, card)
         except BaseException:
             session.close()
             raise
@@ -343,7 +350,7 @@ class ModelPool:
             raise LoadFailed(f"it cannot be opened: {type(error).__name__}") from error
 
     def _prepared(
-        self, stored: StoredModel, version: StoredVersion, session: Session
+        self, stored: StoredModel, version: StoredVersion, session: Session, card: Card | None
     ) -> LoadedModel:
         name = stored.name
         config = complete(
@@ -364,6 +371,9 @@ class ModelPool:
         if unbatched:
             config = _not_batching(config, stored, session, unbatched)
             signature = signature_of(config)
+        task = None
+        if card is not None and self._bundles is not None:
+            task = self._bundles.task(card, stored, version, signature, session.metadata)
         statistics = self._statistics.setdefault((name, version.number), Statistics())
         scheduler = Scheduler(
             name,
@@ -378,7 +388,16 @@ class ModelPool:
             observers=self._observers,
         )
         return LoadedModel(
-            name, version.number, config, signature, statistics, labels, session, scheduler
+            name,
+            version.number,
+            config,
+            signature,
+            statistics,
+            labels,
+            session,
+            scheduler,
+            card=card,
+            task=task,
         )
 
     # Unloading

@@ -13,6 +13,8 @@ from aiaas_server.http import shared_memory
 from aiaas_server.http.generate import GenerateRoutes
 from aiaas_server.http.health import HealthRoutes
 from aiaas_server.http.metadata import MetadataRoutes
+from aiaas_server.http.openai_embeddings import EmbeddingRoutes
+from aiaas_server.http.predict import PredictRoutes
 from aiaas_server.http.repository import RepositoryRoutes
 from aiaas_server.http.settings_routes import SettingsRoutes
 from aiaas_server.http.statistics import StatisticsRoutes
@@ -24,6 +26,12 @@ MAX_VERSION_DIGITS = 18
 match_infer = re.compile(
     rf"/v2/models/([^/]+)(?:/versions/([0-9]{{1,{MAX_VERSION_DIGITS}}}))?/infer"
 ).fullmatch
+
+
+def infer_path(model: str, version: int | None) -> bytes:
+    """The infer route of a model as a client writes it that quotes nothing needlessly."""
+    middle = "" if version is None else f"/versions/{version}"
+    return f"/v2/models/{model}{middle}/infer".encode()
 
 
 class VersionConvertor(Convertor[int]):
@@ -51,6 +59,7 @@ def make_router(pool: ModelPool, settings: Settings, metrics: RequestMetrics) ->
     generate = GenerateRoutes(pool, settings)
     repository = RepositoryRoutes(pool, settings)
     changeable = SettingsRoutes(pool, settings)
+    predict = PredictRoutes(pool, settings)
     both = ["GET", "POST"]
     return Router(
         routes=[
@@ -72,6 +81,16 @@ def make_router(pool: ModelPool, settings: Settings, metrics: RequestMetrics) ->
             Route("/v2/logging", changeable.logging, methods=both),
             Route("/v2/trace/setting", changeable.tracing, methods=both),
             Route("/v2/models/{model}/trace/setting", changeable.model_tracing, methods=both),
+            Route("/predict", predict.simple, methods=["POST"]),
+            Route("/v1/models", predict.models),
+            Route("/v1/models/{model}:predict", predict.v1, methods=["POST"]),
+            Route(
+                "/v1/models/{model}/versions/{version:version}:predict",
+                predict.v1,
+                methods=["POST"],
+            ),
+            Route("/v1/models/{model}", predict.model),
+            Route("/v1/embeddings", EmbeddingRoutes(pool, settings).create, methods=["POST"]),
             Route("/metrics", statistics.metrics),
         ],
         redirect_slashes=False,

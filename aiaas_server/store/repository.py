@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from aiaas_server.core.card import CARD_NAME
 from aiaas_server.core.config import ModelConfig
 from aiaas_server.core.errors import LoadFailed
 from aiaas_server.core.stored import StoredModel, StoredVersion
@@ -50,7 +51,7 @@ class Repository:
         if place is None:
             return None
         if place.suffix == ".onnx" and place.is_file():
-            version = StoredVersion(1, place, _stamp(place))
+            version = StoredVersion(1, place, (_stamp(place), _stamp(_bare_card(place))))
             return StoredModel(name, ModelConfig(), (version,))
         return _read_directory(name, place)
 
@@ -60,6 +61,21 @@ class Repository:
             raise LoadFailed(f"label file '{filename}' is missing")
         text = _read(model.directory / filename, _MAX_LABEL_BYTES, f"label file '{filename}'")
         return tuple(line.rstrip("\r") for line in text.removesuffix("\n").split("\n"))
+
+    def read_beside(self, model: StoredModel, version: StoredVersion, name: str) -> bytes:
+        """The bytes of a file beside a version, or else beside its model's configuration.
+
+        The card of a bare `x.onnx` is `x.json`.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        if model.directory is None and name == CARD_NAME:
+            return _bare_card(version.path).read_bytes()
+        path = version.path.parent / name
+        if model.directory is not None and not path.is_file():
+            path = model.directory / name
+        return path.read_bytes()
 
     @contextmanager
     def upload(
@@ -105,6 +121,10 @@ class Repository:
         return places
 
 
+def _bare_card(model: Path) -> Path:
+    return model.with_suffix(".json")
+
+
 def _is_model(directory: Path) -> bool:
     if any((directory / name).is_file() for name in _CONFIG_NAMES):
         return True
@@ -118,7 +138,7 @@ def _read_directory(name: str, directory: Path) -> StoredModel:
         config = _read_config(name, directory)
     except LoadFailed as error:
         problem = error.message
-    files = [directory / file for file in _CONFIG_NAMES]
+    files = [directory / file for file in (*_CONFIG_NAMES, CARD_NAME)]
     files += [
         directory / output.label_filename for output in config.output if output.label_filename
     ]
