@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 CANCELS_ON_DISCONNECT = "aiaas.cancel_on_disconnect"
 
@@ -21,14 +21,14 @@ class ClientGone(Exception):
     """The client left; there is nobody to answer."""
 
 
-async def while_connected(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+async def while_connected(work: Coroutine[Any, Any, T], scope: Scope, receive: Receive) -> T:
     """Wait for `work`, and abandon it when the client leaves.
-
-    Not needed where `CANCELS_ON_DISCONNECT` is among the scope's extensions.
 
     Raises:
         ClientGone: The client left first.
     """
+    if CANCELS_ON_DISCONNECT in scope.get("extensions", ()):
+        return await work
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_until_disconnect(receive))
     try:

@@ -62,7 +62,7 @@ class GenerateRoutes:
         identifier, inputs, parameters = await asyncio.to_thread(read_document, document, model)
         priority, timeout = schedule_of(parameters)
         work = model.infer(inputs, priority=priority, timeout=timeout, deadline=deadline)
-        outcome = await while_connected(work, request.receive)
+        outcome = await while_connected(work, request.scope, request.receive)
         limit = settings.max_answer_bytes
         if sum(array.nbytes for array in outcome.outputs.values()) > limit:
             raise OutputTooLarge(f"model {model.name!r}: the answer is larger than {limit} bytes")

@@ -24,7 +24,7 @@ from aiaas_server.core.pool import ModelPool
 from aiaas_server.http.answers import send_chunks, send_problem
 from aiaas_server.http.auth import KeyCheck
 from aiaas_server.http.body import Body, check_length, read_rest, too_large, unwrap
-from aiaas_server.http.disconnect import CANCELS_ON_DISCONNECT, ClientGone, while_connected
+from aiaas_server.http.disconnect import ClientGone, while_connected
 from aiaas_server.http.errors import problem_of
 from aiaas_server.http.fastjson import FAST_JSON
 from aiaas_server.http.head import Headers, deadline_seconds, read_headers, request_id_of
@@ -93,10 +93,7 @@ class InferRoute:
         work = model.infer(
             request.inputs, names, priority=priority, timeout=timeout, deadline=deadline
         )
-        if CANCELS_ON_DISCONNECT in scope.get("extensions", ()):
-            outcome = await work
-        else:
-            outcome = await while_connected(work, receive)
+        outcome = await while_connected(work, scope, receive)
         outputs = outcome.outputs
         repeated = self._writer.repeat(model, request, outputs, headers)
         return repeated or await self._writer.write(model, request, outputs, headers)

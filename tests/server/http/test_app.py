@@ -120,3 +120,13 @@ async def test_a_remembered_answer_ends_with_its_model(
     for _ in range(3):
         answer = await call("POST", "/v2/models/scale/infer", {"inputs": [tensor]} | binary)
         assert b'"INT32"' in answer.body
+
+
+async def test_odd_spellings_of_a_path_are_answered_and_not_remembered(
+    open_app: Any, repository: Any
+) -> None:
+    call = await open_app(repository)
+    for path in ("sc%61le/infer", "scale/versions/0001/infer", "scale/versions/7/infer"):
+        await call("POST", f"/v2/models/{path}", ROW)
+    plain = {b"/v2/models/scale/infer", b"/v2/models/scale/versions/1/infer"}
+    assert set(call.app._targets) == plain
