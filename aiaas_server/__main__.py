@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 EXTRA = 'pip install "aiaas-client[server]"'
-NEEDED = frozenset(
+NEEDED = frozenset(  # the modules of that extra
     {"typer", "rich", "starlette", "uvicorn", "uvloop", "httptools", "onnxruntime", "orjson"}
+    | {"prometheus_client", "google"}
 )
 
 
