@@ -13,6 +13,7 @@ import typer
 from pydantic import ValidationError
 from typer import Option
 
+from aiaas_client._commands import register
 from aiaas_server.settings import PREFIX, Settings
 
 app = typer.Typer(
@@ -206,14 +207,4 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def _with_client_commands() -> None:
-    try:
-        from aiaas_client._commands import register
-    except ModuleNotFoundError as error:
-        if error.name != "aiaas_client._commands":
-            raise
-    else:
-        register(app)
-
-
-_with_client_commands()
+register(app)

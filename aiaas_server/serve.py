@@ -132,7 +132,8 @@ def edge_limits(settings: Settings) -> EdgeLimits:
         header_timeout=settings.header_timeout,
         body_timeout=settings.body_timeout,
         bytes_per_second=settings.body_bytes_per_second,
-        max_body_timeout=settings.max_body_timeout,
+        # The longest of any route; inference ends at its deadline, which the route keeps.
+        max_body_timeout=max(settings.max_body_timeout, settings.max_upload_timeout),
         write_timeout=settings.body_timeout,
         keep_alive=settings.keep_alive,
         max_connections=most_connections(settings.max_connections),

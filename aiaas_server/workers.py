@@ -135,13 +135,14 @@ class Supervisor:
     def _wait(self, timeout: float | None) -> None:
         """Wait for a death, a word from a worker, or a signal."""
         running = [w for w in self._workers if w.process is not None]
-        sentinels = {w.process.sentinel: w for w in running}
-        pipes = {w.pipe: w for w in running if w.pipe is not None}
-        for found in wait([*sentinels, *pipes, self._wake_read], timeout):
-            if found in pipes:
-                self._hear(pipes[found])
-            elif found in sentinels:
-                self._mourn(sentinels[found])
+        sentinels = [worker.process.sentinel for worker in running]
+        pipes = [worker.pipe for worker in running if worker.pipe is not None]
+        found = wait([*sentinels, *pipes, self._wake_read], timeout)
+        for worker, sentinel in zip(running, sentinels, strict=True):
+            if worker.pipe is not None and worker.pipe in found:
+                self._hear(worker)
+            if sentinel in found:
+                self._mourn(worker)
 
     def _hear(self, worker: Worker) -> None:
         """A worker is ready and says what it serves."""
@@ -202,15 +203,9 @@ class Supervisor:
 def _joined(all_lines: list[list[str]]) -> list[str]:
     """What the first worker says, with the metrics ports of all of them."""
     metrics = [line for lines in all_lines for line in lines if line.startswith("  metrics")]
-    first = all_lines[0]
-    position = next((i for i, line in enumerate(first) if line.startswith("  metrics")), len(first))
-    rest = [line for line in first if not line.startswith("  metrics")]
-    return [
-        *rest[:position],
-        f"  workers  {len(all_lines)}, each with its own models, counts and limits",
-        *metrics,
-        *rest[position:],
-    ]
+    first, *rest = [line for line in all_lines[0] if not line.startswith("  metrics")]
+    count = f"  workers  {len(all_lines)}, each with its own models, counts and limits"
+    return [first, count, *metrics, *rest]
 
 
 def work(

@@ -20,7 +20,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, NamedTuple, cast
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import httptools
 from uvicorn.config import Config
@@ -70,7 +71,8 @@ class Refused(Exception):
 
     def __init__(self, status: int, code: ErrorCode, message: str, retryable: bool = False) -> None:
         super().__init__(message)
-        self.problem = Problem(status, code, message, retryable)
+        when = ((b"retry-after", b"1"),) if status == 503 else ()
+        self.problem = Problem(status, code, message, retryable, when)
 
 
 def bad_request(message: str) -> Refused:
@@ -120,6 +122,7 @@ class Edge:
         self.limits = limits
         self.on_access = on_access
         self.draining = False
+        """The process stops: requests whose head comes from now on are refused with 503."""
         self.harmless_bytes = min(limits.request_line_bytes, limits.header_bytes)
         """What comes in one piece of at most this size needs no measuring of its parts."""
         self._open: set[EdgeProtocol] = set()
@@ -193,6 +196,7 @@ class Edge:
             loop.call_later(self._interval, self._sweep, loop)
 
 
+WHILE_DRAINING = ("/v2/health/", "/metrics")  # paths answered while the process stops
 IDLE, HEAD, BODY = 0, 1, 2  # what of a request is arriving: nothing, its head, its body
 
 _METHODS = {
@@ -250,10 +254,8 @@ class EdgeProtocol(HttpToolsProtocol):
                 transport.abort()
                 return
             message = "too many connections: close some, or try again later"
-            problem = Problem(
-                503, ErrorCode.TOO_MANY_CONNECTIONS, message, True, ((b"retry-after", b"1"),)
-            )
-            self._refuse(problem)
+            refused = Refused(503, ErrorCode.TOO_MANY_CONNECTIONS, message, True)
+            self._refuse(refused.problem)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what nobody waits for any more."""
@@ -266,7 +268,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._waiting.clear()
         self._latest = None
         self.flow.resume_writing()
-        self.parser = None  # type: ignore[assignment]  # ends the circle of references, as upstream
+        del self.parser  # ends the circle of references between the two
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio allows it, upstream: None
         """Keep the way back open while complete requests wait for their answers."""
@@ -421,14 +423,16 @@ class EdgeProtocol(HttpToolsProtocol):
         version = parser.get_http_version()
         announced = self._check_head(name, version, fields)
         target = self.edge.target(self.url)
+        if self.edge.draining and not target.path.startswith(WHILE_DRAINING):
+            raise Refused(503, ErrorCode.DRAINING, "the server is stopping", True)
         expects = version == "1.1" and fields.get(b"expect", b"").lower() == b"100-continue"
-        self.scope = {
+        scope: dict[str, Any] = {
             "type": "http",
-            "asgi": _ASGI,  # type: ignore[typeddict-item]  # the two versions, as uvicorn has them
+            "asgi": _ASGI,
             "http_version": version,
             "server": self.server,
             "client": self.client,
-            "scheme": self.scheme,  # type: ignore[typeddict-item]  # set when connected
+            "scheme": self.scheme,
             "method": method,
             "root_path": self.root_path,
             "path": self.root_path + target.path,
@@ -440,7 +444,7 @@ class EdgeProtocol(HttpToolsProtocol):
         }
         exchange = Exchange(
             self,
-            cast("dict[str, Any]", self.scope),
+            scope,
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             expects_continue=expects,
             announced=announced,
@@ -492,7 +496,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self.default_lines = len(headers)
         self._active = exchange
         if self.edge.on_access is not None:
-            exchange.started_at = self.loop.time()
+            exchange.started_at = perf_counter()  # the loop counts in milliseconds
         task = self.loop.create_task(exchange.run(self.app, self.tasks))
         exchange.task = task
         self.tasks.add(task)
@@ -569,7 +573,7 @@ class EdgeProtocol(HttpToolsProtocol):
                     scope["method"],
                     scope["raw_path"].decode("ascii"),
                     exchange.status,
-                    self.loop.time() - exchange.started_at,
+                    perf_counter() - exchange.started_at,
                     exchange.sent,
                     exchange.received,
                     exchange.answer_header(b"x-request-id").decode("latin-1"),

@@ -78,7 +78,8 @@ class JsonFormatter(logging.Formatter):
             fields["exception"] = self.formatException(record.exc_info)
         elif record.exc_text:
             fields["exception"] = record.exc_text
-        return redact(json.dumps(fields, ensure_ascii=False))
+        clean = {k: redact(v) if isinstance(v, str) else v for k, v in fields.items()}
+        return json.dumps(clean, ensure_ascii=False)
 
 
 def _utc(seconds: float) -> str:
