@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,14 @@ def test_quickstart_does_the_main_job_and_stops_cleanly() -> None:
 )
 def test_an_example_runs(example: str, expected: str) -> None:
     assert expected in run(f"examples/{example}")
+
+
+@pytest.mark.slow
+def test_sentiment_is_learned_better_than_by_chance(tmp_path: Path) -> None:
+    printed = run("examples/train_sentiment.py", "--out", str(tmp_path / "sentiment"))
+    (accuracy,) = re.findall(r"held-out accuracy (\d\.\d+)", printed)
+    assert float(accuracy) > 0.8
+    assert (tmp_path / "sentiment" / "1" / "model.json").exists()
 
 
 def test_the_testing_example_passes() -> None:
