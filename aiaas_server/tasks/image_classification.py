@@ -5,15 +5,14 @@ A card:
     {"task": "image-classification", "labels": "labels.json",
      "preprocessing": {"resize": "shorter", "shorter_side": 256, "filter": "bicubic",
                        "scale": 1, "mean": [127, 127, 127], "std": [128, 128, 128]},
-     "postprocessing": {"scores": "probabilities", "top_k": 5}}
+     "postprocessing": {"activation": "none", "top_k": 5}}
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
 from aiaas_client.protocol.predictions import ImageClassification, Label, Prediction
@@ -25,6 +24,7 @@ from aiaas_server.core.task import Params, PayloadKind, Prepared
 
 from .images import decode_image
 from .pixels import ImageInput, ImageTensor
+from .scores import Activation, activated
 from .task import (
     TaskSettings,
     best_first,
@@ -34,7 +34,6 @@ from .task import (
     output_spec,
     read_labels,
     read_settings,
-    softmax,
 )
 
 TopK = Annotated[int, Field(ge=1, le=1000)]
@@ -50,19 +49,14 @@ class LabelOutput(TaskSettings):
     """What the model's output is and how much of it is answered.
 
     Attributes:
-        scores: `probabilities` as they are, `logits` through softmax, `sigmoid` one by one.
+        output: Its name; empty is the model's first.
+        activation: What it still needs to become probabilities.
         top_k: Labels answered when the caller does not say.
     """
 
-    scores: Literal["probabilities", "logits", "sigmoid"] = "probabilities"
-    top_k: TopK = 5
-
-
-class PictureNames(TaskSettings):
-    """The tensors to use, where the model has several; empty is its first."""
-
-    input: str = ""
     output: str = ""
+    activation: Activation = "none"
+    top_k: TopK = 5
 
 
 class ImageClassifier:
@@ -89,20 +83,12 @@ class ImageClassifier:
     def postprocess(
         self, tensors: Mapping[str, Array], prepared: Prepared, params: ClassificationParams
     ) -> ImageClassification:
-        scores = self._scores(tensors[self.output].reshape(-1))
+        scores = activated(tensors[self.output].reshape(-1), self.settings.activation)
         top = [
             Label(label=self.labels[index], score=float(scores[index]), index=index)
             for index in best_first(scores, params.top_k or self.settings.top_k)
         ]
         return ImageClassification(label=top[0].label, score=top[0].score, top=tuple(top))
-
-    def _scores(self, values: Array) -> Array:
-        if self.settings.scores == "logits":
-            return softmax(values)
-        if self.settings.scores == "sigmoid":
-            logistic: Array = 1 / (1 + np.exp(-values.astype(np.float64)))
-            return logistic
-        return values
 
 
 def open_task(
@@ -110,13 +96,12 @@ def open_task(
 ) -> ImageClassifier:
     """The task of one version; see `core.task.OpenTask`."""
     need("PIL.Image")
-    names = read_settings(PictureNames, card.signature, "signature")
     picture = read_settings(ImageInput, card.preprocessing, "preprocessing")
     settings = read_settings(LabelOutput, card.postprocessing, "postprocessing")
-    output = output_spec(signature, names.output)
+    output = output_spec(signature, settings.output)
     labels = read_labels(card, assets)
     if not labels:
         raise LoadFailed(f"labels: the card names none, output '{output.name}' needs them")
     check_label_count(labels, output)
-    tensor = ImageTensor(picture, input_spec(signature, names.input))
+    tensor = ImageTensor(picture, input_spec(signature, picture.input))
     return ImageClassifier(tensor, output.name, labels, settings)

@@ -7,7 +7,7 @@
 * `yolo`: one tensor `(4 + classes, candidates)`, centre x, centre y, width, height, then scores
   (YOLOv8 and later, exported without suppression);
 * `boxes`: ready boxes `(n, 4)` xyxy in the input's pixels, scores `(n,)` and class numbers `(n,)`,
-  as torchvision's detectors give; named in `signature` as `boxes`, `scores`, `classes`;
+  as torchvision's detectors give; their names, in this order, in `outputs`;
 * `cascade`: P-Net, R-Net and O-Net, three models (see `face_cascade`).
 
 A card:
@@ -56,6 +56,7 @@ class BoxOutput(TaskSettings):
         overlap: A box that overlaps a better one by more of their union is dropped.
         per_class: Only boxes of the same class suppress one another.
         top_k: The most boxes answered.
+        outputs: Names of the three outputs of `boxes`.
     """
 
     boxes: Literal["distributions", "yolo", "boxes"] = "distributions"
@@ -63,15 +64,7 @@ class BoxOutput(TaskSettings):
     overlap: Share = 0.5
     per_class: bool = True
     top_k: Annotated[int, Field(ge=1, le=1000)] = 100
-
-
-class DetectionNames(TaskSettings):
-    """The tensors to use; empty is the model's own order."""
-
-    input: str = ""
-    boxes: str = ""
-    scores: str = ""
-    classes: str = ""
+    outputs: tuple[str, ...] = ("boxes", "scores", "labels")
 
 
 # Outputs of one picture -> its boxes in the tensor's pixels, scores and classes.
@@ -134,19 +127,18 @@ def open_task(
         from .face_cascade import open_cascade
 
         return open_cascade(card, signature)
-    names = read_settings(DetectionNames, card.signature, "signature")
     picture = read_settings(ImageInput, card.preprocessing, "preprocessing")
     settings = read_settings(BoxOutput, card.postprocessing, "postprocessing")
     labels = read_labels(card, assets)
     if not labels:
         raise LoadFailed("labels: the card names none, boxes need them")
-    tensor = ImageTensor(picture, input_spec(signature, names.input))
+    tensor = ImageTensor(picture, input_spec(signature, picture.input))
     if settings.boxes == "distributions":
         decode = _distributions(signature, tensor.size, labels, settings)
     elif settings.boxes == "yolo":
-        decode = _yolo(signature, names, labels, settings)
+        decode = _yolo(signature, labels, settings)
     else:
-        decode = _ready(signature, names, settings)
+        decode = _ready(signature, settings)
     return ObjectDetector(tensor, decode, labels, settings)
 
 
@@ -191,10 +183,8 @@ def _distributions(
     return decode
 
 
-def _yolo(
-    signature: Signature, names: DetectionNames, labels: tuple[str, ...], settings: BoxOutput
-) -> Decoder:
-    output = output_spec(signature, names.boxes)
+def _yolo(signature: Signature, labels: tuple[str, ...], settings: BoxOutput) -> Decoder:
+    output = output_spec(signature, "")
     rows = output.shape[1] if len(output.shape) == 3 else -1
     if rows != 4 + len(labels):
         raise LoadFailed(
@@ -216,10 +206,10 @@ def _yolo(
     return decode
 
 
-def _ready(signature: Signature, names: DetectionNames, settings: BoxOutput) -> Decoder:
-    boxes = output_spec(signature, names.boxes or "boxes").name
-    scores = output_spec(signature, names.scores or "scores").name
-    classes = output_spec(signature, names.classes or "labels").name
+def _ready(signature: Signature, settings: BoxOutput) -> Decoder:
+    if len(settings.outputs) != 3:
+        raise LoadFailed(f"postprocessing.outputs: expected three names, got {settings.outputs}")
+    boxes, scores, classes = (output_spec(signature, name).name for name in settings.outputs)
 
     def decode(tensors: Mapping[str, Array], threshold: float, top_k: int) -> Found:
         values = tensors[scores].reshape(-1)

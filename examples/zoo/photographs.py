@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .packages import PackagedFile
+from aiaas_server.zoo.packages import PackagedFile
 
 SKIMAGE = ("scikit-image", "0.26.0")
 SKLEARN = ("scikit-learn", "1.9.1")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from aiaas_server.zoo.packages import cache_dir, fetch, write_atomically
+
 from . import digits, efficientnet, minilm, photographs
-from .packages import cache_dir, fetch, write_atomically
 
 # Bump when a builder changes what it makes: the cached files of the former are left behind.
 EDITION = "1"

