@@ -45,7 +45,8 @@ bench: $(VENV)/.dev ## measure the server and the SDK (BENCH="--json FILE" for m
 
 docs: $(VENV)/.dev ## refresh the generated tables and build the reference into docs/_build
 	$(BIN)/python docs/tables.py
-	$(BIN)/python -m pdoc --docformat google --output-directory docs/_build aiaas_client aiaas_server
+	$(BIN)/python -m pdoc --docformat google --output-directory docs/_build \
+		aiaas_client aiaas_client.protocol aiaas_client.testing aiaas_client.otel aiaas_server
 
 clean: ## remove what the commands above made
 	rm -rf $(VENV) docs/_build build dist .mypy_cache .ruff_cache .pytest_cache
