@@ -11,6 +11,7 @@ from .errors import LoadFailed
 
 MAX_PRIORITY_LEVELS = 100
 MAX_INSTANCES = 64
+MAX_WARMUP_RUNS = 10_000
 
 
 class _Part(BaseModel):
@@ -145,6 +146,38 @@ class ResponseCache(_Part):
     enable: bool = False
 
 
+class WarmupInput(_Part):
+    """What a warm-up request holds in one input; exactly one of the three sources is given.
+
+    `input_data_file` names a file in the directory `warmup` beside the configuration.
+    """
+
+    data_type: str = "TYPE_INVALID"
+    dims: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=16)] = ()
+    zero_data: bool | None = Field(default=None, exclude_if=lambda value: value is None)
+    random_data: bool | None = Field(default=None, exclude_if=lambda value: value is None)
+    input_data_file: PlainName | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = (bool(self.zero_data), bool(self.random_data), bool(self.input_data_file))
+        if sum(given) != 1:
+            raise ValueError("needs one of zero_data, random_data, input_data_file")
+        return self
+
+
+class Warmup(_Part):
+    """A request that is run `count` times (0 is once) before the version serves.
+
+    `batch_size` is that of the request; 0 for a model that does not batch.
+    """
+
+    name: str = ""
+    batch_size: Annotated[int, Field(ge=0)] = 0
+    inputs: dict[str, WarmupInput] = Field(default_factory=dict)
+    count: Annotated[int, Field(ge=0, le=MAX_WARMUP_RUNS)] = 0
+
+
 def _one_line(error: ValidationError) -> str:
     """One line that names the field, from pydantic's many."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -175,7 +208,7 @@ class ModelConfig(_Part):
     sequence_batching: dict[str, Any] | None = None
     ensemble_scheduling: dict[str, Any] | None = None
     parameters: dict[str, StringParameter] = Field(default_factory=dict)
-    model_warmup: tuple[dict[str, Any], ...] = ()
+    model_warmup: tuple[Warmup, ...] = ()
     model_transaction_policy: TransactionPolicy = TransactionPolicy()
     response_cache: ResponseCache = ResponseCache()
 

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from aiaas_server.settings import Settings
@@ -25,6 +27,7 @@ from .errors import (
     VersionNotFound,
 )
 from .events import Observer
+from .memory import estimate, resident_bytes
 from .model import LoadedModel
 from .placement import Placement
 from .queues import QueueBudget
@@ -32,7 +35,7 @@ from .scheduler import Scheduler
 from .session import OpenSession, Session
 from .statistics import Statistics
 from .stored import ModelRepository, StoredModel, StoredVersion
-from .warmup import warm_up
+from .warmup import run_declared, warm_up
 
 State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE"]
 T = TypeVar("T")
@@ -333,12 +336,16 @@ class ModelPool:
         if not without_model and not version.path.is_file():
             raise LoadFailed(f"it has no file '{version.path.name}'")
         stored.config.refuse_unsupported()
+        size = 0 if without_model else _size(self._repository.files_of(version))
+        before = resident_bytes()
         session = NoSession() if without_model else self._opened(stored, version)
         try:
-            return self._prepared(stored, version, session, card)
+            model = self._prepared(stored, version, session, card)
         except BaseException:
             session.close()
             raise
+        model.statistics.memory_bytes = estimate(size, before, resident_bytes())
+        return model
 
     def _opened(self, stored: StoredModel, version: StoredVersion) -> Session:
         try:
@@ -371,6 +378,8 @@ class ModelPool:
         if unbatched:
             config = _not_batching(config, stored, session, unbatched)
             signature = signature_of(config)
+        read = partial(self._repository.warmup_data, stored)
+        run_declared(session, signature, config.model_warmup, read)
         task = None
         if card is not None and self._bundles is not None:
             task = self._bundles.task(card, stored, version, signature, session.metadata)
@@ -450,6 +459,7 @@ class ModelPool:
             await model.scheduler.close()
             if entry is not None and entry.state == "UNLOADING":
                 entry.state, entry.reason, entry.stamp = "UNAVAILABLE", "unloaded", None
+                model.statistics.memory_bytes = 0
 
         task = asyncio.create_task(finish())
         self._ending.add(task)
@@ -568,6 +578,15 @@ class ModelPool:
 
     async def _blocking(self, function: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, function, *args)
+
+
+def _size(files: Iterable[Path]) -> int:
+    """Bytes of `files`; one that has just been removed counts nothing."""
+    total = 0
+    for file in files:
+        with suppress(OSError):
+            total += file.stat().st_size
+    return total
 
 
 def _entry(name: str, number: int, version: _Version) -> dict[str, str]:

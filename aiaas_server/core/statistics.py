@@ -27,6 +27,7 @@ class Statistics:
 
     Attributes:
         pending: Requests accepted and not answered yet.
+        memory_bytes: What the loaded version takes, estimated; see `memory.estimate`.
         failures: Failed requests by reason.
         latency_counts: Successful requests by time from acceptance to answer, one count for each
             of `LATENCY_BUCKETS_NS` and one above them (not cumulative).
@@ -45,6 +46,7 @@ class Statistics:
         "inference_count",
         "last_inference_ms",
         "latency_counts",
+        "memory_bytes",
         "pending",
         "queue_ns",
         "success_count",
@@ -64,6 +66,7 @@ class Statistics:
         self.compute_infer_ns = 0
         self.compute_output_ns = 0
         self.pending = 0
+        self.memory_bytes = 0
         self.failures: dict[FailureReason, int] = {
             "REJECTED": 0, "CANCELED": 0, "BACKEND": 0, "OTHER": 0,
         }  # fmt: skip
@@ -137,8 +140,13 @@ class Statistics:
                 }
                 for rows, batch in sorted(self.batches.items())
             ],
-            "memory_usage": [],
+            "memory_usage": self._memory_usage(),
         }
+
+    def _memory_usage(self) -> list[dict[str, Any]]:
+        if not self.memory_bytes:
+            return []
+        return [{"type": "CPU", "id": 0, "byte_size": self.memory_bytes}]
 
 
 def _duration(count: int, ns: int) -> dict[str, int]:

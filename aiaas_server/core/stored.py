@@ -60,6 +60,17 @@ class ModelRepository(Protocol):
         """The lines of a label file. Raises `LoadFailed` when it cannot be read."""
         ...
 
+    def warmup_data(self, model: StoredModel, filename: str) -> bytes:
+        """A file of the model's directory `warmup`. Raises `LoadFailed` when it cannot be read."""
+        ...
+
+    def files_of(self, version: StoredVersion) -> list[Path]:
+        """The model file and those beside it that hold weights of it.
+
+        Raises `LoadFailed` when it names weights anywhere but in a plain file beside it.
+        """
+        ...
+
     def upload(
         self, name: str, config: ModelConfig, files: Mapping[str, bytes]
     ) -> AbstractContextManager[StoredModel]:

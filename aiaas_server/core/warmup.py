@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from aiaas_client.protocol.tensors import Array, dtype_of, element_count
+from aiaas_client.protocol.tensors import (
+    Array,
+    TensorError,
+    datatype_from_config,
+    dtype_of,
+    element_count,
+    unpack_bytes,
+)
 
-from .errors import ServerError
+from .config import Warmup, WarmupInput
+from .errors import LoadFailed, ServerError
 from .placement import INLINE_NS, Placement
 from .session import Session
 from .signature import Signature, TensorSpec
@@ -41,6 +49,68 @@ def warm_up(session: Session, signature: Signature, placement: Placement) -> lis
         _log.info("model '%s' is not warmed up: %s", signature.model, error)
         return []
     return unbatched
+
+
+def run_declared(
+    session: Session,
+    signature: Signature,
+    warmups: Sequence[Warmup],
+    read: Callable[[str], bytes],
+) -> None:
+    """Run the requests of the configuration's `model_warmup`.
+
+    Args:
+        read: Gives the bytes of an `input_data_file`.
+    Raises:
+        LoadFailed: One does not fit the model or cannot be run; the message names it.
+    """
+    for index, warmup in enumerate(warmups):
+        name = warmup.name or str(index)
+        try:
+            inputs = {
+                key: _declared(key, spec, warmup.batch_size, read)
+                for key, spec in warmup.inputs.items()
+            }
+            signature.check(inputs)
+            for _ in range(warmup.count or 1):
+                session.run(inputs, signature.output_names)
+        except (ServerError, TensorError, _TooLarge) as error:
+            raise LoadFailed(f"model_warmup '{name}': {error}") from error
+
+
+def _declared(name: str, spec: WarmupInput, rows: int, read: Callable[[str], bytes]) -> Array:
+    datatype = datatype_from_config(spec.data_type)
+    shape = (rows, *spec.dims) if rows else spec.dims
+    count = element_count(shape)
+    if count > _MAX_ELEMENTS:
+        raise _TooLarge(f"input '{name}' has {count} elements, at most {_MAX_ELEMENTS} are run")
+    if spec.input_data_file is not None:
+        return _from_bytes(name, read(spec.input_data_file), datatype, shape)
+    if datatype == "BYTES":
+        return np.full(shape, b"", dtype=object)
+    dtype = dtype_of(datatype)
+    if not spec.random_data:
+        return np.zeros(shape, dtype)
+    random = np.random.default_rng(0)
+    if dtype.kind in "iu":
+        # Small, so that what counts, looks up or repeats stays within bounds.
+        return random.integers(0, 2, shape).astype(dtype)
+    if dtype.kind == "b":
+        return random.integers(0, 2, shape) > 0
+    return random.random(shape).astype(dtype)
+
+
+def _from_bytes(name: str, content: bytes, datatype: str, shape: tuple[int, ...]) -> Array:
+    count = element_count(shape)
+    if datatype == "BYTES":
+        return unpack_bytes(content, count).reshape(shape)
+    dtype = dtype_of(datatype)
+    if len(content) != count * dtype.itemsize:
+        raise LoadFailed(
+            f"input '{name}': expected {count * dtype.itemsize} bytes for {datatype} {shape}, "
+            f"the file has {len(content)}"
+        )
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 class _TooLarge(Exception):

@@ -18,12 +18,14 @@ from aiaas_server.core.errors import LoadFailed
 from aiaas_server.core.stored import StoredModel, StoredVersion
 
 from .config_text import parse_config_text
+from .external_data import external_files
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _UPLOAD = re.compile(r"([1-9][0-9]{0,17})/([^/\\\x00]{1,255})")
 _CONFIG_NAMES = ("config.pbtxt", "config.json")
 _MAX_CONFIG_BYTES = 1024 * 1024
 _MAX_LABEL_BYTES = 16 * 1024 * 1024
+_MAX_WARMUP_BYTES = 256 * 1024 * 1024
 DEFAULT_FILENAME = "model.onnx"
 
 
@@ -76,6 +78,21 @@ class Repository:
         if model.directory is not None and not path.is_file():
             path = model.directory / name
         return path.read_bytes()
+
+    def warmup_data(self, model: StoredModel, filename: str) -> bytes:
+        """A file of the directory `warmup` beside the model's configuration."""
+        what = f"warm-up data 'warmup/{filename}'"
+        if model.directory is None:
+            raise LoadFailed(f"{what} is missing")
+        return _read_bytes(model.directory / "warmup" / filename, _MAX_WARMUP_BYTES, what)
+
+    def files_of(self, version: StoredVersion) -> list[Path]:
+        """The model file and those beside it that hold weights of it.
+
+        Raises:
+            LoadFailed: It names weights anywhere but in a plain file beside it.
+        """
+        return [version.path, *external_files(version.path)]
 
     @contextmanager
     def upload(
@@ -204,16 +221,20 @@ def _directory_stamp(directory: Path) -> Hashable:
 
 def _read(path: Path, limit: int, what: str) -> str:
     try:
+        return _read_bytes(path, limit, what).decode()
+    except UnicodeDecodeError as error:
+        raise LoadFailed(f"{what} is not UTF-8 text") from error
+
+
+def _read_bytes(path: Path, limit: int, what: str) -> bytes:
+    try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except OSError as error:
         raise LoadFailed(f"{what} cannot be read: {error.strerror}") from error
     if len(content) > limit:
         raise LoadFailed(f"{what} is larger than {limit} bytes")
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise LoadFailed(f"{what} is not UTF-8 text") from error
+    return content
 
 
 def _check_upload(path: str) -> None:

@@ -41,7 +41,7 @@ def read(text):
 
 def test_everything_that_matters_is_read_and_the_rest_is_skipped():
     config = read(FULL)
-    assert config.model_warmup[0]["inputs"]["x"]["zero_data"] is True
+    assert config.model_warmup[0].inputs["x"].zero_data is True
     assert config.name == "resnet"
     assert config.max_batch_size == 8
     assert config.input[0].dims == (3, -1, 224)

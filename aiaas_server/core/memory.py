@@ -1,0 +1,32 @@
+"""Memory of this process, and what a model takes of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_STATM = Path("/proc/self/statm")
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not tell."""
+    try:
+        return int(_STATM.read_text("ascii").split()[1]) * _PAGE
+    except OSError:
+        return 0
+
+
+def estimate(files: int, before: int, after: int) -> int:
+    """Bytes that a model takes, as far as can be seen from outside the runtime.
+
+    The larger of its files and of what the process grew by while it was opened and first run.
+    The growth misses memory that was free and is used again, and counts what other work took
+    meanwhile; the files miss what the runtime rearranges.
+
+    Args:
+        files: Size of the model's files.
+        before: Resident bytes before it was opened.
+        after: Resident bytes after its first runs.
+    """
+    return max(files, after - before)

@@ -1,0 +1,119 @@
+"""What a configuration declares under `model_warmup` runs before the version serves."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from aiaas_server.core.config import ModelConfig
+from aiaas_server.core.errors import LoadFailed
+from aiaas_server.core.pool import ModelPool
+from aiaas_server.core.session import StopToken
+from aiaas_server.core.signature import Signature, TensorSpec
+from aiaas_server.core.warmup import run_declared
+from aiaas_server.runtimes.onnx import open_session
+from aiaas_server.settings import Settings
+from aiaas_server.store.repository import Repository
+
+
+class Recording:
+    """Keeps what it is run with."""
+
+    inputs = outputs = ()
+    providers = ()
+    metadata = {}
+
+    def __init__(self):
+        self.runs = []
+
+    def run(self, inputs, outputs, stop: StopToken | None = None):
+        self.runs.append(inputs)
+        return []
+
+    def close(self): ...
+
+
+def warmed(datatype, spec, *, batch_size=1, count=0, files=None):
+    session = Recording()
+    signature = Signature("m", [TensorSpec("x", datatype, (-1, -1))], [], 8)
+    config = ModelConfig.parse(
+        {
+            "model_warmup": [
+                {"name": "w", "batch_size": batch_size, "count": count, "inputs": {"x": spec}}
+            ]
+        }
+    )
+    run_declared(session, signature, config.model_warmup, (files or {}).__getitem__)
+    return session.runs
+
+
+def test_zeros_of_the_stated_shape_run_as_often_as_stated():
+    runs = warmed(
+        "FP32", {"data_type": "TYPE_FP32", "dims": [3], "zero_data": True}, batch_size=5, count=3
+    )
+    assert len(runs) == 3
+    assert runs[0]["x"].shape == (5, 3)
+    assert not runs[0]["x"].any()
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP16", "INT64", "UINT8", "BOOL"])
+def test_random_data_varies_and_stays_small(datatype):
+    (run,) = warmed(datatype, {"data_type": f"TYPE_{datatype}", "dims": [64], "random_data": True})
+    x = run["x"].astype(float)
+    assert 0 <= x.min() < x.max() <= 1
+
+
+def test_a_file_gives_raw_elements_or_counted_texts():
+    (run,) = warmed(
+        "INT32",
+        {"data_type": "TYPE_INT32", "dims": [2], "input_data_file": "f"},
+        files={"f": np.array([7, 8], np.int32).tobytes()},
+    )
+    assert run["x"].tolist() == [[7, 8]]
+    (run,) = warmed(
+        "BYTES",
+        {"data_type": "TYPE_STRING", "dims": [1], "input_data_file": "f"},
+        files={"f": b"\x02\0\0\0hi"},
+    )
+    assert run["x"].tolist() == [[b"hi"]]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "spec", "reason"),
+    [
+        ("FP32", {"data_type": "TYPE_INT32", "dims": [1], "zero_data": True}, "datatype FP32"),
+        ("FP32", {"data_type": "TYPE_NONE", "dims": [1], "zero_data": True}, "TYPE_NONE"),
+        ("FP32", {"data_type": "TYPE_FP32", "dims": [1, 2], "zero_data": True}, "expected shape"),
+        ("FP32", {"data_type": "TYPE_FP32", "dims": [2**40], "zero_data": True}, "elements"),
+        ("FP32", {"data_type": "TYPE_FP32", "dims": [1]}, "needs one of zero_data"),
+        ("FP32", {"data_type": "TYPE_FP32", "dims": [1], "input_data_file": "../f"}, "plain file"),
+        ("FP32", {"data_type": "TYPE_FP32", "dims": [1], "input_data_file": "f"}, "4 bytes"),
+    ],
+    ids=["datatype", "unknown type", "rank", "size", "no source", "path", "file size"],
+)
+def test_what_does_not_fit_fails_the_load_and_says_why(datatype, spec, reason):
+    with pytest.raises(LoadFailed, match=reason):
+        warmed(datatype, spec, files={"f": b"123"})
+
+
+async def test_a_load_warms_up_and_reports_its_memory(make_repository, onnx_models):
+    spec = {"data_type": "TYPE_FP32", "dims": [4], "input_data_file": "rows"}
+    config = {"max_batch_size": 8, "model_warmup": [{"batch_size": 2, "inputs": {"x": spec}}]}
+    root = make_repository({"m": onnx_models.scale()}, configs={"m": json.dumps(config)})
+    (root / "m" / "warmup").mkdir()
+    (root / "m" / "warmup" / "rows").write_bytes(np.ones(8, np.float32).tobytes())
+    pool = ModelPool(Repository(root), open_session, Settings())
+    await pool.start()
+    model = pool.resolve("m")
+    (usage,) = model.statistics.as_json("m", 1)["memory_usage"]
+    assert (usage["type"], usage["id"]) == ("CPU", 0)
+    assert usage["byte_size"] >= (root / "m" / "1" / "model.onnx").stat().st_size
+    assert model.config.as_json()["model_warmup"][0]["inputs"]["x"] == spec
+    await pool.unload("m")
+    assert model.statistics.as_json("m", 1)["memory_usage"] == []
+    (root / "m" / "warmup" / "rows").unlink()
+    with pytest.raises(LoadFailed, match="'warmup/rows' cannot be read"):
+        await pool.load("m")
+    await pool.close()
