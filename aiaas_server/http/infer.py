@@ -18,7 +18,7 @@ from aiaas_client.protocol.codec import (
     parse_header_length,
 )
 from aiaas_client.protocol.plans import RequestDecoder
-from aiaas_server.core.errors import InvalidInput, NotSupported
+from aiaas_server.core.errors import InvalidInput, NotSupported, QueueFull
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool import ModelPool
 from aiaas_server.http.answers import send_chunks, send_problem
@@ -113,9 +113,16 @@ class InferRoute:
         if message["type"] == "http.disconnect":
             raise ClientGone
         if message.get("more_body", False):
-            self._pool.resolve(*target)  # a large body for an unknown model is not worth reading
+            # What cannot be served is refused before its body is read.
+            self._pool.resolve(*target)
+            self._refuse_when_full()
             body = await read_rest(message, receive, length, limit, deadline)
         return await unwrap(body, headers, limit)
+
+    def _refuse_when_full(self) -> None:
+        budget = self._pool.budget
+        if budget.count >= budget.max_count or budget.bytes >= budget.max_bytes:
+            raise QueueFull("the server's queue is full", retry_after=1.0)
 
     async def _decode(
         self, target: Target, body: Body, headers: Headers

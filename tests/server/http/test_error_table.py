@@ -10,7 +10,8 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from aiaas_client.protocol.codec import CodecError
-from aiaas_client.protocol.errors import ErrorBody, ErrorCode
+from aiaas_client.protocol.errors import ErrorCode
+from aiaas_client.protocol.messages import ErrorBody
 from aiaas_server.core import errors as core
 from aiaas_server.http.errors import ROWS, HttpError, Problem, problem_of
 

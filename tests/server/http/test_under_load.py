@@ -125,6 +125,18 @@ async def test_a_full_queue_is_503_with_retry_after(
         assert int(answer.headers["retry-after"]) >= 1
 
 
+async def test_a_full_server_refuses_a_body_before_it_is_read(
+    open_app: Any, make_repository: Any, onnx_models: SimpleNamespace
+) -> None:
+    call = await open_app(make_repository({"scale": onnx_models.scale()}))
+    budget = call.app.pool.budget
+    budget.count = budget.max_count
+    answer = await call("POST", "/v2/models/scale/infer", (b"{", b"not read"))
+    budget.count = 0
+    assert (answer.status, answer.json()["code"]) == (503, "queue_full")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
 @pytest.mark.parametrize("edge", [True, False], ids=["own edge", "plain uvicorn"])
 def test_a_client_that_leaves_stops_its_run(
     serve: Any, make_repository: Any, onnx_models: SimpleNamespace, edge: bool
