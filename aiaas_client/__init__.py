@@ -15,6 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aiaas_client._async_client import (
+        AsyncClient,
+    )
     from aiaas_client._batcher import (
         AsyncBatcher,
         Batcher,
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
         Response,
     )
     from aiaas_client._client import (
-        AsyncClient,
         Client,
     )
     from aiaas_client._config import (
@@ -83,11 +85,6 @@ if TYPE_CHECKING:
         UriTooLongError,
         VersionNotFoundError,
     )
-    from aiaas_client._http import (
-        AsyncTransport,
-        Transport,
-        WireRequest,
-    )
     from aiaas_client._middleware import (
         AsyncMiddleware,
         Middleware,
@@ -108,6 +105,11 @@ if TYPE_CHECKING:
     from aiaas_client._retry import (
         RetryPolicy,
     )
+    from aiaas_client._wire import (
+        AsyncTransport,
+        Transport,
+        WireRequest,
+    )
     from aiaas_client.protocol.errors import (
         ErrorCode,
     )
@@ -120,16 +122,14 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "_async_client": ("AsyncClient",),
     "_batcher": (
         "AsyncBatcher",
         "Batcher",
     ),
     "_breaker": ("BreakerPolicy",),
     "_calls": ("Response",),
-    "_client": (
-        "AsyncClient",
-        "Client",
-    ),
+    "_client": ("Client",),
     "_config": (
         "Clock",
         "Limits",
@@ -184,11 +184,6 @@ _HOMES = {
         "UriTooLongError",
         "VersionNotFoundError",
     ),
-    "_http": (
-        "AsyncTransport",
-        "Transport",
-        "WireRequest",
-    ),
     "_middleware": (
         "AsyncMiddleware",
         "Middleware",
@@ -207,6 +202,11 @@ _HOMES = {
         "Timing",
     ),
     "_retry": ("RetryPolicy",),
+    "_wire": (
+        "AsyncTransport",
+        "Transport",
+        "WireRequest",
+    ),
     "protocol.errors": ("ErrorCode",),
     "protocol.messages": (
         "ModelMetadata",

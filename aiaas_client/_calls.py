@@ -1,7 +1,8 @@
 """What to send and how to read the answer: one pure builder per endpoint, no I/O.
 
 `Client` and `AsyncClient` are shells around the same `Call`: they send it, retry it, and hand the
-`Response` to `Call.parse`.
+`Response` to `Call.parse`. The documents' types, and pydantic with them, are loaded when the first
+document is read, not when a program starts.
 """
 
 from __future__ import annotations
@@ -19,16 +20,15 @@ from urllib.parse import quote
 from aiaas_client import _errors as errors
 from aiaas_client._result import InferResult, Timing
 from aiaas_client.protocol import codec
-from aiaas_client.protocol.messages import (
-    ModelMetadata,
-    ModelStatistics,
-    RepositoryEntry,
-    ServerMetadata,
-    StatisticsAnswer,
-)
 
 if TYPE_CHECKING:
     from aiaas_client.protocol.codec import InferRequest, InferResponse
+    from aiaas_client.protocol.messages import (
+        ModelMetadata,
+        ModelStatistics,
+        RepositoryEntry,
+        ServerMetadata,
+    )
 
 T = TypeVar("T")
 RawHeaders = list[tuple[bytes, bytes]]
@@ -248,7 +248,7 @@ def metadata(model: str, version: str | int | None = None, etag: str = "") -> Ca
         "GET",
         model_path(model, version),
         lambda response: FreshMetadata(
-            None if response.status == 304 else _document(response, ModelMetadata),
+            None if response.status == 304 else _read_model_metadata(response),
             response.headers.get("etag", etag),
         ),
         headers=headers,
@@ -260,17 +260,24 @@ def metadata(model: str, version: str | int | None = None, etag: str = "") -> Ca
 
 def model_metadata(model: str, version: str | int | None = None) -> Call[ModelMetadata]:
     """`GET /v2/models/{m}`, whole."""
-    return Call(
-        "GET",
-        model_path(model, version),
-        lambda response: _document(response, ModelMetadata),
-        model=model,
-    )
+    return Call("GET", model_path(model, version), _read_model_metadata, model=model)
+
+
+def _read_model_metadata(response: Response) -> ModelMetadata:
+    from aiaas_client.protocol.messages import ModelMetadata
+
+    return _document(response, ModelMetadata)
 
 
 def server_metadata() -> Call[ServerMetadata]:
     """`GET /v2`."""
-    return Call("GET", "/v2", lambda response: _document(response, ServerMetadata))
+    return Call("GET", "/v2", _read_server_metadata)
+
+
+def _read_server_metadata(response: Response) -> ServerMetadata:
+    from aiaas_client.protocol.messages import ServerMetadata
+
+    return _document(response, ServerMetadata)
 
 
 def health() -> Call[bool]:
@@ -298,6 +305,8 @@ def index(*, ready: bool = False) -> Call[list[RepositoryEntry]]:
 
 
 def _read_index(response: Response) -> list[RepositoryEntry]:
+    from aiaas_client.protocol.messages import RepositoryEntry
+
     rows = _json(response)
     if not isinstance(rows, list):
         raise errors.ProtocolError(f"repository index: expected an array, got {_kind(rows)}")
@@ -349,11 +358,17 @@ def statistics(
     return Call(
         "GET",
         path,
-        lambda response: _document(response, StatisticsAnswer).model_stats,
+        _read_statistics,
         model=model,
         version=version,
         optional=True,
     )
+
+
+def _read_statistics(response: Response) -> list[ModelStatistics]:
+    from aiaas_client.protocol.messages import StatisticsAnswer
+
+    return _document(response, StatisticsAnswer).model_stats
 
 
 def config(model: str, version: str | int | None = None) -> Call[dict[str, Any]]:

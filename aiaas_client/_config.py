@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from urllib.parse import urlsplit
 
 from aiaas_client._errors import ConfigurationError
 
+VERSION = "0.1.0"  # the distribution's; reading its metadata would cost each start 10 ms
 BASE_URL_VARIABLE = "AIAAS_BASE_URL"
 API_KEY_VARIABLE = "AIAAS_API_KEY"
 
@@ -67,6 +66,12 @@ class Limits:
     keepalive_expiry: float = IDLE_EXPIRY
 
 
+async def _async_sleep(seconds: float) -> None:
+    import asyncio  # not needed by programs that use threads
+
+    await asyncio.sleep(seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """Time, sleep and chance, in one place that tests can replace."""
@@ -74,7 +79,7 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
-    async_sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    async_sleep: Callable[[float], Awaitable[None]] = _async_sleep
     random: Callable[[], float] = random.random
 
 
@@ -156,7 +161,4 @@ def resolve_api_key(api_key: str | None) -> str | None:
 
 def user_agent() -> str:
     """Name this SDK and its version to the server."""
-    try:
-        return f"aiaas-client/{version('aiaas-client')}"
-    except PackageNotFoundError:
-        return "aiaas-client"
+    return f"aiaas-client/{VERSION}"

@@ -22,7 +22,7 @@ from aiaas_client.protocol.tensors import Array, as_bytes_elements, object_array
 
 if TYPE_CHECKING:
     from aiaas_client._calls import Call
-    from aiaas_client._http import WireRequest
+    from aiaas_client._wire import WireRequest
     from aiaas_server.core.model import LoadedModel, Outcome
     from aiaas_server.embedded import Answer, EmbeddedServer
 

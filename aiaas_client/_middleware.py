@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from aiaas_client._calls import Response
-    from aiaas_client._http import WireRequest
+    from aiaas_client._wire import WireRequest
 
     Send = Callable[[WireRequest], Response]
     AsyncSend = Callable[[WireRequest], Awaitable[Response]]

@@ -38,10 +38,11 @@ from aiaas_client.protocol.codec import CodecError, InferRequest, RequestedOutpu
 from aiaas_client.protocol.tensors import DATATYPES
 
 if TYPE_CHECKING:
+    from aiaas_client._async_client import AsyncClient
     from aiaas_client._batcher import AsyncBatcher, Batcher
     from aiaas_client._bulk import BulkPlan
     from aiaas_client._calls import Call
-    from aiaas_client._client import AsyncClient, Client
+    from aiaas_client._client import Client
     from aiaas_client._progress import Report
     from aiaas_client._result import InferResult
     from aiaas_client.protocol.messages import ModelMetadata, ModelStatistics

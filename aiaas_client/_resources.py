@@ -8,23 +8,26 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from aiaas_client import _calls as calls
 from aiaas_client._calls import Call, Headers, Response
 from aiaas_client._result import InferResult
 from aiaas_client.protocol.codec import InferRequest, RequestedOutput
-from aiaas_client.protocol.messages import (
-    ModelMetadata,
-    ModelStatistics,
-    RepositoryEntry,
-    ServerMetadata,
-)
-from aiaas_client.protocol.tensors import Array
+
+if TYPE_CHECKING:
+    from aiaas_client.protocol.messages import (
+        ModelMetadata,
+        ModelStatistics,
+        RepositoryEntry,
+        ServerMetadata,
+    )
+    from aiaas_client.protocol.tensors import Array
+
+    Statistics = list[ModelStatistics]
 
 T = TypeVar("T")
 Config = str | Mapping[str, Any]
-Statistics = list[ModelStatistics]
 Files = Mapping[str, bytes | str | PathLike[str]]
 
 

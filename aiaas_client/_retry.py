@@ -13,7 +13,6 @@ import math
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiaas_client import _errors as errors
@@ -270,6 +269,8 @@ def _number(text: str | None) -> float | None:
 
 
 def _until(text: str, now: float) -> float | None:
+    from email.utils import parsedate_to_datetime  # rarely needed, and not cheap to load
+
     try:
         moment = parsedate_to_datetime(text.strip()).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError, OSError):

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
 
     from aiaas_client._calls import Response
-    from aiaas_client._http import WireRequest
     from aiaas_client._middleware import AsyncSend, Send
+    from aiaas_client._wire import WireRequest
 
 __all__ = ["AsyncOpenTelemetryMiddleware", "OpenTelemetryMiddleware"]
 

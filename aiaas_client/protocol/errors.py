@@ -1,4 +1,4 @@
-"""The stable error codes of the wire and the body that carries them.
+"""The stable error codes of the wire.
 
 Every answer that is not 200 carries `{"error": text, "code": ErrorCode, "retryable": bool,
 "request_id": text}`. Texts may change, codes do not: programs decide by `code`.
@@ -7,8 +7,6 @@ Every answer that is not 200 carries `{"error": text, "code": ErrorCode, "retrya
 from __future__ import annotations
 
 from enum import StrEnum
-
-from pydantic import BaseModel, ConfigDict
 
 
 class ErrorCode(StrEnum):
@@ -42,14 +40,3 @@ class ErrorCode(StrEnum):
     DRAINING = "draining"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     DEADLINE_EXCEEDED = "deadline_exceeded"
-
-
-class ErrorBody(BaseModel):
-    """The JSON body of every answer that is not a success."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    error: str
-    code: str
-    retryable: bool = False
-    request_id: str = ""

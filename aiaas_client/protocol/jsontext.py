@@ -6,10 +6,11 @@ are read and written (never turned into `null`), and arrays may stand as values.
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic_core import from_json, to_json
 
 
 class JsonText(Protocol):
@@ -31,11 +32,20 @@ class PydanticJson:
 
     def loads(self, data: bytes | bytearray | memoryview) -> Any:
         """Parse one JSON text of at most about 200 levels."""
-        return from_json(bytes(data) if isinstance(data, memoryview) else data)
+        return _core().from_json(bytes(data) if isinstance(data, memoryview) else data)
 
     def dumps(self, value: Any) -> bytes:
         """Write JSON text."""
-        return to_json(value, inf_nan_mode="constants", fallback=_plain)
+        text: bytes = _core().to_json(value, inf_nan_mode="constants", fallback=_plain)
+        return text
+
+
+@cache
+def _core() -> ModuleType:
+    """Load the library with the first text, not with the program."""
+    import pydantic_core
+
+    return pydantic_core
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The control-plane documents of the Open Inference Protocol, as the SDK reads them.
+"""The documents of the Open Inference Protocol besides tensors, as the SDK reads them.
 
 They are read tolerantly, because other servers leave fields out, add their own, or send `null`:
 unknown keys are ignored and absent ones have the value that means "not told".
@@ -128,3 +128,12 @@ class StatisticsAnswer(_Document):
     """`GET /v2/models[/{m}]/stats`."""
 
     model_stats: list[ModelStatistics] = []
+
+
+class ErrorBody(_Document):
+    """The JSON body of every answer that is not a success; `code` is an `ErrorCode`."""
+
+    error: str
+    code: str
+    retryable: bool = False
+    request_id: str = ""

@@ -320,11 +320,11 @@ def test_an_error_tells_about_its_call(
 
 
 def test_a_trust_store_is_loaded_once_and_only_when_needed() -> None:
-    from aiaas_client import _http
+    from aiaas_client._http import pools
 
-    _http.ssl_context.cache_clear()
+    pools.ssl_context.cache_clear()
     clients = [Client("https://models.example") for _ in range(3)]
-    assert _http.ssl_context.cache_info().currsize == 0
+    assert pools.ssl_context.cache_info().currsize == 0
     assert len({id(client._ssl_context()) for client in clients}) == 1
     own = ssl.create_default_context()
     assert Client("https://models.example", verify=own)._ssl_context() is own

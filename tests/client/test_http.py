@@ -190,7 +190,7 @@ def test_a_body_arrives_whole_with_its_length(
 
 
 def test_a_body_is_cut_into_pieces_without_copying() -> None:
-    from aiaas_client._http import CHUNK_BYTES, Body
+    from aiaas_client._wire import CHUNK_BYTES, Body
 
     data = bytearray(2 * CHUNK_BYTES + 7)
     pieces = list(Body([memoryview(data)]))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from importlib.resources import files
 
 import pytest
 
 import aiaas_client
+from aiaas_client._config import user_agent
 
 
 def test_every_exported_name_exists_and_is_listed() -> None:
@@ -38,6 +40,10 @@ def test_the_package_says_that_it_is_typed() -> None:
     assert files("aiaas_client").joinpath("py.typed").is_file()
 
 
+def test_the_version_sent_to_servers_is_the_distributions() -> None:
+    assert user_agent() == f"aiaas-client/{version('aiaas-client')}"
+
+
 def fresh(code: str) -> str:
     """Run `code` in a new interpreter and give what it prints."""
     return subprocess.run(
@@ -54,7 +60,8 @@ def test_importing_loads_neither_a_runtime_nor_an_http_library() -> None:
 def test_making_a_client_loads_neither_a_runtime_nor_the_server() -> None:
     code = "from aiaas_client import Client; import sys; Client('http://a'); print(*sys.modules)"
     loaded = set(fresh(code).split())
-    assert not {"onnxruntime", "starlette", "aiaas_server", "tenacity", "httpx", "rich"} & loaded
+    heavy = {"pydantic", "pydantic_core", "asyncio", "ssl", "httpcore2", "httpx2", "tenacity"}
+    assert not {"onnxruntime", "starlette", "aiaas_server", "httpx", "rich", *heavy} & loaded
 
 
 def test_a_first_call_loads_no_runtime_and_no_server() -> None:
