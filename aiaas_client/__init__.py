@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from aiaas_client._async_client import (
         AsyncClient,
     )
+    from aiaas_client._async_model import (
+        AsyncModel,
+    )
     from aiaas_client._batcher import (
         AsyncBatcher,
         Batcher,
@@ -90,7 +93,6 @@ if TYPE_CHECKING:
         Middleware,
     )
     from aiaas_client._model import (
-        AsyncModel,
         Model,
     )
     from aiaas_client._resources import (
@@ -123,6 +125,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "_async_client": ("AsyncClient",),
+    "_async_model": ("AsyncModel",),
     "_batcher": (
         "AsyncBatcher",
         "Batcher",
@@ -188,10 +191,7 @@ _HOMES = {
         "AsyncMiddleware",
         "Middleware",
     ),
-    "_model": (
-        "AsyncModel",
-        "Model",
-    ),
+    "_model": ("Model",),
     "_resources": (
         "AsyncModels",
         "Models",

@@ -35,8 +35,8 @@ from aiaas_client._retry import RetryPolicy
 if TYPE_CHECKING:
     import ssl
 
+    from aiaas_client._async_model import AsyncModel
     from aiaas_client._batcher import AsyncBatcher
-    from aiaas_client._model import AsyncModel
     from aiaas_client._wire import AsyncTransport, WireRequest
     from aiaas_client.protocol.messages import ServerMetadata
 
@@ -141,7 +141,7 @@ class AsyncClient(Core):
 
     def model(self, name: str, version: str | int | None = None) -> AsyncModel:
         """Give a handle on one model; nothing is sent yet."""
-        from aiaas_client._model import AsyncModel
+        from aiaas_client._async_model import AsyncModel
 
         return AsyncModel(self, name, version)
 

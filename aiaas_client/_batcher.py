@@ -30,11 +30,12 @@ from aiaas_client._bulk import (
     split,
 )
 from aiaas_client._errors import AiaasError, ClientClosedError, InputError
-from aiaas_client._model import Scalar, make_ask
+from aiaas_client._handle import Scalar, make_ask
 from aiaas_client._result import InferResult
 
 if TYPE_CHECKING:
-    from aiaas_client._model import AsyncModel, Model
+    from aiaas_client._async_model import AsyncModel
+    from aiaas_client._model import Model
     from aiaas_client.protocol.messages import ModelMetadata
 
 DEFAULT_BYTES = 4 * 2**20

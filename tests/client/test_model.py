@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from aiaas_client import AsyncClient, Client
+from aiaas_client._async_model import AsyncModel
 from aiaas_client._errors import (
     BadRequestError,
     DtypeError,
@@ -23,7 +24,7 @@ from aiaas_client._errors import (
     UnknownInputError,
     VersionNotFoundError,
 )
-from aiaas_client._model import AsyncModel, Model
+from aiaas_client._model import Model
 from aiaas_client.testing import FakeServer, tensor
 
 X = tensor("x", "FP32", [-1, 2])
