@@ -1,4 +1,4 @@
-"""The command `aiaas`: `serve` and `version` here, `models`, `infer`, `stubs` from the client."""
+"""The command `aiaas`: `serve` and `version` here, the client's commands and the zoo's."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typer import Option
 
 from aiaas_client._commands import register
 from aiaas_server.settings import PREFIX, Settings
+from aiaas_server.zoo.commands import register as register_zoo
 
 app = typer.Typer(
     name="aiaas",
@@ -208,3 +209,4 @@ def fail(message: str) -> NoReturn:
 
 
 register(app)
+register_zoo(app)
