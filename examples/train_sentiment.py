@@ -213,6 +213,6 @@ def majority(texts: Texts) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("models/sentiment"))
     build(parser.parse_args().out)
