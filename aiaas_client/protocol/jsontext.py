@@ -22,9 +22,11 @@ class JsonText(Protocol):
         Raises:
             ValueError: Not JSON, too deep, or bytes left over.
         """
+        ...
 
     def dumps(self, value: Any) -> bytes:
         """Write JSON; numpy arrays become (nested) lists, non-finite numbers their tokens."""
+        ...
 
 
 class PydanticJson:
