@@ -31,6 +31,7 @@ from aiaas_client._endpoints import Endpoint
 from aiaas_client._middleware import AsyncMiddleware, achain, check_kinds
 from aiaas_client._resources import AsyncModels, AsyncRawClient
 from aiaas_client._retry import RetryPolicy
+from aiaas_client._tasks import AsyncTaskClient
 
 if TYPE_CHECKING:
     import ssl
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncClient(Core):
+class AsyncClient(AsyncTaskClient, Core):
     """Calls models on a server, from one event loop at a time; otherwise as `Client`.
 
     Used on a second event loop, it leaves its connections to the first and opens new ones. A
@@ -111,11 +112,10 @@ class AsyncClient(Core):
             allow_insecure_http=allow_insecure_http,
             breaker=breaker,
             hedge_after=hedge_after,
-            is_local=transport is not None and base_url is None,
+            transport=transport,
         )
         self._middleware = tuple(middleware)
         self._http_client = http_client
-        self._given_transport = transport
 
     @classmethod
     def local(cls, path: str | PathLike[str], **options: Any) -> Self:
@@ -261,7 +261,7 @@ class AsyncClient(Core):
 
     def _new_transport(self) -> AsyncTransport:
         if self._given_transport is not None:
-            return self._given_transport
+            return self._given_transport  # type: ignore[no-any-return]  # an AsyncTransport
         if self._http_client is not None:
             from aiaas_client._http.borrowed import AsyncBorrowedTransport
 

@@ -21,6 +21,7 @@ from aiaas_client._handle import (
     make_ask,
     told_metadata,
 )
+from aiaas_client._tasks import AsyncPredicts
 
 if TYPE_CHECKING:
     from aiaas_client._async_client import AsyncClient
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncModel(Handle):
+class AsyncModel(AsyncPredicts, Handle):
     """One served model, on an event loop; get it with `client.model(name, version)`.
 
     The metadata is fetched with the first call that needs it and kept; it is fetched again when a
@@ -42,7 +43,7 @@ class AsyncModel(Handle):
     """
 
     def __init__(self, client: AsyncClient, name: str, version: str | int | None = None) -> None:
-        super().__init__(name, version)
+        super().__init__(name, version, needs_wire=client.needs_wire)
         self._client = client
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -38,6 +38,7 @@ from aiaas_client._endpoints import Endpoint
 from aiaas_client._middleware import Middleware, chain, check_kinds
 from aiaas_client._resources import Models, RawClient
 from aiaas_client._retry import RetryPolicy
+from aiaas_client._tasks import TaskClient
 
 if TYPE_CHECKING:
     import ssl
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Client(Core):
+class Client(TaskClient, Core):
     """Calls models on a server, from any number of threads; make one for the life of a program.
 
     Args:
@@ -114,11 +115,10 @@ class Client(Core):
             allow_insecure_http=allow_insecure_http,
             breaker=breaker,
             hedge_after=hedge_after,
-            is_local=transport is not None and base_url is None,
+            transport=transport,
         )
         self._middleware = tuple(middleware)
         self._http_client = http_client
-        self._given_transport = transport
 
     @classmethod
     def local(cls, path: str | PathLike[str], **options: Any) -> Self:
@@ -266,7 +266,7 @@ class Client(Core):
 
     def _new_transport(self) -> Transport:
         if self._given_transport is not None:
-            return self._given_transport
+            return self._given_transport  # type: ignore[no-any-return]  # a Transport
         if self._http_client is not None:
             from aiaas_client._http.borrowed import BorrowedTransport
 

@@ -21,6 +21,7 @@ from aiaas_client._handle import (
     make_ask,
     told_metadata,
 )
+from aiaas_client._tasks import Predicts
 
 if TYPE_CHECKING:
     from aiaas_client._batcher import Batcher
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Model(Handle):
+class Model(Predicts, Handle):
     """One served model, for threads; get it with `client.model(name, version)`.
 
     The metadata is fetched with the first call that needs it and kept; it is fetched again when a
@@ -42,7 +43,7 @@ class Model(Handle):
     """
 
     def __init__(self, client: Client, name: str, version: str | int | None = None) -> None:
-        super().__init__(name, version)
+        super().__init__(name, version, needs_wire=client.needs_wire)
         self._client = client
         self._lock = threading.Lock()
 
