@@ -11,6 +11,7 @@ from aiaas_client.protocol.tensors import Array
 
 from .batching import NotBatched, concat, split
 from .errors import InferenceFailed, ServerError
+from .padding import Padding
 from .queues import Request
 from .session import Session, StopToken
 from .signature import Signature
@@ -40,6 +41,7 @@ class Batch:
 
     Attributes:
         names: Outputs to compute: what any member asks for, in the model's order.
+        padding: How members of different lengths are joined; None where all are alike.
         live: Members somebody still waits for; the run is stopped when it falls to 0.
         parts: Per member its arrays in the order of `names`; empty when the run failed.
         error: Why the run failed.
@@ -56,6 +58,7 @@ class Batch:
         "names",
         "not_batched",
         "output_ns",
+        "padding",
         "parts",
         "rows",
         "singles",
@@ -64,9 +67,12 @@ class Batch:
         "stop",
     )
 
-    def __init__(self, members: list[Request], names: tuple[str, ...]) -> None:
+    def __init__(
+        self, members: list[Request], names: tuple[str, ...], padding: Padding | None = None
+    ) -> None:
         self.members = members
         self.names = names
+        self.padding = padding
         self.rows = members[0].rows
         self.size = members[0].size
         for member in members[1:]:
@@ -80,6 +86,16 @@ class Batch:
         self.error: ServerError | None = None
         self.not_batched = False
         self.singles: list[Batch] = []
+
+    @property
+    def length(self) -> int:
+        """The longest member's, to which the others are padded; 0 where nothing is."""
+        return max([member.length for member in self.members])
+
+    @property
+    def units(self) -> int:
+        """What its time grows with: items, times the length they are padded to."""
+        return self.rows * (self.length or 1)
 
     @property
     def compute_ns(self) -> int:
@@ -136,11 +152,11 @@ def _run(batch: Batch, session: Session, model: str) -> None:
             ran = clock()
             batch.parts = [arrays]
         else:
-            inputs = concat([member.inputs for member in members])
+            inputs = _joined(batch)
             gathered = clock()
             arrays = session.run(inputs, batch.names, batch.stop)
             ran = clock()
-            batch.parts = split(arrays, [member.rows for member in members])
+            batch.parts = _parted(batch, arrays)
     except ServerError as error:
         batch.error = error
     except NotBatched as error:
@@ -153,3 +169,21 @@ def _run(batch: Batch, session: Session, model: str) -> None:
         batch.input_ns = gathered - started
         batch.infer_ns = ran - gathered
         batch.output_ns = clock() - ran
+
+
+def _joined(batch: Batch) -> dict[str, Array]:
+    requests = [member.inputs for member in batch.members]
+    if batch.padding is None:
+        return concat(requests)
+    return batch.padding.join(requests, batch.length)
+
+
+def _parted(batch: Batch, arrays: list[Array]) -> list[list[Array]]:
+    parts = split(arrays, [member.rows for member in batch.members])
+    if batch.padding is None:
+        return parts
+    cut = batch.padding.cut
+    return [
+        cut(part, batch.names, member.length)
+        for part, member in zip(parts, batch.members, strict=True)
+    ]

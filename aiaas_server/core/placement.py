@@ -21,13 +21,18 @@ class Placement:
         ceiling: Input bytes known to be quick at the start; -1 is none.
     """
 
-    __slots__ = ("_give_up_ns", "_strikes", "_take_in_ns", "ceiling")
+    __slots__ = ("_give_up_ns", "_limit_ns", "_strikes", "_take_in_ns", "ceiling")
 
     def __init__(self, limit_ns: int = INLINE_NS, ceiling: int = -1) -> None:
         self.ceiling = ceiling
+        self._limit_ns = limit_ns
         self._take_in_ns = limit_ns * 3 // 4
         self._give_up_ns = limit_ns * 5 // 4
         self._strikes = 0
+
+    def copy(self) -> Placement:
+        """One that knows the same and goes on learning by itself."""
+        return Placement(self._limit_ns, self.ceiling)
 
     def is_inline(self, size: int) -> bool:
         """Whether a batch of `size` input bytes should run on the event loop."""

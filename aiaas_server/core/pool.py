@@ -29,6 +29,7 @@ from .errors import (
 from .events import Observer
 from .memory import estimate, resident_bytes
 from .model import LoadedModel
+from .padding import Padding, declared, verify
 from .placement import Placement
 from .queues import QueueBudget
 from .scheduler import Scheduler
@@ -380,6 +381,11 @@ class ModelPool:
             signature = signature_of(config)
         read = partial(self._repository.warmup_data, stored)
         run_declared(session, signature, config.model_warmup, read)
+        padding = None
+        declaration = declared(config, card.batching if card is not None else None)
+        if declaration is not None:
+            padding = Padding(declaration, signature)
+            verify(padding, declaration, session, signature)
         task = None
         if card is not None and self._bundles is not None:
             task = self._bundles.task(card, stored, version, signature, session.metadata)
@@ -394,6 +400,7 @@ class ModelPool:
             queue_size=self._settings.queue_size,
             budget=self.budget,
             placement=placement,
+            padding=padding,
             observers=self._observers,
         )
         return LoadedModel(

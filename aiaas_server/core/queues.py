@@ -20,6 +20,7 @@ class Request:
 
     Attributes:
         size: Input bytes.
+        length: Along the padded axes; 0 where nothing is padded.
         accepted_ns: On the monotonic clock.
         deadline: On the loop's clock; answered with an error then, wherever it is.
         expires: On the loop's clock; answered or delayed then if it still waits.
@@ -39,6 +40,7 @@ class Request:
         "inputs",
         "key",
         "lane",
+        "length",
         "outputs",
         "rows",
         "settled",
@@ -54,6 +56,7 @@ class Request:
         key: Hashable,
         future: asyncio.Future[Outcome],
         accepted_ns: int,
+        length: int = 0,
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
@@ -65,9 +68,15 @@ class Request:
         self.deadline = inf
         self.expires = inf
         self.lane = -1
+        self.length = length
         self.batch: Batch | None = None
         self.settled = False
         self.answer: Outcome | Exception | None = None
+
+    @property
+    def units(self) -> int:
+        """What its time grows with: items, times their length where that is padded."""
+        return self.rows * (self.length or 1)
 
 
 @dataclass(slots=True)
@@ -104,6 +113,7 @@ class Queue:
         self._budget = budget
         self._lanes: list[dict[Hashable, Bucket]] = [{} for _ in range(2 * levels)]
         self._level_counts = [0] * levels
+        self._level_rows = [0] * levels
         self.count = 0
 
     def __iter__(self) -> Iterator[Request]:
@@ -132,6 +142,7 @@ class Queue:
         request.lane = lane
         self.count += 1
         self._level_counts[lane >> 1] += 1
+        self._level_rows[lane >> 1] += request.rows
         self._budget.count += 1
         self._budget.bytes += request.size
         return bucket
@@ -149,9 +160,19 @@ class Queue:
             del buckets[request.key]
         self.count -= 1
         self._level_counts[request.lane >> 1] -= 1
+        self._level_rows[request.lane >> 1] -= request.rows
         self._budget.count -= 1
         self._budget.bytes -= request.size
         request.lane = -1
+
+    def ahead(self, level: int, key: Hashable) -> tuple[int, list[Request]]:
+        """What waits before a new request of level `level` (from 0) and shape `key`.
+
+        Returns:
+            Items of this and more urgent levels, and the requests that wait in its own bucket.
+        """
+        bucket = self._lanes[2 * level].get(key)
+        return sum(self._level_rows[: level + 1]), [] if bucket is None else [*bucket.requests]
 
     def candidates(self) -> Iterator[Iterator[Request]]:
         """Lines of requests that may share a batch, in the order in which to serve them.
@@ -163,8 +184,13 @@ class Queue:
             if len(lane) == 1:
                 yield self._line(index, next(iter(lane)))
             elif lane:
-                for key in sorted(lane, key=lambda k: lane[k].requests[0].accepted_ns):
-                    yield self._line(index, key)
+                # Most often only the first is asked for: finding it is cheaper than sorting.
+                age = {key: bucket.requests[0].accepted_ns for key, bucket in lane.items()}
+                oldest = min(age, key=age.__getitem__)
+                yield self._line(index, oldest)
+                for key in sorted(age, key=age.__getitem__):
+                    if key != oldest:
+                        yield self._line(index, key)
 
     def _line(self, index: int, key: Hashable) -> Iterator[Request]:
         for lane in self._lanes[index:]:

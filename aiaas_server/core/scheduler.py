@@ -24,6 +24,7 @@ from aiaas_client.protocol.tensors import Array
 
 from .batching import shape_key, take
 from .config import DynamicBatching, ModelConfig, QueuePolicy
+from .cost import Costs
 from .errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -34,6 +35,7 @@ from .errors import (
 )
 from .events import InferenceRecord, Observer
 from .execution import Batch, Outcome, execute, union
+from .padding import Padding
 from .placement import Placement
 from .queues import Queue, QueueBudget, Request
 from .session import Session, StopToken
@@ -54,7 +56,8 @@ class Scheduler:
         config: Complete; its `dynamic_batching` says whether requests are joined.
         queue_size: Requests that may wait.
         budget: Room shared with the other models.
-        placement: Decides between loop and thread.
+        placement: What is known of how quick the model is; decides between loop and thread.
+        padding: How requests of different lengths are joined.
         observers: Called once a request.
     """
 
@@ -70,6 +73,7 @@ class Scheduler:
         queue_size: int = 100,
         budget: QueueBudget | None = None,
         placement: Placement | None = None,
+        padding: Padding | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self.name = name
@@ -78,7 +82,8 @@ class Scheduler:
         self._signature = signature
         self._statistics = statistics
         self._observers = tuple(observers)
-        self._placement = placement or Placement()
+        self._costs = Costs(placement or Placement())
+        self._padding = padding
 
         batching = config.dynamic_batching
         self._merges = batching is not None and signature.max_batch_size > 1
@@ -161,10 +166,16 @@ class Scheduler:
             or not queue.has_room(level, size, policy.max_queue_size)
         ) and not self._makes_room(level, size, policy):
             raise self._refused(self._queue_full())
+        length = 0
+        if self._padding is None:
+            key = self._key(inputs)
+        else:
+            key, length = self._padding.place(inputs)
         request = Request(
-            inputs, outputs, rows, size, self._key(inputs), loop.create_future(),
-            time.monotonic_ns(),
-        )  # fmt: skip
+            inputs, outputs, rows, size, key, loop.create_future(), time.monotonic_ns(), length
+        )
+        if deadline is not None and not self._idle:
+            self._refuse_hopeless(request, level, deadline - loop.time())
         limit = _smaller(timeout, policy.default_timeout_microseconds / 1e6)
         if deadline is not None or limit:
             self._watch(request, loop.time(), deadline, limit)
@@ -203,6 +214,30 @@ class Scheduler:
         if earliest < self._due:
             self._wake_at(earliest)
 
+    def _refuse_hopeless(self, request: Request, level: int, left: float) -> None:
+        """Raise if even the most hopeful guess has the answer `left` seconds from now too late.
+
+        Only while all instances are busy: an idle model is always tried, and so goes on learning.
+        """
+        cost = self._costs.of(request.key)
+        if cost is None or left <= 0:
+            return
+        rows, alike = self._queue.ahead(level, request.key)
+        slope, fixed = cost.line()
+        units = request.units + sum([other.units for other in alike])
+        own_rows = request.rows + sum([other.rows for other in alike])
+        own_ns = slope * units + fixed * (own_rows / self._max_rows)
+        others_ns = (rows + request.rows - own_rows) * self._costs.quickest_row_ns
+        wait = (own_ns + others_ns) / self._instances / 1e9
+        if wait > left:
+            raise self._refused(
+                QueueFull(
+                    f"model '{self.name}' is expected to need {wait:.2f} s for what waits, "
+                    f"and the request's deadline is in {left:.2f} s",
+                    retry_after=max(1.0, wait - left),
+                )
+            )
+
     def _refused(self, error: ServerError) -> ServerError:
         self._statistics.failed("REJECTED", 0)
         if self._observers:
@@ -230,7 +265,7 @@ class Scheduler:
             if batch is None:
                 continue
             self._idle -= 1
-            if not self._placement.is_inline(batch.size):
+            if not self._costs.is_inline(batch.members[0].key, batch.size):
                 self._start(batch)
                 continue
             execute(batch, self._session, self.name)
@@ -262,11 +297,50 @@ class Scheduler:
     def _take(self, head: Request, line: Iterator[Request]) -> tuple[list[Request], bool]:
         if not self._merges:
             return [head], True
-        requests = [head, *islice(line, self._max_rows - 1)]
+        if head.length and self._padding is not None:
+            requests = self._of_similar_length(self._padding, head, line)
+        else:
+            requests = [head, *islice(line, self._max_rows - 1)]
         count, complete = take(
             [request.rows for request in requests], self._max_rows, self._preferred
         )
-        return requests[:count], complete
+        taken = requests[:count]
+        if count > 1 and self._due < inf:
+            capped = self._in_time(taken)
+            if len(capped) < count:
+                return capped, True
+        return taken, complete
+
+    def _of_similar_length(
+        self, padding: Padding, head: Request, line: Iterator[Request]
+    ) -> list[Request]:
+        window = [head, *islice(line, padding.window(self._max_rows) - 1)]
+        chosen = padding.select(
+            [request.length for request in window],
+            [request.rows for request in window],
+            self._max_rows,
+        )
+        return [window[index] for index in chosen]
+
+    def _in_time(self, requests: list[Request]) -> list[Request]:
+        """The longest beginning of `requests` that is expected to end before its own deadlines."""
+        cost = self._costs.of(requests[0].key)
+        if cost is None:
+            return requests
+        now = self._time()
+        length = max([request.length for request in requests]) or 1
+        whole = cost.at_most(sum([request.rows for request in requests]) * length)
+        if now + whole / 1e9 <= self._due:  # no request at all has an earlier deadline
+            return requests
+        fits = 1
+        rows, longest, tightest = 0, 1, inf
+        for count, request in enumerate(requests, 1):
+            rows += request.rows
+            longest = max(longest, request.length)
+            tightest = min(tightest, request.deadline)
+            if now + cost.at_most(rows * longest) / 1e9 <= tightest:
+                fits = count
+        return requests[:fits]
 
     def _form(self, taken: list[Request]) -> Batch | None:
         for request in taken:
@@ -274,7 +348,10 @@ class Scheduler:
         members = [request for request in taken if not request.future.done()]
         if not members:
             return None
-        batch = Batch(members, union(members, self._signature))
+        padding = self._padding
+        if padding is not None and len({member.length for member in members}) == 1:
+            padding = None
+        batch = Batch(members, union(members, self._signature), padding)
         for request in members:
             request.batch = batch
         return batch
@@ -310,7 +387,9 @@ class Scheduler:
         if batch.error is not None:
             self._settle_failed(batch, batch.error)
             return
-        self._placement.measured(batch.size, batch.infer_ns)
+        key = batch.members[0].key
+        units = batch.rows if self._padding is None else batch.units
+        self._costs.measured(key, batch.rows, units, batch.size, batch.infer_ns)
         self._mean_batch_ns += (batch.compute_ns - self._mean_batch_ns) / 8
         self._statistics.executed(batch.rows, batch.input_ns, batch.infer_ns, batch.output_ns)
         for index, request in enumerate(batch.members):

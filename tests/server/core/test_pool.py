@@ -182,7 +182,7 @@ async def test_a_request_in_flight_finishes_on_the_version_it_began_on(
     # max_batch_size 0 and a load factor make no difference: what counts is that it is running.
     root = make_repository({"m": onnx_models.scale(2)})
     pool = await make_pool(root, opener)
-    pool.resolve("m").scheduler._placement.ceiling = -1
+    pool.resolve("m").scheduler._costs._placement.ceiling = -1
     running = asyncio.create_task(pool.resolve("m").infer({"x": np.full((1, 4), 7, np.float32)}))
     await asyncio.to_thread(entered.wait)
     (root / "m" / "1" / "model.onnx").write_bytes(onnx_models.scale(5))
@@ -422,7 +422,7 @@ async def test_a_drain_that_takes_too_long_stops_the_run_and_fails_its_request(
 ):
     pool = await make_pool(make_repository({"busy": onnx_models.busy()}))
     model = pool.resolve("busy")
-    model.scheduler._placement.ceiling = -1
+    model.scheduler._costs._placement.ceiling = -1
     long = asyncio.create_task(model.infer({"steps": np.array([10**9], np.int64)}))
     await until(lambda: model.statistics.pending)
     assert not await pool.drain(0.05)
