@@ -174,7 +174,11 @@ def model_path(model: str, version: str | int | None = None, suffix: str = "") -
 def infer(
     model: str, version: str | int | None, request: InferRequest, *, binary: bool = True
 ) -> Call[InferResult]:
-    """`POST /v2/models/{m}/infer`; tensors in binary, or all of it as JSON."""
+    """`POST /v2/models/{m}/infer`; tensors in binary, or all of it as JSON.
+
+    Raises:
+        CodecError: a tensor that the protocol cannot carry.
+    """
     encoded = codec.encode_request(request, binary=binary)
     headers: tuple[tuple[bytes, bytes], ...] = (_content_type(encoded.content_type),)
     if encoded.json_length is not None:
@@ -187,6 +191,20 @@ def infer(
         headers=headers,
         content=encoded.chunks,
         content_length=encoded.content_length,
+        infer=request,
+        model=model,
+        version=version,
+    )
+
+
+def infer_here(
+    model: str, version: str | int | None, request: InferRequest
+) -> Call[InferResult]:
+    """As `infer` for a transport that takes `Call.infer`: nothing is encoded."""
+    return Call(
+        "POST",
+        model_path(model, version, "/infer"),
+        _ReadInference(model, request),
         infer=request,
         model=model,
         version=version,

@@ -46,7 +46,7 @@ class Timeouts:
     def clipped(self, left: float) -> Timeouts:
         """Give these timeouts, none longer than `left` seconds."""
         phases = (self.connect, self.read, self.write, self.pool)
-        if all(phase is not None and phase <= left for phase in phases):
+        if left >= max([left + 1 if phase is None else phase for phase in phases]):
             return self
         return Timeouts(*(left if phase is None else min(phase, left) for phase in phases))
 

@@ -124,12 +124,12 @@ class Core:
         allow_insecure_http: bool = False,
         breaker: BreakerPolicy | None = DEFAULT_BREAKER,
         hedge_after: float | None = None,
-        is_local: bool = False,
+        transport: Any = None,
     ) -> None:
         key = resolve_api_key(api_key)
         self._urls = (
             ("local:",)
-            if is_local
+            if transport is not None and base_url is None
             else resolve_base_urls(
                 base_url, with_key=key is not None, allow_insecure_http=allow_insecure_http
             )
@@ -144,6 +144,8 @@ class Core:
         self._trust_env = trust_env
         self._hedge_after = hedge_after
         self._headers = _base_headers(key, headers or {})
+        self._given_transport = transport
+        self.needs_wire: bool = getattr(transport, "needs_wire", True)
         self._shared = Shared(self._urls, breaker, retry)
 
     def __repr__(self) -> str:

@@ -94,9 +94,10 @@ def make_ask(
 class Handle:
     """The thinking of both handles: state, and generators that yield the calls to be sent."""
 
-    def __init__(self, name: str, version: str | int | None) -> None:
+    def __init__(self, name: str, version: str | int | None, *, needs_wire: bool) -> None:
         self.name = name
         self.version = None if version is None else str(version)
+        self._needs_wire = needs_wire
         self._signature: Signature | None = None
         self._limits: Limits | None = None
         self._reads_binary: bool | None = None  # None until a first answer has told
@@ -212,6 +213,8 @@ class Handle:
         return result
 
     def _call(self, request: InferRequest, binary: bool) -> Call[InferResult]:
+        if not self._needs_wire:
+            return calls.infer_here(self.name, self.version, request)
         try:
             return calls.infer(self.name, self.version, request, binary=binary)
         except CodecError as error:
@@ -307,9 +310,8 @@ def check_answer(result: InferResult, metadata: ModelMetadata | None, ask: Ask) 
         array = result.get(spec.name)
         if array is None or ask.classification or spec.datatype not in DATATYPES:
             continue
-        pairs = zip(spec.shape, array.shape, strict=False)
-        wrong = array.ndim != len(spec.shape) or any(want not in (-1, got) for want, got in pairs)
-        if wrong or array.dtype != DATATYPES[spec.datatype].dtype:
+        wanted = DATATYPES[spec.datatype].dtype
+        if array.dtype != wanted or not _inputs.fits(array.shape, spec.shape):
             text = (
                 f"output {spec.name!r}: expected {spec.datatype} {spec.shape}, "
                 f"got {array.dtype} {array.shape}"

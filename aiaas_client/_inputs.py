@@ -157,10 +157,10 @@ def _tensor(spec: TensorMetadata, value: object, model: str, batched: bool) -> A
     if type(value) is np.ndarray and value.flags.c_contiguous:  # nothing to do, as a rule
         row = DATATYPES.get(spec.datatype)
         same = row is not None and row.itemsize > 0 and value.dtype == row.dtype
-        if same and _fits(value.shape, expected):
+        if same and fits(value.shape, expected):
             return value[np.newaxis] if batched else value
     array = _as_array(spec.name, value, spec.datatype, model)
-    if not _fits(array.shape, expected):
+    if not fits(array.shape, expected):
         want, got = _shown(expected), _shown(array.shape)
         raise ShapeError(
             f"input {spec.name!r}: expected shape {want}, got {got}",
@@ -173,10 +173,14 @@ def _tensor(spec: TensorMetadata, value: object, model: str, batched: bool) -> A
     return array[np.newaxis] if batched else array
 
 
-def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
+def fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
+    """Whether a shape is the declared one, where -1 stands for any size."""
     if len(shape) != len(expected):
         return False
-    return all(want in (-1, got) for got, want in zip(shape, expected, strict=True))
+    for got, want in zip(shape, expected, strict=True):  # noqa: SIM110  # no generator: each call
+        if want not in (-1, got):
+            return False
+    return True
 
 
 def _shown(shape: Sequence[int]) -> str:

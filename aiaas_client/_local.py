@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from os import PathLike
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aiaas_client import _calls as calls
 from aiaas_client._calls import Headers, Response
 from aiaas_client.protocol.codec import InferRequest, InferResponse
 from aiaas_client.protocol.tensors import Array, as_bytes_elements, object_array
@@ -51,6 +53,8 @@ def open_server(path: str | PathLike[str], settings: dict[str, Any]) -> Embedded
 class LocalTransport:
     """Runs models in the caller's thread."""
 
+    needs_wire = False
+
     def __init__(self, path: str | PathLike[str], **settings: Any) -> None:
         self._server = open_server(path, settings)
         try:
@@ -64,19 +68,14 @@ class LocalTransport:
         started = time.perf_counter()
         plain = _plain_inference(request.call)
         if plain is None:
-            work = self._server.answer(
-                request.method, request.path, request.headers, request.content or ()
-            )
-            return _response(self._wait(self._server.submit(work), request.deadline), started)
-        from aiaas_server.core.errors import ServerError
-        from aiaas_server.embedded import refusal
-
+            future = self._server.submit(_answer(self._server, request))
+            return _response(self._wait(future, request.deadline), started)
         try:
             outputs = tuple([output.name for output in plain.outputs])
             name, version = _target(request.call)
             model, outcome = self._server.infer(name, version, _inputs(plain), outputs)
-        except ServerError as error:
-            return _response(refusal(error, request.request_id), started)
+        except Exception as error:
+            return _response(_refusal(error, request), started)
         return _local_response(plain, model, outcome, started)
 
     def _wait(self, future: Future[Answer], deadline: float) -> Answer:
@@ -96,6 +95,8 @@ class LocalTransport:
 class AsyncLocalTransport:
     """Runs models on the core's own event loop and threads, where calls share batches."""
 
+    needs_wire = False
+
     def __init__(self, path: str | PathLike[str], **settings: Any) -> None:
         self._server = open_server(path, settings)
         self._started = False
@@ -114,13 +115,8 @@ class AsyncLocalTransport:
         started = time.perf_counter()
         plain = _plain_inference(request.call)
         if plain is None:
-            work = self._server.answer(
-                request.method, request.path, request.headers, request.content or ()
-            )
-            return _response(await asyncio.wrap_future(self._server.submit(work)), started)
-        from aiaas_server.core.errors import ServerError
-        from aiaas_server.embedded import refusal
-
+            future = self._server.submit(_answer(self._server, request))
+            return _response(await asyncio.wrap_future(future), started)
         try:
             name, version = _target(request.call)
             model = self._server.model(name, version)
@@ -129,13 +125,32 @@ class AsyncLocalTransport:
                 model, _inputs(plain), [output.name for output in plain.outputs], left
             )
             outcome = await asyncio.wrap_future(run)
-        except ServerError as error:
-            return _response(refusal(error, request.request_id), started)
+        except Exception as error:
+            return _response(_refusal(error, request), started)
         return _local_response(plain, model, outcome, started)
 
     async def close(self) -> None:
         """Release the models."""
         await asyncio.to_thread(self._server.close)
+
+
+def _answer(server: EmbeddedServer, request: WireRequest) -> Coroutine[Any, Any, Answer]:
+    """Have the application answer; an inference is encoded for it only here."""
+    headers, content = request.headers, request.content
+    call = request.call
+    if content is None and call.infer is not None:
+        encoded = calls.infer(call.model or "", call.version, call.infer)
+        headers, content = [*headers, *encoded.headers], encoded.content
+    return server.answer(request.method, request.path, headers, content or ())
+
+
+def _refusal(error: Exception, request: WireRequest) -> Answer:
+    from aiaas_server.core.errors import ServerError
+    from aiaas_server.embedded import refusal
+
+    if not isinstance(error, ServerError):
+        raise error
+    return refusal(error, request.request_id)
 
 
 def _plain_inference(call: Call[Any]) -> InferRequest | None:

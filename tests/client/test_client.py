@@ -408,3 +408,15 @@ async def test_local_models_answer_an_event_loop_too(
     x = np.ones((2, 3), np.float32)
     async with AsyncClient.local(path) as client:
         assert ((await client.model("m").infer(x=x))["y"] == x).all()
+
+
+def test_a_local_call_with_more_than_tensors_is_encoded_after_all(
+    make_repository: Any, onnx_models: Any
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the server part")
+    with Client.local(make_repository({"m": onnx_models.scale(2.0)})) as client:
+        ranked = client.model("m").infer(x=[[1, 9, 3, 4]], classification=2)
+        assert [text.split(b":")[1] for text in ranked["y"][0]] == [b"1", b"3"]
+        named = client.model("m").infer(x=[[1, 2, 3, 4]], request_id="mine", parameters={"a": 1})
+        assert named.request_id == "mine"
+        assert named["y"].tolist() == [[2, 4, 6, 8]]
