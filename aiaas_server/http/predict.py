@@ -22,7 +22,7 @@ from aiaas_client.protocol.predictions import PREDICTIONS, Prediction, json_sche
 from aiaas_server.core.errors import InvalidInput, ModelNotFound, OutputTooLarge, ServerError
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool import ModelPool
-from aiaas_server.core.predict import Answer, Predictor, task_of
+from aiaas_server.core.predict import MAX_DEPTH, Answer, Predictor, task_of
 from aiaas_server.core.task import PayloadKind
 from aiaas_server.http.answers import JsonAnswer
 from aiaas_server.http.body import check_length, read_rest, unwrap
@@ -164,12 +164,24 @@ class PredictRoutes:
         if task:
             fitting = [m for m in newest.values() if m.card is not None and m.card.task == task]
             return _only(fitting, f"task '{task}'", newest)
-        fitting = [m for m in newest.values() if _fits(kind, task_of(m).input)]
+        fitting = [m for m in newest.values() if _fits(kind, self._kind_of(m))]
         first = [m for m in fitting if m.card is not None and m.card.task == FIRST_TASK.get(kind)]
         default = defaults.get(FIRST_TASK.get(kind, ""))
         if default is not None and any(model.name == default for model in first):
             return self._pool.resolve(default, None)
-        return _only(first or fitting, _named(kind), newest)
+        direct = [m for m in fitting if m.card is not None and not m.card.steps]
+        return _only(first or direct or fitting, _named(kind), newest)
+
+    def _kind_of(self, model: LoadedModel) -> PayloadKind:
+        """What its payloads are; a pipeline's are its first step's."""
+        for _ in range(MAX_DEPTH):
+            if model.card is None or not model.card.steps:
+                break
+            first = model.card.steps[0]
+            if not self._pool.is_ready(first.model, first.version or None):
+                break
+            model = self._pool.resolve(first.model, first.version or None)
+        return task_of(model).input
 
 
 async def read_body(request: Request, headers: Headers, limit: int, deadline: float) -> bytes:

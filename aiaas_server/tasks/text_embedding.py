@@ -85,7 +85,7 @@ class _Asked:
 class TextEmbedding:
     """The task of one version."""
 
-    input: PayloadKind = "any"
+    input: PayloadKind = "text"  # objects of texts among them
     predictions: tuple[type[Prediction], ...] = (Embedding, Similarity, Ranking)
     params = EmbeddingParams
     costs = False

@@ -8,16 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import orjson
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from aiaas_client.protocol.predictions import Classification, Embedding, Ranking, Similarity
 from aiaas_server.core.card import read_card
 from aiaas_server.core.errors import InvalidInput, LoadFailed
-
-WORDS = ["[PAD]", "[UNK]", "good", "bad", "film", "tea"]
+from tests.task_bundles import MEANINGS, MOOD_CARD, MOODS, table_model, tokenizer
 
 
 @pytest.fixture
@@ -30,58 +27,7 @@ def open_version(open_bundle: Any) -> Any:
     return make
 
 
-def tokenizer() -> bytes:
-    """A word-level `tokenizer.json` of six words, made by the library itself."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    vocabulary = {word: index for index, word in enumerate(WORDS)}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    return made.to_str().encode()
-
-
-def table_model(table: Any, parts: tuple[str, ...], pooled: bool) -> bytes:
-    """Gathers a row of `table` for each token: `hidden` (n, tokens, width), or its sum `scores`."""
-    values = np.asarray(table, np.float32)
-    width = values.shape[1]
-    constants = [
-        numpy_helper.from_array(values, "table"),
-        numpy_helper.from_array(np.array([1], np.int64), "axis"),
-    ]
-    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["rows"])]
-    inputs = [
-        helper.make_tensor_value_info(part, TensorProto.INT64, ["batch", "tokens"])
-        for part in parts
-    ]
-    if "attention_mask" in parts:  # so that the graph uses it
-        nodes += [
-            helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
-            helper.make_node("Unsqueeze", ["mask", "last"], ["mask3"]),
-            helper.make_node("Mul", ["rows", "mask3"], ["kept"]),
-        ]
-        constants.append(numpy_helper.from_array(np.array([2], np.int64), "last"))
-    else:
-        nodes.append(helper.make_node("Identity", ["rows"], ["kept"]))
-    if pooled:
-        nodes.append(helper.make_node("ReduceSum", ["kept", "axis"], ["out"], keepdims=0))
-        shape: list[str | int] = ["batch", width]
-    else:
-        nodes.append(helper.make_node("Identity", ["kept"], ["out"]))
-        shape = ["batch", "tokens", width]
-    output = helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)
-    graph = helper.make_graph(nodes, "g", inputs, [output], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
-
-
-# Columns: negative, positive.
-MOODS = [[0, 0], [0, 0], [0, 2], [2, 0], [0, 0], [0, 0]]
-CARD = {
-    "task": "text-classification",
-    "labels": ["negative", "positive"],
-    "postprocessing": {"activation": "softmax"},
-}
+CARD = MOOD_CARD
 FILES = {"tokenizer.json": tokenizer()}
 
 
@@ -231,10 +177,6 @@ def test_labels_may_lie_beside_the_model(open_version: Any, name: str, content: 
     model = table_model(MOODS, ("input_ids", "attention_mask"), pooled=True)
     opened = open_version(model, {**CARD, "labels": name}, {**FILES, name: content})
     assert opened.predict("bad film").label == "negative"
-
-
-# Two dimensions: mood and drink.
-MEANINGS = [[0, 0], [0, 0], [1, 0], [-1, 0], [0.5, 0], [0, 1]]
 
 
 def embedder(open_version: Any, **postprocessing: Any) -> Any:
