@@ -58,6 +58,8 @@ HOMES = {
     "httpx": ("aiaas_client._http",),
     "httpcore2": ("aiaas_client._http",),
     "httpcore": ("aiaas_client._http",),
+    "aiohttp": ("aiaas_client._aiohttp",),
+    "yarl": ("aiaas_client._aiohttp",),
     "tenacity": ("aiaas_client._retry",),
     "opentelemetry": ("aiaas_client.otel",),
     "typer": ("aiaas_server.cli", "aiaas_client._commands", "aiaas_server.zoo.commands"),
