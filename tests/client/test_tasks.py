@@ -1,0 +1,280 @@
+"""predict, predict_many, predict_frame: over HTTP and in process, from threads and on a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import wave
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from aiaas_client import AsyncClient, BadRequestError, BulkError, Client, InputError
+from aiaas_client import _payloads as payloads
+from aiaas_client.protocol.predictions import Classification, Ranking, Record, read_prediction
+from aiaas_server.app import create_app
+from aiaas_server.settings import Settings
+from tests.server.http.serving import serving
+from tests.task_bundles import write_repository
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory, onnx_models: SimpleNamespace) -> Path:
+    return write_repository(tmp_path_factory.mktemp("models"), onnx_models)
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[str]:
+    with serving(create_app(Settings(models=repository))) as live:
+        yield live.url
+
+
+@pytest.fixture(scope="module", params=["http", "local"])
+def client(request: pytest.FixtureRequest, repository: Path, server: str) -> Iterator[Client]:
+    made = Client(server) if request.param == "http" else Client.local(repository)
+    with made as client:
+        yield client
+
+
+def stroke(shape: tuple[int, ...] = (28, 28)) -> Any:
+    pixels = np.zeros(shape, np.uint8)
+    pixels[5:20, 12:15] = 255
+    return pixels
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(stroke()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_text_has_its_prediction(client: Client) -> None:
+    found = client.model("moods").predict("good film")
+    assert isinstance(found, Classification)
+    assert found.label == "positive"
+
+
+def test_the_client_predicts_in_one_call(client: Client) -> None:
+    assert client.predict("moods", "bad", top_k=1).scores.keys() == {"negative"}
+    assert client.predict("moods", "bad", version=1).label == "negative"
+
+
+def test_a_list_has_a_list(client: Client) -> None:
+    found = client.model("moods").predict(["good", "bad"])
+    assert [one.label for one in found] == ["positive", "negative"]
+
+
+def test_what_is_wrong_with_a_payload_is_raised(client: Client) -> None:
+    with pytest.raises(BadRequestError, match="text is empty; a text of 1 to"):
+        client.model("moods").predict("")
+    with pytest.raises(BadRequestError, match="unknown key 'topk'; known: top_k"):
+        client.model("moods").predict("good", topk=1)
+
+
+def test_many_keep_their_order_over_many_requests(client: Client) -> None:
+    words = ["good", "bad tea", "good film"] * 60
+    labels = [one.label for one in client.model("moods").predict_many(words, max_rows=7)]
+    assert labels == ["positive" if "good" in word else "negative" for word in words]
+
+
+def test_a_failed_payload_takes_its_own_place(client: Client) -> None:
+    words = ["good", "", "bad", "x" * 300_000]
+    found = list(client.model("moods").predict_many(words, on_error="return"))
+    assert [type(one) for one in found] == [
+        Classification, BadRequestError, Classification, BadRequestError,
+    ]  # fmt: skip
+    assert found[1].index == 1
+    assert found[1].status_code == 400
+
+
+def test_failures_are_raised_at_the_end(client: Client) -> None:
+    with pytest.raises(BulkError, match="1 of 3 items failed; the first is item 1") as raised:
+        list(client.model("moods").predict_many(["good", "", "bad"]))
+    assert isinstance(raised.value.failures[1], BadRequestError)
+
+
+def test_payloads_are_read_no_further_than_needed(client: Client) -> None:
+    read = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield "good"
+
+    running = client.model("moods").predict_many(endless(), max_rows=4, concurrency=2)
+    assert next(running).label == "positive"
+    running.close()
+    assert read <= 4 * 4
+
+
+def test_one_payload_is_not_many(client: Client) -> None:
+    with pytest.raises(InputError, match="got one str"):
+        client.model("moods").predict_many("good")
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        pytest.param(png(), id="bytes"),
+        pytest.param(stroke(), id="grey array"),
+        pytest.param(np.repeat(stroke()[:, :, None], 3, 2), id="colour array"),
+        pytest.param(Image.fromarray(stroke()), id="PIL"),
+        pytest.param({"b64": payloads._plain(png())["b64"]}, id="base64"),
+    ],
+)
+def test_pictures_come_in_every_form(client: Client, picture: Any) -> None:
+    expected = client.model("digits").predict(png())
+    assert client.model("digits").predict(picture).scores == pytest.approx(expected.scores)
+
+
+def test_files_come_as_paths(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "digit.png"
+    path.write_bytes(png())
+    expected = client.model("digits").predict(png())
+    assert client.model("digits").predict(path) == expected
+    assert client.digits("digits").predict(str(path)) == expected
+    with pytest.raises(FileNotFoundError):
+        client.digits("digits").predict(str(tmp_path / "none.png"))
+
+
+def test_records_rows_and_frames(client: Client) -> None:
+    table = client.tabular_regression("table")
+    assert table.predict({"b": 2, "a": 1}).values == {"a": 1.0, "b": 2.0}
+    assert table.predict([1.0, 2.0]).value == 1.0
+    assert [one.value for one in table.predict([[1.0, 2.0], [3.0, 4.0]])] == [1.0, 3.0]
+    frame = pd.DataFrame({"b": [2, 4], "a": [1.0, 3.0]})
+    assert [one.value for one in client.model("table").predict(frame)] == [1.0, 3.0]
+    assert client.model("table").predict(frame.iloc[1]).value == 3.0
+    rows = client.model("table").predict(np.array([[5.0, 6.0], [7.0, 8.0]]))
+    assert [one.value for one in rows] == [5.0, 7.0]
+
+
+def test_a_frame_gets_columns_of_predictions(client: Client) -> None:
+    frame = pd.DataFrame({"a": [1.0, 3.0], "b": [2.0, 4.0]}, index=["x", "y"])
+    found = client.model("table").predict_frame(frame, prefix="p_")
+    assert list(found.columns) == ["a", "b", "p_value", "p_a", "p_b"]
+    assert found["p_value"].to_dict() == {"x": 1.0, "y": 3.0}
+    assert list(frame.columns) == ["a", "b"]
+
+
+def test_a_column_of_a_frame_may_be_the_payload(client: Client) -> None:
+    frame = pd.DataFrame({"review": ["good", "bad"], "id": [1, 2]})
+    found = client.text_classification("moods").predict_frame(frame, column="review")
+    assert found["predicted_label"].tolist() == ["positive", "negative"]
+    with pytest.raises(InputError, match="no column 'text'; it has review, id"):
+        client.model("moods").predict_frame(frame, column="text")
+
+
+def test_failed_rows_of_a_frame_are_told(client: Client) -> None:
+    frame = pd.DataFrame({"a": [1.0, float("nan")], "b": [2.0, 4.0]})
+    found = client.model("table").predict_frame(frame, on_error="return")
+    assert found["predicted_value"].isna().tolist() == [False, True]
+    assert "column 'a': got NaN" in found["predicted_error"][1]
+
+
+def test_polars_frames_keep_their_kind(client: Client) -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    frame = polars.DataFrame({"a": [1.0, 3.0], "b": [2.0, 4.0]})
+    found = client.model("table").predict_frame(frame)
+    assert found["predicted_value"].to_list() == [1.0, 3.0]
+
+
+def test_embeddings_similarity_and_ranking(client: Client) -> None:
+    vectors = client.text_embedding("vectors")
+    assert vectors.predict("good").vector == (1.0, 0.0)
+    assert [one.vector for one in vectors.predict(["good", "tea"])] == [(1.0, 0.0), (0.0, 1.0)]
+    assert vectors.similarity(["good", "tea"]).matrix[0][1] == pytest.approx(0.0)
+    ranking = vectors.rank("tea", ["bad", "tea", "good"], top_k=1)
+    assert isinstance(ranking, Ranking)
+    assert ranking.ranking[0].text == "tea"
+
+
+def test_a_pipeline_answers_with_its_last_steps_type(client: Client) -> None:
+    found = client.model("best").predict({"query": "bad", "documents": ["good", "bad tea"]})
+    assert isinstance(found, Classification)
+    assert found.label == "negative"
+
+
+@pytest.mark.parametrize("kind", ["http", "local"])
+async def test_the_asynchronous_client_does_the_same(
+    kind: str, repository: Path, server: str
+) -> None:
+    client = AsyncClient(server) if kind == "http" else AsyncClient.local(repository)
+
+    async def words() -> AsyncIterator[str]:
+        for word in ("good", "bad"):
+            await asyncio.sleep(0)
+            yield word
+
+    async with client:
+        model = client.model("moods")
+        assert (await model.predict("good")).label == "positive"
+        assert [one.label for one in await model.predict(["good", "bad"])] == [
+            "positive", "negative",
+        ]  # fmt: skip
+        assert [one.label async for one in model.predict_many(words())] == ["positive", "negative"]
+        assert (await client.predict("moods", "bad")).label == "negative"
+        frame = pd.DataFrame({"a": [1.0], "b": [2.0]})
+        found = await client.tabular_regression("table").predict_frame(frame)
+        assert found["predicted_value"].tolist() == [1.0]
+        ranking = await client.text_embedding("vectors").rank("tea", ["bad", "tea"])
+        assert ranking.ranking[0].index == 1
+        with pytest.raises(BulkError):
+            await model.predict(["good", ""])
+
+
+def test_a_recording_travels_as_wav() -> None:
+    content = payloads.wav(np.array([[0.0, 1.0], [-1.0, 0.5]]), 8000)
+    with wave.open(io.BytesIO(content)) as file:
+        assert (file.getnchannels(), file.getframerate(), file.getnframes()) == (2, 8000, 2)
+        samples = np.frombuffer(file.readframes(2), "<i2")
+    assert samples.tolist() == [0, 32767, -32767, 16384]
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3, 5, 1), (3, 5, 3), (3, 5, 4)])
+def test_a_picture_travels_as_png(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    with Image.open(io.BytesIO(payloads.png(pixels))) as image:
+        assert np.array_equal(np.asarray(image), pixels.squeeze())
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        pytest.param(object(), "got object; accepted: text, bytes", id="object"),
+        pytest.param({1, 2}, "got set", id="set"),
+        pytest.param("\ud800", "lone surrogate", id="surrogate"),
+        pytest.param(np.zeros((2, 2, 7), np.uint8), "picture: expected uint8", id="channels"),
+        pytest.param((np.zeros((1, 1, 1)), 8000), "recording: expected", id="recording"),
+    ],
+)
+def test_what_cannot_be_sent_is_told_before_the_wire(value: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        payloads.encode(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        pytest.param(pd.Timestamp("2024-05-01"), '"2024-05-01T00:00:00"', id="date"),
+        pytest.param({"a": pd.NaT, "b": pd.NA}, '{"a":null,"b":null}', id="missing"),
+        pytest.param({"a": np.float32(0.5), "b": np.int64(3)}, '{"a":0.5,"b":3}', id="scalars"),
+        pytest.param([1, float("nan")], "[1,NaN]", id="NaN"),
+    ],
+)
+def test_values_of_frames_have_their_json(value: Any, text: str) -> None:
+    assert payloads.encode(value).decode() == text
+
+
+def test_the_prediction_of_an_unknown_task_keeps_its_fields() -> None:
+    found = read_prediction("somebodys-own", {"depth": 3})
+    assert isinstance(found, Record)
+    assert json.loads(found.model_dump_json()) == {"depth": 3}
