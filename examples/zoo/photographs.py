@@ -1,4 +1,4 @@
-"""Photographs that come with scikit-image and scikit-learn."""
+"""Pictures that come with scikit-image and scikit-learn."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ CHELSEA = PackagedFile(
     *SKIMAGE,
     "skimage/data/chelsea.png",
     "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb",
+)
+ASTRONAUT = PackagedFile(
+    *SKIMAGE,
+    "skimage/data/astronaut.png",
+    "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
+)
+PAGE = PackagedFile(
+    *SKIMAGE,
+    "skimage/data/page.png",
+    "341a6f0a61557662b02734a9b6e56ec33a915b2c41886b97509dedf2a43b47a3",
 )
 CHINA = PackagedFile(
     *SKLEARN,
