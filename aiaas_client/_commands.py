@@ -1,4 +1,4 @@
-"""The client's commands: `aiaas models`, `aiaas infer`, `aiaas stubs`.
+"""The client's commands: `aiaas models`, `aiaas infer`, `aiaas stubs`, `aiaas predict`.
 
 They end with 0 when the call worked, 1 when the server refused or failed, 2 when the command or its
 inputs are wrong, 3 when no server could be reached in time.
@@ -60,6 +60,9 @@ def register(app: typer.Typer) -> None:
     app.command("models")(models)
     app.command("infer")(infer)
     app.command("stubs")(stubs)
+    from aiaas_client._commands_predict import predict
+
+    app.command("predict")(predict)
 
 
 def models(
@@ -69,10 +72,10 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """List the models of a server and their state."""
-    with _client(url, api_key_env, timeout) as client:
+    with client_of(url, api_key_env, timeout) as client:
         entries = client.models.list()
     if as_json:
-        _print_json([entry.model_dump() for entry in entries])
+        print_json([entry.model_dump() for entry in entries])
     else:
         Console().print(_models_table(entries))
 
@@ -95,13 +98,13 @@ def infer(
     as_json: AsJson = False,
 ) -> None:
     """Run a model once on values from the command line or from files."""
-    with _client(url, api_key_env, timeout) as client:
+    with client_of(url, api_key_env, timeout) as client:
         handle = client.model(model, version)
         result = handle.infer(_read_inputs(inputs or [], _specs(handle)))
         if output is not None:
             _write_npz(output, result)
     if as_json:
-        _print_json(_as_document(result))
+        print_json(_as_document(result))
     else:
         Console().print(_result_table(result))
 
@@ -117,7 +120,7 @@ def stubs(
     timeout: Timeout = 60.0,
 ) -> None:
     """Write a typed Python wrapper of a model, made from its metadata."""
-    with _client(url, api_key_env, timeout) as client:
+    with client_of(url, api_key_env, timeout) as client:
         metadata = client.model(model, version).metadata()
         source = _stubs.generate(metadata.model_copy(update={"name": model}))
         if output is None:
@@ -127,7 +130,7 @@ def stubs(
 
 
 @contextmanager
-def _client(url: str, api_key_env: str, timeout: float) -> Iterator[Client]:
+def client_of(url: str, api_key_env: str, timeout: float) -> Iterator[Client]:
     """A client for one command; errors become one line on stderr and an exit code."""
     try:
         with Client(url, api_key=os.environ.get(api_key_env), deadline=timeout) as client:
@@ -288,7 +291,8 @@ def _plain(array: Array) -> Any:
     return np.array(texts, dtype=object).reshape(array.shape).tolist()
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print a document for programs."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 

@@ -110,6 +110,25 @@ def predict_call(
     )
 
 
+def card_call(model: str, version: str | int | None = None) -> Call[dict[str, Any]]:
+    """`GET /v1/models/{m}[/versions/{v}]`."""
+    middle = "" if version is None else f"/versions/{quote(str(version), safe='')}"
+    path = f"/v1/models/{quote(model, safe='')}{middle}"
+    return Call("GET", path, _read_card, model=model, version=version, optional=True)
+
+
+def _read_card(response: Response) -> dict[str, Any]:
+    from pydantic_core import from_json
+
+    try:
+        document = from_json(response.body)
+    except ValueError as error:
+        raise errors.ProtocolError(f"expected a JSON body: {error}") from error
+    if not isinstance(document, dict):
+        raise errors.ProtocolError("expected a JSON object")
+    return document
+
+
 @dataclass(frozen=True, slots=True)
 class _ReadPredictions:
     model: str
@@ -365,6 +384,10 @@ class Predicts:
         found = list(self.predict_many(rows, on_error=on_error, progress=progress, **params))
         return _with_predictions(frame, found, prefix)
 
+    def card(self) -> dict[str, Any]:
+        """What the server tells of the model's card: task, licence, metrics, schemas."""
+        return self._client._send(card_call(self.name, self.version))
+
 
 class AsyncPredicts:
     """What a handle can do with a model whose card names a task; on an event loop."""
@@ -485,6 +508,10 @@ class AsyncPredicts:
         rows = _frame_payloads(frame, column)
         many = self.predict_many(rows, on_error=on_error, progress=progress, **params)
         return _with_predictions(frame, [answer async for answer in many], prefix)
+
+    async def card(self) -> dict[str, Any]:
+        """What the server tells of the model's card: task, licence, metrics, schemas."""
+        return await self._client._send(card_call(self.name, self.version))
 
 
 AnyClient = TypeVar("AnyClient", "Client", "AsyncClient")

@@ -62,8 +62,14 @@ HOMES = {
     "yarl": ("aiaas_client._aiohttp",),
     "tenacity": ("aiaas_client._retry",),
     "opentelemetry": ("aiaas_client.otel",),
-    "typer": ("aiaas_server.cli", "aiaas_client._commands", "aiaas_server.zoo.commands"),
+    "typer": (
+        "aiaas_server.cli",
+        "aiaas_client._commands",
+        "aiaas_client._commands_predict",
+        "aiaas_server.zoo.commands",
+    ),
     "rich": (
+        "aiaas_client._commands_predict",
         "aiaas_server.cli",
         "aiaas_client._commands",
         "aiaas_client._progress",

@@ -86,7 +86,8 @@ class PredictRoutes:
 
     async def model(self, request: Request) -> Response:
         """`GET /v1/models/{m}`: KServe's and OpenAI's members in one object."""
-        return JsonAnswer(describe(self._pool.resolve(request.path_params["model"])))
+        params = request.path_params
+        return JsonAnswer(describe(self._pool.resolve(params["model"], params.get("version"))))
 
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`: the models that serve now, the latest version of each."""
