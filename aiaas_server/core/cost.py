@@ -7,6 +7,7 @@ bucket; the least-squares line through its runs forgets old ones, so it follows 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from math import inf
 
 from .placement import Placement
 
@@ -116,6 +117,12 @@ class Costs:
         own = known if key is None else known.copy()
         bucket = self._buckets[key] = _Bucket(own)
         return bucket
+
+    def worth(self, key: Hashable) -> float:
+        """Units that take as long as what every run costs whatever its size; inf if unknown."""
+        bucket = self._buckets.get(key)
+        slope, fixed = (0.0, 0.0) if bucket is None else bucket.cost.line()
+        return fixed / slope if slope else inf
 
     def of(self, key: Hashable) -> BatchCost | None:
         """The line of a bucket; None before its first run."""

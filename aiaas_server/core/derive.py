@@ -81,6 +81,14 @@ def without_batch(config: ModelConfig, session: Session) -> ModelConfig:
     )
 
 
+def with_instances(config: ModelConfig, count: int) -> ModelConfig:
+    """The configuration with `count` runs at a time in its one instance group."""
+    (group,) = config.instance_group
+    return config.model_copy(
+        update={"instance_group": (group.model_copy(update={"count": count}),)}
+    )
+
+
 def signature_of(config: ModelConfig) -> Signature:
     """The signature that a complete configuration describes."""
     size = config.max_batch_size or 0

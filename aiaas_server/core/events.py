@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import NamedTuple, Protocol
 
 from .statistics import FailureReason
+
+
+class Origin(NamedTuple):
+    """Who asks, as far as the caller said.
+
+    Attributes:
+        request_id: The id under which the caller and the log know the request.
+        traceparent: W3C trace context of the caller, well-formed, or "".
+        tracestate: What belongs to it, or "".
+    """
+
+    request_id: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
+
+
+NOBODY = Origin()
+ORIGIN: ContextVar[Origin] = ContextVar("aiaas_origin", default=NOBODY)
+"""Of the request that this task answers; read when it is accepted."""
 
 
 class InferenceRecord(NamedTuple):
@@ -17,6 +37,7 @@ class InferenceRecord(NamedTuple):
         compute_seconds: The execution: input, run and output.
         total_seconds: Acceptance to answer.
         failure: None when it succeeded.
+        origin: Who asked.
     """
 
     model: str
@@ -27,6 +48,7 @@ class InferenceRecord(NamedTuple):
     compute_seconds: float
     total_seconds: float
     failure: FailureReason | None
+    origin: Origin = NOBODY
 
 
 class Observer(Protocol):

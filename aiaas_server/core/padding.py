@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
+from math import inf
 from typing import Annotated, Any
 
 import numpy as np
@@ -157,12 +158,17 @@ class Padding:
             parts.append(array)
         return parts
 
-    def select(self, lengths: Sequence[int], rows: Sequence[int], max_rows: int) -> list[int]:
+    def select(
+        self, lengths: Sequence[int], rows: Sequence[int], max_rows: int, worth: float = inf
+    ) -> list[int]:
         """Which waiting requests to run with the first one: those nearest to it in length.
 
         Args:
             lengths: Of each request, oldest first.
             rows: Items of each.
+            max_rows: Items a batch may hold.
+            worth: Padding, in elements, that costs as much as a run saved: a request that brings
+                more of it has its own run.
         Returns:
             Indexes, the first request's before all others; any beginning of them keeps to
             `max_rows` and to `max_waste`.
@@ -185,7 +191,9 @@ class Padding:
             filled_then = filled + rows[index] * lengths[index]
             if total_then > max_rows:
                 continue
-            if filled_then < (1 - self.max_waste) * total_then * top:
+            padded_then = total_then * top - filled_then
+            brought = padded_then - (total * longest - filled)
+            if padded_then > self.max_waste * total_then * top or brought > worth:
                 # Only further away from here on that side.
                 below, above = (-1, above) if down else (below, len(order))
                 continue

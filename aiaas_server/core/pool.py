@@ -16,7 +16,7 @@ from aiaas_server.settings import Settings
 from .bundle import Bundles, NoSession
 from .card import Card
 from .config import ModelConfig
-from .derive import complete, signature_of, without_batch
+from .derive import complete, signature_of, with_instances, without_batch
 from .errors import (
     ControlDisabled,
     Draining,
@@ -36,7 +36,7 @@ from .scheduler import Scheduler
 from .session import OpenSession, Session
 from .statistics import Statistics
 from .stored import ModelRepository, StoredModel, StoredVersion
-from .warmup import run_declared, warm_up
+from .warmup import run_declared, useful_runs_at_once, warm_up
 
 State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE"]
 T = TypeVar("T")
@@ -381,6 +381,9 @@ class ModelPool:
             signature = signature_of(config)
         read = partial(self._repository.warmup_data, stored)
         run_declared(session, signature, config.model_warmup, read)
+        if not stored.config.instance_group and not self._settings.instances:
+            useful = useful_runs_at_once(session, signature, config.instances)
+            config = with_instances(config, useful)
         padding = None
         declaration = declared(config, card.batching if card is not None else None)
         if declaration is not None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from aiaas_client.protocol.tensors import Array
 
+from .events import NOBODY
+
 if TYPE_CHECKING:
     from .execution import Batch, Outcome
 
@@ -28,6 +30,7 @@ class Request:
         batch: The batch it runs in.
         settled: Counted in the statistics: answered, failed, or abandoned.
         answer: Ready, held back until earlier requests are answered (`preserve_ordering`).
+        origin: Who asked, where somebody looks on.
     """
 
     __slots__ = (
@@ -41,6 +44,7 @@ class Request:
         "key",
         "lane",
         "length",
+        "origin",
         "outputs",
         "rows",
         "settled",
@@ -72,6 +76,7 @@ class Request:
         self.batch: Batch | None = None
         self.settled = False
         self.answer: Outcome | Exception | None = None
+        self.origin = NOBODY
 
     @property
     def units(self) -> int:

@@ -33,7 +33,7 @@ from .errors import (
     QueueTimeout,
     ServerError,
 )
-from .events import InferenceRecord, Observer
+from .events import ORIGIN, InferenceRecord, Observer
 from .execution import Batch, Outcome, execute, union
 from .padding import Padding
 from .placement import Placement
@@ -176,6 +176,8 @@ class Scheduler:
         )
         if deadline is not None and not self._idle:
             self._refuse_hopeless(request, level, deadline - loop.time())
+        if self._observers:
+            request.origin = ORIGIN.get()
         limit = _smaller(timeout, policy.default_timeout_microseconds / 1e6)
         if deadline is not None or limit:
             self._watch(request, loop.time(), deadline, limit)
@@ -190,6 +192,15 @@ class Scheduler:
                 self._flush_scheduled = True
                 loop.call_soon(self._flush)
         return request
+
+    def refuse_when_full(self) -> None:
+        """Tell before a large body is read that there is no room to wait in.
+
+        Raises:
+            QueueFull: All instances are busy and the queue holds all it may.
+        """
+        if self._queue.count >= self._queue_size and not self._idle:
+            raise self._refused(self._queue_full())
 
     def _makes_room(self, level: int, size: int, policy: QueuePolicy) -> bool:
         """Whether one more may wait after what idle instances can take is taken off."""
@@ -241,7 +252,10 @@ class Scheduler:
     def _refused(self, error: ServerError) -> ServerError:
         self._statistics.failed("REJECTED", 0)
         if self._observers:
-            self._observe(InferenceRecord(self.name, self.version, 0, 0, 0, 0, 0, "REJECTED"))
+            refused = InferenceRecord(
+                self.name, self.version, 0, 0, 0, 0, 0, "REJECTED", ORIGIN.get()
+            )
+            self._observe(refused)
         return error
 
     # Forming and running batches
@@ -319,6 +333,7 @@ class Scheduler:
             [request.length for request in window],
             [request.rows for request in window],
             self._max_rows,
+            self._costs.worth(head.key),
         )
         return [window[index] for index in chosen]
 
@@ -636,6 +651,7 @@ class Scheduler:
                 batch.compute_ns / 1e9 if batch is not None and ran else 0.0,
                 total_ns / 1e9,
                 failure,
+                request.origin,
             )
         )
 

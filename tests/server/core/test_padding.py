@@ -100,6 +100,7 @@ def test_a_selection_keeps_to_its_bounds_wherever_it_is_cut_off(sizes, max_waste
 def test_the_nearest_lengths_go_together():
     lengths = [10, 100, 11, 9, 12, 50]
     assert PADDING.select(lengths, [1] * 6, 16) == [0, 3, 2, 4]
+    assert PADDING.select(lengths, [1] * 6, 16, worth=2) == [0, 3, 2]
     assert PADDING.select([5, 5, 5], [8, 16, 8], 16) == [0, 2]
 
 

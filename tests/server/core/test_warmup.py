@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from aiaas_server.core.errors import LoadFailed
 from aiaas_server.core.pool import ModelPool
 from aiaas_server.core.session import StopToken
 from aiaas_server.core.signature import Signature, TensorSpec
-from aiaas_server.core.warmup import run_declared
+from aiaas_server.core.warmup import run_declared, useful_runs_at_once
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
 from aiaas_server.store.repository import Repository
@@ -117,3 +120,35 @@ async def test_a_load_warms_up_and_reports_its_memory(make_repository, onnx_mode
     with pytest.raises(LoadFailed, match="'warmup/rows' cannot be read"):
         await pool.load("m")
     await pool.close()
+
+
+class Sleeping(Recording):
+    """A run takes 2 ms; with `alone`, one at a time."""
+
+    inputs = (TensorSpec("x", "FP32", (-1,)),)
+    outputs = (TensorSpec("y", "FP32", (-1,)),)
+
+    def __init__(self, *, alone=False, seconds=0.002):
+        super().__init__()
+        self.lock = threading.Lock() if alone else contextlib.nullcontext()
+        self.seconds = seconds
+
+    def run(self, inputs, outputs, stop: StopToken | None = None):
+        with self.lock:
+            time.sleep(self.seconds)
+        return [inputs["x"]]
+
+
+@pytest.mark.parametrize(
+    ("session", "expected"),
+    [
+        (Sleeping(), 4),
+        (Sleeping(alone=True), 1),
+        (Sleeping(seconds=0), 4),
+        (Sleeping(alone=True, seconds=0.03), 4),
+    ],
+    ids=["scales", "does not", "too quick to try", "too slow to try"],
+)
+def test_runs_at_once_follow_how_the_model_scales(session, expected):
+    signature = Signature("m", session.inputs, session.outputs, 8)
+    assert useful_runs_at_once(session, signature, 4) == expected
