@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from serving import serve
 from zoo import photographs
+from zoo.samples import encoded, page, photograph, written
 
 from aiaas_client import Client
 from aiaas_client.protocol.predictions import (
@@ -37,7 +38,6 @@ from aiaas_server.tasks.audio import Sound, encode_wav
 from aiaas_server.zoo.entries import ENTRIES
 from aiaas_server.zoo.packages import PackagedFile
 from aiaas_server.zoo.pull import pull
-from tests.real_samples import encoded, page, photograph, written
 
 pytestmark = pytest.mark.slow
 

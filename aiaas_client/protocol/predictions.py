@@ -141,7 +141,8 @@ class Detections(Prediction):
 
     def draw(self, image: Any) -> Any:
         """A copy of the picture (PIL image, path, bytes or array) with boxes and labels on it."""
-        return _draw(image, [(b.corners, f"{b.label} {b.score:.2f}") for b in self.boxes])
+        picture = _draw(image, [(b.corners, f"{b.label} {b.score:.2f}") for b in self.boxes])
+        return _dotted(picture, [point for box in self.boxes for point in box.points.values()])
 
 
 class OcrLine(Prediction):
@@ -161,8 +162,12 @@ class OcrText(Prediction):
     height: int
 
     def draw(self, image: Any) -> Any:
-        """A copy of the picture (PIL image, path, bytes or array) with the lines outlined."""
-        return _draw(image, [(line.box, line.text) for line in self.lines])
+        """The picture (PIL image, path, bytes or array) with its lines outlined, beside their text.
+
+        The answer is twice as wide: what was read stands in the right half where it stood.
+        """
+        outlined = _draw(image, [(line.box, "") for line in self.lines])
+        return _beside(outlined, [(line.box, line.text) for line in self.lines])
 
 
 class Segment(Prediction):
@@ -306,10 +311,52 @@ def _draw(image: Any, shapes: list[Shape], lines: Iterable[str] = ()) -> Any:
         colour = colours.setdefault(text.rpartition(" ")[0], COLOURS[len(colours) % len(COLOURS)])
         points = [(float(x), float(y)) for x, y in corners]
         pen.line([*points, points[0]], fill=colour, width=width)
-        _write(pen, (points[0][0], max(points[0][1] - size - 4, 0)), text, size, colour)
+        if text:
+            _write(pen, (points[0][0], max(points[0][1] - size - 4, 0)), text, size, colour)
     for row, text in enumerate(lines):
         _write(pen, (4, 4 + row * (size + 6)), text, size, "#202020")
     return picture
+
+
+def _dotted(picture: Any, points: Iterable[tuple[float, float]]) -> Any:
+    from PIL import ImageDraw
+
+    pen = ImageDraw.Draw(picture)
+    radius = max(2, round(max(picture.size) / 250))
+    for x, y in points:
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=COLOURS[2])
+    return picture
+
+
+def _beside(picture: Any, lines: Iterable[Shape]) -> Any:
+    """The picture, and to its right the lines on white, each as high as its box."""
+    from PIL import Image, ImageDraw
+
+    width, height = picture.size
+    both = Image.new("RGB", (2 * width, height), "white")
+    both.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(both)
+    for corners, text in lines:
+        (x1, y1), (x2, y2), _, (x4, y4) = corners
+        size = 0.75 * ((x4 - x1) ** 2 + (y4 - y1) ** 2) ** 0.5
+        long = ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
+        font, text = _font(pen, text, size, long)
+        pen.text((width + min(x1, x4), min(y1, y2)), text, fill="black", font=font)
+    return both
+
+
+def _font(pen: Any, text: str, size: float, width: float) -> tuple[Any, str]:
+    """A font of at most `size` in which the text is at most `width` wide, and what it can write."""
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(max(6, size))
+    try:
+        length = pen.textlength(text, font=font)
+    except UnicodeEncodeError:  # a build of pillow without a font for this script
+        text = text.encode("ascii", "replace").decode("ascii")
+        length = pen.textlength(text, font=font)
+    fitting = max(6, min(size, size * width / max(length, 1)))
+    return ImageFont.load_default(fitting), text
 
 
 def _picture(image: Any) -> Any:

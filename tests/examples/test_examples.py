@@ -43,6 +43,7 @@ def test_quickstart_does_the_main_job_and_stops_cleanly() -> None:
         pytest.param("async_client.py", "ModelNotFoundError", id="async"),
         pytest.param("bulk.py", "skipped: ", id="bulk"),
         pytest.param("embedded.py", "digits version 1: READY", id="embedded"),
+        pytest.param("media.py", "Let us first determine markers", id="media"),
     ],
 )
 def test_an_example_runs(example: str, expected: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 
-from aiaas_client.protocol.predictions import Detections
+from aiaas_client.protocol.predictions import Box, Detections, OcrLine, OcrText
 from aiaas_server.core.errors import InferenceFailed, InvalidInput, LoadFailed
 
 COLOURS = ["red", "green", "blue"]
@@ -395,3 +395,35 @@ def test_no_task_takes_what_is_no_picture(
 ) -> None:
     with pytest.raises(InvalidInput, match="the image is"):
         open_bundle(model_bytes, card).predict(payload)
+
+
+def test_lines_are_drawn_beside_what_was_read() -> None:
+    box = ((20, 20), (180, 20), (180, 50), (20, 50))
+    read = OcrText(
+        text="Hello 世界",
+        lines=(OcrLine(text="Hello 世界", score=1, box=box),),
+        width=200,
+        height=80,
+    )
+    drawn = np.asarray(read.draw(Image.new("RGB", (200, 80), "white")))
+    assert drawn.shape == (80, 400, 3)
+    ink = (drawn != 255).any(axis=2)
+    assert ink[20, 20:180].all()  # the outline
+    assert not ink[30:40, 30:170].any()  # what is inside stays to be seen
+    rows, columns = np.nonzero(ink[:, 200:])
+    assert columns.min() >= 18
+    assert columns.max() <= 190
+    assert (rows.min() >= 15, rows.max() <= 60) == (True, True)
+
+
+def test_named_points_are_dotted() -> None:
+    face = Box(label="face", score=1, x1=20, y1=20, x2=80, y2=80, points={"nose": (50, 55)})
+    plain = face.model_copy(update={"points": {}})
+    pictures = [
+        np.asarray(
+            Detections(boxes=(box,), width=100, height=100).draw(np.zeros((100, 100, 3), "u1"))
+        )
+        for box in (face, plain)
+    ]
+    rows, columns = np.nonzero((pictures[0] != pictures[1]).any(axis=2))
+    assert (rows.mean(), columns.mean()) == pytest.approx((55, 50), abs=1)

@@ -1,13 +1,14 @@
-"""Samples whose answers by the packaged models are known: drawn here, or fetched photographs."""
+"""Pictures whose answers by the packaged models are known: drawn here, or photographs fetched."""
 
 from __future__ import annotations
 
 import io
 
 from PIL import Image, ImageDraw, ImageFont
-from zoo import photographs
 
 from aiaas_server.zoo.packages import PackagedFile, content, fetch
+
+from . import photographs
 
 PARAGRAPH = (
     "Coffee is a drink prepared from roasted beans. It is dark and bitter and has been drunk for "
