@@ -78,6 +78,12 @@ class Settings(BaseModel):
     """The model that answers where a call names none: by task, `text-classification=sentiment`,
     or by payload, `text=sentiment`; comma separated."""
 
+    response_cache_bytes: int = Field(default=64 * MIB, ge=0)
+    """Room for answers of models whose configuration enables `response_cache`."""
+    memory_budget_bytes: int = Field(default=0, ge=0)
+    """Memory that loaded models may take together, estimated; 0 is no limit. With a limit, models
+    are loaded when they are called, and those called least recently make room."""
+
     # Runtime
     providers: Names = ("auto",)
     """Execution providers in order: `auto` (CUDA if there, then CPU), `cpu`, `cuda`, `tensorrt`,
@@ -95,6 +101,9 @@ class Settings(BaseModel):
     """Address of the metrics port; that of `host` if not given."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     workers: Count = 1
+    worker_timeout: Seconds = 300.0
+    """Time a worker gets to do what all do, such as loading a model; one that takes longer is
+    replaced."""
     certfile: Path | None = None
     keyfile: Path | None = None
     insecure: bool = False
@@ -127,6 +136,9 @@ class Settings(BaseModel):
     max_answer_bytes: Bytes = 64 * MIB
     compression: bool = True
     """Compress answers for clients that accept it."""
+    shared_memory: bool = False
+    """Let clients on this machine pass tensors through POSIX shared memory. Whoever can name an
+    object there can then read and write it through the server."""
 
     # Time and room
     default_deadline: Seconds = 30.0

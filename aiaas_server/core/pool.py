@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 from aiaas_server.settings import Settings
 
 from .bundle import Bundles, NoSession
+from .cache import ResponseCache
 from .card import Card
 from .config import ModelConfig
 from .derive import complete, signature_of, with_instances, without_batch
@@ -91,6 +92,7 @@ class ModelPool:
         self._observers = tuple(observers)
         self._bundles = bundles
         self.budget = QueueBudget(settings.total_queue_size, settings.queue_bytes)
+        self._cache = ResponseCache(settings.response_cache_bytes)
         self._models: dict[str, dict[int, _Version]] = {}
         self._problems: dict[str, str] = {}
         self._uploaded: set[str] = set()
@@ -417,6 +419,7 @@ class ModelPool:
             scheduler,
             card=card,
             task=task,
+            cache=self._cache if config.response_cache.enable else None,
         )
 
     # Unloading
@@ -467,6 +470,7 @@ class ModelPool:
 
         async def finish() -> None:
             await model.scheduler.close()
+            model.forget_answers()
             if entry is not None and entry.state == "UNLOADING":
                 entry.state, entry.reason, entry.stamp = "UNAVAILABLE", "unloaded", None
                 model.statistics.memory_bytes = 0

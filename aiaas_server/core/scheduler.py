@@ -552,6 +552,24 @@ class Scheduler:
         if self._in_order is not None:
             self._release()
 
+    # Around the queue
+
+    def answered_from_cache(self, rows: int, total_ns: int) -> None:
+        """Count a request that needed no run.
+
+        Raises:
+            ModelUnavailable, Draining: No requests are taken any more; then it is refused.
+        """
+        if self._refusal is not None:
+            raise self._refused(self._refusal)
+        self._statistics.hit(total_ns)
+        if self._observers:
+            self._observe(
+                InferenceRecord(
+                    self.name, self.version, rows, 0, 0.0, 0.0, total_ns / 1e9, None, ORIGIN.get()
+                )
+            )
+
     # In the caller's thread
 
     def run_now(self, inputs: Mapping[str, Array], outputs: tuple[str, ...], rows: int) -> Outcome:

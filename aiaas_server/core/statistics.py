@@ -31,11 +31,18 @@ class Statistics:
         failures: Failed requests by reason.
         latency_counts: Successful requests by time from acceptance to answer, one count for each
             of `LATENCY_BUCKETS_NS` and one above them (not cumulative).
+        cache_hit_count: Successful requests answered from the response cache; in `success_count`
+            too, and in no other count.
+        cache_miss_count: Requests that looked there in vain; ns of looking and of keeping.
         batches: Executions by batch size: `[count, input ns, infer ns, output ns]`.
     """
 
     __slots__ = (
         "batches",
+        "cache_hit_count",
+        "cache_hit_ns",
+        "cache_miss_count",
+        "cache_miss_ns",
         "compute_infer_ns",
         "compute_input_ns",
         "compute_output_ns",
@@ -65,6 +72,10 @@ class Statistics:
         self.compute_input_ns = 0
         self.compute_infer_ns = 0
         self.compute_output_ns = 0
+        self.cache_hit_count = 0
+        self.cache_hit_ns = 0
+        self.cache_miss_count = 0
+        self.cache_miss_ns = 0
         self.pending = 0
         self.memory_bytes = 0
         self.failures: dict[FailureReason, int] = {
@@ -105,6 +116,19 @@ class Statistics:
         self.compute_output_ns += output_ns
         self.latency_counts[bisect_left(LATENCY_BUCKETS_NS, total_ns)] += 1
 
+    def hit(self, total_ns: int) -> None:
+        """One request was answered from the response cache."""
+        self.success_count += 1
+        self.success_ns += total_ns
+        self.cache_hit_count += 1
+        self.cache_hit_ns += total_ns
+        self.latency_counts[bisect_left(LATENCY_BUCKETS_NS, total_ns)] += 1
+
+    def missed(self, ns: int) -> None:
+        """One request was not in the response cache; looking and keeping took `ns`."""
+        self.cache_miss_count += 1
+        self.cache_miss_ns += ns
+
     def failed(self, reason: FailureReason, total_ns: int) -> None:
         """One request failed, `total_ns` after it was accepted (0 if it was not)."""
         self.fail_count += 1
@@ -114,6 +138,7 @@ class Statistics:
     def as_json(self, name: str, version: int) -> dict[str, Any]:
         """The entry of this version in the protocol's `model_stats`."""
         count = self.success_count
+        ran = count - self.cache_hit_count
         return {
             "name": name,
             "version": str(version),
@@ -124,11 +149,11 @@ class Statistics:
                 "success": _duration(count, self.success_ns),
                 "fail": _duration(self.fail_count, self.fail_ns),
                 "queue": _duration(count, self.queue_ns),
-                "compute_input": _duration(count, self.compute_input_ns),
-                "compute_infer": _duration(count, self.compute_infer_ns),
-                "compute_output": _duration(count, self.compute_output_ns),
-                "cache_hit": _duration(0, 0),
-                "cache_miss": _duration(0, 0),
+                "compute_input": _duration(ran, self.compute_input_ns),
+                "compute_infer": _duration(ran, self.compute_infer_ns),
+                "compute_output": _duration(ran, self.compute_output_ns),
+                "cache_hit": _duration(self.cache_hit_count, self.cache_hit_ns),
+                "cache_miss": _duration(self.cache_miss_count, self.cache_miss_ns),
             },
             "response_stats": {},
             "batch_stats": [
