@@ -29,7 +29,7 @@ from aiaas_server.http.infer import InferRoute, Target
 from aiaas_server.http.openai_errors import for_path
 from aiaas_server.http.routes import infer_path, make_metrics_router, make_router, match_infer
 from aiaas_server.observe.metrics import RequestMetrics
-from aiaas_server.observe.tracing import continue_trace
+from aiaas_server.observe.tracing import take_up
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
 from aiaas_server.store.repository import Repository
@@ -151,8 +151,7 @@ class GuardedRoutes:
     ) -> None:
         headers = read_headers(scope)
         request_id = request_id_of(headers)
-        if b"traceparent" in headers:
-            continue_trace(headers[b"traceparent"])
+        take_up(request_id, headers)
         started = False
 
         async def sending(message: Message) -> None:

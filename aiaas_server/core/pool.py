@@ -110,6 +110,11 @@ class ModelPool:
         self._draining = False
         self._closed = False
 
+    @property
+    def observed(self) -> bool:
+        """Whether somebody looks on, so that requests should say who asks."""
+        return bool(self._observers)
+
     # Finding a model
 
     def resolve(self, name: str, version: int | None = None) -> LoadedModel:

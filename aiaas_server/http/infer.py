@@ -19,7 +19,7 @@ from aiaas_client.protocol.codec import (
 )
 from aiaas_client.protocol.plans import RequestDecoder
 from aiaas_server.core.errors import InvalidInput, NotSupported, QueueFull
-from aiaas_server.core.model import LoadedModel
+from aiaas_server.core.model import LoadedModel, Outcome
 from aiaas_server.core.pool import ModelPool
 from aiaas_server.http.answers import send_chunks, send_problem
 from aiaas_server.http.auth import KeyCheck
@@ -31,7 +31,7 @@ from aiaas_server.http.head import Headers, deadline_seconds, read_headers, requ
 from aiaas_server.http.schedule import schedule_of
 from aiaas_server.http.writing import Answer, AnswerWriter
 from aiaas_server.observe.metrics import RequestMetrics
-from aiaas_server.observe.tracing import continue_trace
+from aiaas_server.observe.tracing import take_up
 from aiaas_server.settings import Settings
 
 Target = tuple[str, int | None]
@@ -51,6 +51,7 @@ class InferRoute:
         self._settings = settings
         self._key_check = key_check
         self._metrics = metrics
+        self._observed = pool.observed  # somebody wants to know who asked
         self._max_body = settings.max_body_bytes
         self._offload = settings.offload_json_bytes
         self._decoder = RequestDecoder(json=FAST_JSON, max_json_bytes=settings.max_json_bytes)
@@ -60,8 +61,8 @@ class InferRoute:
         """Answer one request for `target`, whatever happens."""
         headers = read_headers(scope)
         request_id = request_id_of(headers)
-        if b"traceparent" in headers:
-            continue_trace(headers[b"traceparent"])
+        if self._observed or b"traceparent" in headers:
+            take_up(request_id, headers)
         try:
             if self._key_check is not None:
                 self._key_check.check(scope, headers)
@@ -95,8 +96,11 @@ class InferRoute:
         )
         outcome = await while_connected(work, scope, receive)
         outputs = outcome.outputs
-        repeated = self._writer.repeat(model, request, outputs, headers)
-        return repeated or await self._writer.write(model, request, outputs, headers)
+        answer = self._writer.repeat(model, request, outputs, headers)
+        if answer is None:
+            answer = await self._writer.write(model, request, outputs, headers)
+        answer[0].append((b"server-timing", server_timing(outcome)))
+        return answer
 
     async def _whole_body(
         self,
@@ -114,12 +118,12 @@ class InferRoute:
             raise ClientGone
         if message.get("more_body", False):
             # What cannot be served is refused before its body is read.
-            self._pool.resolve(*target)
-            self._refuse_when_full()
+            self._refuse_when_full(self._pool.resolve(*target))
             body = await read_rest(message, receive, length, limit, deadline)
         return await unwrap(body, headers, limit)
 
-    def _refuse_when_full(self) -> None:
+    def _refuse_when_full(self, model: LoadedModel) -> None:
+        model.scheduler.refuse_when_full()
         budget = self._pool.budget
         if budget.count >= budget.max_count or budget.bytes >= budget.max_bytes:
             raise QueueFull("the server's queue is full", retry_after=1.0)
@@ -165,6 +169,11 @@ def raw_request(model: LoadedModel, body: Body) -> InferRequest:
     (spec,) = inputs
     batched = model.signature.max_batch_size > 0
     return decode_raw_request(body, spec.name, spec.datatype, spec.shape, batched=batched)
+
+
+def server_timing(outcome: Outcome) -> bytes:
+    """The value of `Server-Timing`: milliseconds, nanoseconds in them written by the exponent."""
+    return b"queue;dur=%de-6, compute;dur=%de-6" % (outcome.queue_ns, outcome.compute_ns)
 
 
 def refuse_shared_memory(request: InferRequest) -> None:

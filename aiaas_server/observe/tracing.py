@@ -1,4 +1,4 @@
-"""W3C trace context: the caller's `traceparent`, for whatever runs in the request's own task.
+"""W3C trace context: the caller's trace, for observers, logs and whatever the request calls.
 
 Source: https://www.w3.org/TR/trace-context/
 """
@@ -6,9 +6,12 @@ Source: https://www.w3.org/TR/trace-context/
 from __future__ import annotations
 
 import re
-from contextvars import ContextVar
+from collections.abc import Mapping
 
-_TRACEPARENT: ContextVar[str] = ContextVar("traceparent", default="")
+from aiaas_server.core.events import ORIGIN, Origin
+
+MAX_TRACESTATE = 512  # characters that every party must be able to pass on
+
 _form = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 ).fullmatch
@@ -16,9 +19,15 @@ _form = re.compile(
 
 def current_traceparent() -> str:
     """The `traceparent` of the request that this task answers; "" when it has none."""
-    return _TRACEPARENT.get()
+    return ORIGIN.get().traceparent
 
 
-def continue_trace(traceparent: bytes) -> None:
-    """Take up the caller's trace; a malformed header starts none, as the standard asks."""
-    _TRACEPARENT.set(traceparent.decode("ascii") if _form(traceparent) else "")
+def take_up(request_id: bytes, headers: Mapping[bytes, bytes]) -> None:
+    """Note who asks; a malformed `traceparent` starts no trace, as the standard asks."""
+    traceparent = headers.get(b"traceparent", b"")
+    if not _form(traceparent):
+        ORIGIN.set(Origin(request_id.decode("ascii")))
+        return
+    state = headers.get(b"tracestate", b"")
+    tracestate = state.decode() if len(state) <= MAX_TRACESTATE and state.isascii() else ""
+    ORIGIN.set(Origin(request_id.decode("ascii"), traceparent.decode("ascii"), tracestate))
