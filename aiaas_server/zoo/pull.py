@@ -47,7 +47,7 @@ def find(name: str) -> Entry:
 
 
 def pull(
-    name: str, models: Path, report: Callable[[str], None] = lambda line: None
+    name: str, models: Path | str, report: Callable[[str], None] = lambda line: None
 ) -> list[Pulled]:
     """Fetch what is missing and write the model's bundles; the first is the one to call.
 
@@ -65,7 +65,7 @@ def pull(
     made = entry.make()
     lineage = _lineage(entry, made)
     # The model to call comes last, so that a server that watches finds its helpers first.
-    written = [_write(bundle, entry, lineage, models) for bundle in reversed(made)]
+    written = [_write(bundle, entry, lineage, Path(models)) for bundle in reversed(made)]
     return written[::-1]
 
 
