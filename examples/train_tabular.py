@@ -45,9 +45,9 @@ def export(model: Any, table: Any) -> bytes:
     Raises:
         RuntimeError: The export answers otherwise.
     """
-    inputs = [("features", FloatTensorType([None, table.shape[1]]))]
+    inputs: Any = [("features", FloatTensorType([None, table.shape[1]]))]
     options = {id(model): {"zipmap": False}}
-    made = to_onnx(model, initial_types=inputs, options=options, target_opset=17)
+    made: Any = to_onnx(model, initial_types=inputs, options=options, target_opset=17)
     content: bytes = made.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     rows = table.to_numpy(np.float32)
@@ -79,7 +79,8 @@ def card(columns: list[str], accuracy: float, tested: int) -> dict[str, Any]:
 
 def build(out: Path) -> Any:
     """Train, export, write `out/1/`, and give the confusion matrix of the held-out rows."""
-    table, labels = load_breast_cancer(return_X_y=True, as_frame=True)
+    data: Any = load_breast_cancer(return_X_y=True, as_frame=True)
+    table, labels = data
     table = table.iloc[:, :COLUMNS]
     is_test = np.arange(len(table)) % 3 == 0
     model = train(table[~is_test], labels[~is_test])
