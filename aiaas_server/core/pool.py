@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -20,6 +21,7 @@ from .config import ModelConfig
 from .derive import complete, signature_of, with_instances, without_batch
 from .errors import (
     ControlDisabled,
+    DeadlineExceeded,
     Draining,
     LoadFailed,
     ModelNotFound,
@@ -73,6 +75,11 @@ class ModelPool:
         settings: Limits, what to load at start, whether control is allowed.
         observers: Called once a request, for all models.
         bundles: Opens the cards beside the models; without it they serve tensors only.
+        measure: Tells the memory this process takes, in bytes.
+
+    With a memory budget, models are loaded when `obtain` asks for them, and those it has not
+    asked for for longest are unloaded to make room; those that the settings name are loaded at
+    start and stay.
 
     Everything but opening sessions and reading the disk happens on the event loop; sessions are
     opened one at a time.
@@ -85,12 +92,21 @@ class ModelPool:
         settings: Settings,
         observers: Sequence[Observer] = (),
         bundles: Bundles | None = None,
+        measure: Callable[[], int] = resident_bytes,
     ) -> None:
         self._repository = repository
         self._open_session = open_session
         self._settings = settings
         self._observers = tuple(observers)
         self._bundles = bundles
+        self._measure = measure
+        self._memory_budget = settings.memory_budget_bytes
+        self._pinned = frozenset(settings.load_models) - {"*"}
+        self._sizes: dict[tuple[str, int], int] = {}
+        self._uses = count(1)
+        self._last_use: dict[str, int] = {}
+        self._demands: dict[str, asyncio.Task[None]] = {}
+        self._put_away: set[str] = set()
         self.budget = QueueBudget(settings.total_queue_size, settings.queue_bytes)
         self._cache = ResponseCache(settings.response_cache_bytes)
         self._models: dict[str, dict[int, _Version]] = {}
@@ -130,6 +146,50 @@ class ModelPool:
             raise self._not_resolved(name, version)
         return found
 
+    @property
+    def loads_on_demand(self) -> bool:
+        """Whether `obtain` may load what `resolve` does not find."""
+        return self._memory_budget > 0
+
+    async def obtain(
+        self, name: str, version: int | None = None, deadline: float | None = None
+    ) -> LoadedModel:
+        """`resolve`, after loading the model if there is a memory budget and it is not loaded.
+
+        Args:
+            deadline: On the loop's clock; a load that takes longer goes on without the caller.
+        Raises:
+            ModelNotFound, VersionNotFound, ModelUnavailable: As `resolve`; the last also when
+                the model does not fit into the budget beside what must stay.
+            LoadFailed: It cannot be loaded.
+            DeadlineExceeded: It was not loaded in time.
+        """
+        if not self._memory_budget:
+            return self.resolve(name, version)
+        self._last_use[name] = next(self._uses)
+        if name not in self._newest and self._may_demand(name):
+            task = self._demands.get(name)
+            if task is None:
+                task = self._demands[name] = asyncio.create_task(self._demand(name))
+                task.add_done_callback(partial(self._demanded, name))
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await asyncio.shield(task)
+            except TimeoutError:
+                raise DeadlineExceeded(f"model '{name[:64]}' was not loaded in time") from None
+        return self.resolve(name, version)
+
+    def _may_demand(self, name: str) -> bool:
+        return name in self._known and name not in self._put_away and not self._draining
+
+    async def _demand(self, name: str) -> None:
+        await self._load_stored(name, force=False)
+
+    def _demanded(self, name: str, task: asyncio.Task[None]) -> None:
+        self._demands.pop(name, None)
+        if not task.cancelled() and isinstance(task.exception(), ServerError):
+            _log.warning("model '%s' is not loaded on demand: %s", name, task.exception())
+
     def _not_resolved(self, name: str, version: int | None) -> ServerError:
         if self._closed:
             return Draining("the server is stopping")
@@ -164,8 +224,10 @@ class ModelPool:
         )
 
     def is_ready(self, name: str, version: int | None = None) -> bool:
-        """Whether the version, or any when None, serves."""
-        return name in self._newest if version is None else (name, version) in self._ready
+        """Whether the version, or any when None, serves or would be loaded at the first call."""
+        if (name in self._newest) if version is None else ((name, version) in self._ready):
+            return True
+        return self.loads_on_demand and self._may_demand(name) and name not in self._problems
 
     def models(self) -> Iterable[LoadedModel]:
         """All versions that serve, by name and version."""
@@ -214,7 +276,8 @@ class ModelPool:
         """
         await self.refresh()
         names = self._settings.load_models
-        wanted = sorted(self._known) if "*" in names else list(names)
+        all_at_start = "*" in names and not self.loads_on_demand
+        wanted = sorted(self._known) if all_at_start else [name for name in names if name != "*"]
         wanted += [name for name in names if name != "*" and name not in wanted]
         for name in wanted:
             try:
@@ -257,6 +320,7 @@ class ModelPool:
             if stored is None:
                 raise ModelNotFound(f"model '{name[:64]}' is not in the repository")
             self._known |= {name}
+            self._put_away.discard(name)
             self._tried[name] = _stamp(stored)
             if override is not None:
                 stored = _with_config(stored, override, config)
@@ -319,7 +383,14 @@ class ModelPool:
         if entry.model is None:
             entry.state, entry.reason = "LOADING", ""
         try:
+            await self._make_room(stored.name, await self._expected_size(stored, version))
             model = await self._blocking(self._open, stored, version)
+            await self._hold_to_budget(model)
+        except ModelUnavailable as error:
+            if entry.model is None:
+                entry.state = "UNAVAILABLE"
+            entry.reason = error.message
+            raise
         except LoadFailed as error:
             entry.reason = error.message
             if entry.model is None:
@@ -345,14 +416,16 @@ class ModelPool:
             raise LoadFailed(f"it has no file '{version.path.name}'")
         stored.config.refuse_unsupported()
         size = 0 if without_model else _size(self._repository.files_of(version))
-        before = resident_bytes()
+        before = self._measure()
         session = NoSession() if without_model else self._opened(stored, version)
         try:
             model = self._prepared(stored, version, session, card)
         except BaseException:
             session.close()
             raise
-        model.statistics.memory_bytes = estimate(size, before, resident_bytes())
+        taken = estimate(size, before, self._measure())
+        model.statistics.memory_bytes = taken
+        self._sizes[stored.name, version.number] = taken
         return model
 
     def _opened(self, stored: StoredModel, version: StoredVersion) -> Session:
@@ -427,6 +500,66 @@ class ModelPool:
             cache=self._cache if config.response_cache.enable else None,
         )
 
+    # The memory budget
+
+    async def _expected_size(self, stored: StoredModel, version: StoredVersion) -> int:
+        """Bytes that a version will take: as it took before, or its files."""
+        if not self._memory_budget:
+            return 0
+        known = self._sizes.get((stored.name, version.number), 0)
+        return known or await self._blocking(self._size_of_files, version)
+
+    def _size_of_files(self, version: StoredVersion) -> int:
+        return _size(self._repository.files_of(version)) if version.path.is_file() else 0
+
+    async def _make_room(self, name: str, needed: int) -> None:
+        """Unload what was used least recently until `needed` bytes for model `name` fit.
+
+        Raises:
+            ModelUnavailable: They do not, beside what is pinned or at work; nothing was unloaded.
+        """
+        budget = self._memory_budget
+        if not budget:
+            return
+        sizes = self._loaded_sizes(name)
+        idle = [other for other in sizes if self._may_unload(other)]
+        kept = sum(size for other, size in sizes.items() if other not in idle)
+        if kept + needed > budget:
+            raise ModelUnavailable(
+                f"model '{name[:64]}' needs about {needed} bytes; of the memory budget of "
+                f"{budget} bytes {max(budget - kept, 0)} can be made free now",
+                retry_after=_RETRY_AFTER,
+            )
+        used = sum(sizes.values())
+        for other in sorted(idle, key=lambda one: self._last_use.get(one, 0)):
+            if used + needed <= budget:
+                return
+            _log.info("model '%s' makes room for '%s'", other, name)
+            used -= sizes[other]
+            await _all(self._withdraw(other, list(self._models[other])))
+
+    async def _hold_to_budget(self, model: LoadedModel) -> None:
+        """Make room for what a model just opened turned out to take; close it when that fails."""
+        try:
+            await self._make_room(model.name, model.statistics.memory_bytes)
+        except BaseException:
+            model.statistics.memory_bytes = 0
+            await model.scheduler.close()
+            raise
+
+    def _loaded_sizes(self, but: str) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        for (name, _), model in self._ready.items():
+            if name != but:
+                sizes[name] = sizes.get(name, 0) + model.statistics.memory_bytes
+        return sizes
+
+    def _may_unload(self, name: str) -> bool:
+        if name in self._pinned or name in self._uploaded:
+            return False  # what came with a call is nowhere to be loaded from again
+        models = [model for (other, _), model in self._ready.items() if other == name]
+        return not any(model.statistics.pending for model in models)
+
     # Unloading
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
@@ -441,6 +574,7 @@ class ModelPool:
         """
         self._refuse_control()
         async with self._one_load:
+            self._put_away.add(name)
             ending = self._withdraw(name, list(self._models.get(name, {})))
             self._uploaded.discard(name)
         await _all(ending)
@@ -584,6 +718,8 @@ class ModelPool:
             with suppress(asyncio.CancelledError):
                 await self._watcher
         models = list(self._ready.values())
+        for demand in self._demands.values():
+            demand.cancel()
         self._newest.clear()
         self._ready.clear()
         for model in models:

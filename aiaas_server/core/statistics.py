@@ -120,6 +120,7 @@ class Statistics:
         """One request was answered from the response cache."""
         self.success_count += 1
         self.success_ns += total_ns
+        self.last_inference_ms = time.time_ns() // 1_000_000
         self.cache_hit_count += 1
         self.cache_hit_ns += total_ns
         self.latency_counts[bisect_left(LATENCY_BUCKETS_NS, total_ns)] += 1
