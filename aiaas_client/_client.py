@@ -62,6 +62,7 @@ class Client(TaskClient, Core):
         deadline: Seconds for a whole call, retries and waits included.
         retry: When and how often to try again.
         http_client: An `httpx2.Client` or `httpx.Client` to send through; it stays the caller's.
+        backend: The library that sends; threads have "httpx2" alone.
         transport: Anything that sends attempts in place of HTTP, for tests and embedding.
         headers: Sent with every request.
         middleware: Called around every attempt, the first one outermost.
@@ -87,6 +88,7 @@ class Client(TaskClient, Core):
         deadline: float = DEFAULT_DEADLINE,
         retry: RetryPolicy = DEFAULT_RETRY,
         http_client: Any = None,
+        backend: str = "httpx2",
         transport: Transport | None = None,
         headers: Mapping[str, str] | None = None,
         middleware: Sequence[Middleware] = (),
@@ -99,6 +101,8 @@ class Client(TaskClient, Core):
         hedge_after: float | None = None,
     ) -> None:
         check_kinds(middleware, asynchronous=False)
+        if backend != "httpx2":
+            raise errors.ConfigurationError(f"backend: expected 'httpx2', got {backend!r}")
         if http_client is not None:
             check_http_client(http_client, asynchronous=False)
         super().__init__(

@@ -211,6 +211,8 @@ class AsyncCaller:
 
     def __init__(self, library: Any, arguments: Mapping[str, Any]) -> None:
         self._runner = asyncio.Runner()
+        if library == "aiohttp":
+            library, arguments = None, {"backend": "aiohttp", **arguments}
         self._http_client = None if library is None else library.AsyncClient()
         self.client: Any = AsyncClient(http_client=self._http_client, **arguments)
 
@@ -225,10 +227,18 @@ class AsyncCaller:
 
 
 def _library(name: str) -> Any:
-    return {"httpx2": httpx2, "httpx": httpx}.get(name)
+    return {"httpx2": httpx2, "httpx": httpx, "aiohttp": "aiohttp"}.get(name)
 
 
-FLAVOURS = ("sync", "async", "sync-httpx2", "async-httpx2", "sync-httpx", "async-httpx")
+FLAVOURS = (
+    "sync",
+    "async",
+    "async-aiohttp",
+    "sync-httpx2",
+    "async-httpx2",
+    "sync-httpx",
+    "async-httpx",
+)
 
 
 @contextmanager
@@ -253,9 +263,9 @@ def flavour(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=("sync", "async"))
+@pytest.fixture(params=("sync", "async", "async-aiohttp"))
 def kind(request: pytest.FixtureRequest) -> str:
-    """Both clients on their own pool."""
+    """Both clients on their own pools."""
     return str(request.param)
 
 

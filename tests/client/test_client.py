@@ -68,6 +68,7 @@ def test_arguments_come_before_the_environment(wire: Any, monkeypatch: pytest.Mo
         ),
         pytest.param({"base_url": "http://h", "api_key": "a\nb"}, "printable", id="key"),
         pytest.param({"base_url": "http://h", "deadline": 0}, "deadline", id="no time"),
+        pytest.param({"base_url": "http://h", "backend": "x"}, "'httpx2'", id="backend"),
         pytest.param({"base_url": "http://h", "headers": {"X": "a\r\nY:b"}}, "one line", id="CR"),
     ],
 )
@@ -215,17 +216,23 @@ def test_many_threads_share_one_client(wire: Any) -> None:
     assert server.connections <= 8
 
 
-def test_a_second_event_loop_gets_connections_of_its_own(wire: Any) -> None:
+@pytest.mark.parametrize("backend", ["httpx2", "aiohttp"])
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+@pytest.mark.filterwarnings("ignore:unclosed resource:ResourceWarning")  # uvloop says so itself
+def test_a_second_event_loop_gets_connections_of_its_own(
+    wire: Any, backend: str, loops: str
+) -> None:
+    new_loop = pytest.importorskip(loops, reason=f"needs {loops}").new_event_loop
     server = wire()
-    client = AsyncClient(server.url)
+    client = AsyncClient(server.url, backend=backend)
 
     async def twice() -> list[str]:
         return [(await client.metadata()).name for _ in range(2)]
 
-    assert asyncio.run(twice()) == ["wire", "wire"]
-    assert asyncio.run(twice()) == ["wire", "wire"]
+    for work in (twice, twice, client.close):
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(work())
     assert [received.connection for received in server.received] == [1, 1, 2, 2]
-    asyncio.run(client.close())
     server.wait_closed()
 
 

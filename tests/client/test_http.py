@@ -28,6 +28,7 @@ from aiaas_client import _calls as calls
 from aiaas_client._calls import Call, Response
 
 ONCE = RetryPolicy(max_retries=0)
+BACKENDS = ("httpx2", "aiohttp")
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -227,12 +228,15 @@ def test_the_body_of_an_answer_is_one_writable_buffer(
     assert len(body) == 300_000
 
 
-def test_a_full_pool_is_a_pool_timeout(wire: Any, steps: Any) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_full_pool_is_a_pool_timeout(wire: Any, steps: Any, backend: str) -> None:
     async def main() -> None:
         server = wire(default=steps.fall_silent)
         timeouts = Timeouts(pool=0.05)
         limits = Limits(max_connections=1)
-        async with AsyncClient(server.url, timeout=timeouts, limits=limits) as client:
+        async with AsyncClient(
+            server.url, timeout=timeouts, limits=limits, backend=backend
+        ) as client:
             first = asyncio.create_task(client.health())
             await asyncio.to_thread(server.wait_for, 1)
             with pytest.raises(PoolTimeoutError):
@@ -243,9 +247,10 @@ def test_a_full_pool_is_a_pool_timeout(wire: Any, steps: Any) -> None:
     asyncio.run(main())
 
 
-async def test_a_cancelled_call_closes_its_connection(wire: Any, steps: Any) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_a_cancelled_call_closes_its_connection(wire: Any, steps: Any, backend: str) -> None:
     server = wire(steps.fall_silent)
-    async with AsyncClient(server.url) as client:
+    async with AsyncClient(server.url, backend=backend) as client:
         call = asyncio.create_task(client.health())
         await asyncio.to_thread(server.wait_for, 1)
         call.cancel()
@@ -276,6 +281,17 @@ async def test_a_cancel_storm_leaves_our_pool_whole(wire: Any) -> None:
         assert [one.is_idle() for one in pool.connections].count(False) == 0
         assert len(pool.connections) <= size
         assert len(again) == 3 * size
+
+
+async def test_a_cancel_storm_leaves_the_places_of_aiohttp_whole(wire: Any) -> None:
+    limits = Limits(max_connections=4)
+    server = wire()
+    async with AsyncClient(server.url, limits=limits, breaker=None, backend="aiohttp") as client:
+        await _storm(client, rounds=30)
+        transport = client._shared.transport
+        assert transport._places._value == 4
+        assert len(await asyncio.gather(*[client.metadata() for _ in range(12)])) == 12
+    server.wait_closed()
 
 
 @pytest.mark.parametrize("library", [httpx2, httpx], ids=["httpx2", "httpx"])
