@@ -123,6 +123,8 @@ class Edge:
         self.on_access = on_access
         self.draining = False
         """The process stops: requests whose head comes from now on are refused with 503."""
+        self.leaving = False
+        """Other processes go on serving: requests are answered, and their connections closed."""
         self.harmless_bytes = min(limits.request_line_bytes, limits.header_bytes)
         """What comes in one piece of at most this size needs no measuring of its parts."""
         self._open: set[EdgeProtocol] = set()
@@ -532,7 +534,7 @@ class EdgeProtocol(HttpToolsProtocol):
     @property
     def last_answer(self) -> bool:
         """True when the process stops and nothing waits behind the answer being written."""
-        return self.edge.draining and not self._waiting
+        return (self.edge.draining or self.edge.leaving) and not self._waiting
 
     async def writable(self) -> None:
         """Wait until more may be written, or the connection is lost."""

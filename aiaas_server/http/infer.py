@@ -8,16 +8,19 @@ goes to a thread; nothing else leaves the loop here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from starlette.types import Message, Receive, Scope, Send
 
 from aiaas_client.protocol.codec import (
     InferRequest,
+    SharedMemory,
     decode_raw_request,
     decode_request,
     parse_header_length,
 )
 from aiaas_client.protocol.plans import RequestDecoder
+from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.errors import InvalidInput, NotSupported, QueueFull
 from aiaas_server.core.model import LoadedModel, Outcome
 from aiaas_server.core.pool import ModelPool
@@ -28,6 +31,7 @@ from aiaas_server.http.disconnect import ClientGone, while_connected
 from aiaas_server.http.errors import problem_of
 from aiaas_server.http.fastjson import FAST_JSON
 from aiaas_server.http.head import Headers, deadline_seconds, read_headers, request_id_of
+from aiaas_server.http.regions import Region, Regions, is_local, read_input, write_output
 from aiaas_server.http.schedule import schedule_of
 from aiaas_server.http.writing import Answer, AnswerWriter
 from aiaas_server.observe.metrics import RequestMetrics
@@ -35,6 +39,7 @@ from aiaas_server.observe.tracing import take_up
 from aiaas_server.settings import Settings
 
 Target = tuple[str, int | None]
+Targets = Sequence[tuple[Region, SharedMemory, str]]  # where outputs go, and which
 
 
 class InferRoute:
@@ -46,8 +51,12 @@ class InferRoute:
         settings: Settings,
         key_check: KeyCheck | None,
         metrics: RequestMetrics,
+        regions: Regions | None = None,
+        *,
+        observed: bool = False,
     ) -> None:
         self._pool = pool
+        self._regions = regions if settings.shared_memory else None
         self._settings = settings
         self._key_check = key_check
         self._metrics = metrics
@@ -89,6 +98,9 @@ class InferRoute:
         if message.get("more_body", True) or b"content-encoding" in headers:
             body = await self._whole_body(target, message, receive, headers, length, deadline)
         model, request = await self._decode(target, body, headers)
+        targets: Targets = ()
+        if uses_shared_memory(request):
+            targets = await self._attach(request, scope)
         priority, timeout = schedule_of(request.parameters) if request.parameters else (0, 0.0)
         names = [output.name for output in request.outputs]
         work = model.infer(
@@ -96,7 +108,9 @@ class InferRoute:
         )
         outcome = await while_connected(work, scope, receive)
         outputs = outcome.outputs
-        answer = self._writer.repeat(model, request, outputs, headers)
+        if targets:
+            await asyncio.to_thread(write_shared, targets, outputs)
+        answer = None if targets else self._writer.repeat(model, request, outputs, headers)
         if answer is None:
             answer = await self._writer.write(model, request, outputs, headers)
         answer[0].append((b"server-timing", server_timing(outcome)))
@@ -150,8 +164,32 @@ class InferRoute:
                 max_json_bytes=self._settings.max_json_bytes,
             )
             model = self._pool.resolve(*target)  # it may have been reloaded meanwhile
-        refuse_shared_memory(request)
         return model, request
+
+    async def _attach(self, request: InferRequest, scope: Scope) -> Targets:
+        """Fetch the inputs that lie in shared memory; gives where outputs are to go.
+
+        Raises:
+            NotSupported: It is off, or the client is on another machine.
+            HttpError: 404 for an unknown region, 413 for more bytes than a body may have.
+        """
+        regions = self._regions
+        if regions is None or not is_local(scope):
+            raise NotSupported("shared memory is off on this server")
+        inputs = request.shared_inputs
+        if sum(wanted.memory.byte_size for wanted in inputs.values()) > self._max_body:
+            raise too_large(self._max_body)
+        held = [(regions.find(x.memory.region), name, x) for name, x in inputs.items()]
+        targets = [
+            (regions.find(output.shared_memory.region), output.shared_memory, output.name)
+            for output in request.outputs
+            if output.shared_memory is not None
+        ]
+        for region, memory, _ in targets:
+            region.place(memory)
+        for region, name, wanted in held:
+            request.inputs[name] = await asyncio.to_thread(read_input, region, name, wanted)
+        return targets
 
 
 def raw_request(model: LoadedModel, body: Body) -> InferRequest:
@@ -176,10 +214,21 @@ def server_timing(outcome: Outcome) -> bytes:
     return b"queue;dur=%de-6, compute;dur=%de-6" % (outcome.queue_ns, outcome.compute_ns)
 
 
-def refuse_shared_memory(request: InferRequest) -> None:
-    """Raises `NotSupported` when a tensor is to be found in shared memory, which is off."""
+def uses_shared_memory(request: InferRequest) -> bool:
+    """Whether a tensor is to be found in shared memory, or to be put there."""
     if request.shared_inputs:
-        raise NotSupported("shared memory is off on this server")
-    for output in request.outputs:
+        return True
+    for output in request.outputs:  # noqa: SIM110  # a generator costs more than the loop
         if output.shared_memory is not None:
-            raise NotSupported("shared memory is off on this server")
+            return True
+    return False
+
+
+def write_shared(targets: Targets, outputs: dict[str, Array]) -> None:
+    """Put outputs into shared memory.
+
+    Raises:
+        InvalidInput: One does not fit.
+    """
+    for region, memory, name in targets:
+        write_output(region, memory, outputs[name])

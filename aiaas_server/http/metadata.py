@@ -14,6 +14,7 @@ from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool import ModelPool
 from aiaas_server.core.signature import TensorSpec
 from aiaas_server.http.answers import JsonAnswer
+from aiaas_server.settings import Settings
 
 EXTENSIONS = (
     "classification",
@@ -39,12 +40,13 @@ def addressed(request: Request) -> tuple[str, int | None]:
 class MetadataRoutes:
     """`GET /v2` and the descriptions below `/v2/models/{m}`."""
 
-    def __init__(self, pool: ModelPool, server_name: str) -> None:
+    def __init__(self, pool: ModelPool, settings: Settings) -> None:
         self._pool = pool
+        switched = ["system_shared_memory"] if settings.shared_memory else []
         self._server = {
-            "name": server_name,
+            "name": settings.server_id or "aiaas",
             "version": __version__,
-            "extensions": list(EXTENSIONS),
+            "extensions": [*EXTENSIONS, *switched],
         }
 
     async def server(self, request: Request) -> Response:

@@ -1,6 +1,7 @@
 """Repository control: the index, loading and unloading.
 
-A load or unload that has begun is finished even if its client leaves.
+A load or unload happens in all processes of the server, and one that has begun is finished even
+if its client leaves.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from aiaas_server.core.errors import ControlDisabled
 from aiaas_server.core.pool import ModelPool
 from aiaas_server.http.answers import JsonAnswer
 from aiaas_server.http.control import bad_request, member, read_object
+from aiaas_server.http.group import Group
+from aiaas_server.http.orders import Order
 from aiaas_server.settings import Settings
 
 FILE_PREFIX = "file:"
@@ -28,9 +31,10 @@ _file_path = re.compile(r"[0-9]{1,18}/(?!\.{1,2}$)[^/\\\x00-\x1f]{1,255}").fullm
 class RepositoryRoutes:
     """`POST /v2/repository/index` and `/v2/repository/models/{m}/load` and `/unload`."""
 
-    def __init__(self, pool: ModelPool, settings: Settings) -> None:
+    def __init__(self, pool: ModelPool, settings: Settings, group: Group) -> None:
         self._pool = pool
         self._settings = settings
+        self._group = group
         self._running: set[asyncio.Task[Any]] = set()
 
     async def index(self, request: Request) -> Response:
@@ -49,7 +53,8 @@ class RepositoryRoutes:
         config, force, encoded = read_load(parameters)
         files = await asyncio.to_thread(decode_files, encoded) if encoded else {}
         name = request.path_params["model"]
-        await self._finish(self._pool.load(name, config=config, files=files, force=force))
+        order = Order("load", name, {"config": config, "force": force}, files)
+        await self._finish(self._group.order(order))
         return JsonAnswer({"name": name, "load": True})
 
     async def unload(self, request: Request) -> Response:
@@ -62,7 +67,8 @@ class RepositoryRoutes:
                 raise bad_request(f"unload: unexpected parameter {key[:64]!r}")
         dependents = member(parameters, "unload_dependents", bool, False)
         name = request.path_params["model"]
-        await self._finish(self._pool.unload(name, unload_dependents=dependents))
+        order = Order("unload", name, {"unload_dependents": dependents})
+        await self._finish(self._group.order(order))
         return JsonAnswer({"name": name, "unload": True})
 
     def _check_control(self) -> None:

@@ -9,16 +9,18 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import Route, Router
 
 from aiaas_server.core.pool import ModelPool
-from aiaas_server.http import shared_memory
+from aiaas_server.http.changeable import Changeable
 from aiaas_server.http.generate import GenerateRoutes
+from aiaas_server.http.group import Group
 from aiaas_server.http.health import HealthRoutes
 from aiaas_server.http.metadata import MetadataRoutes
 from aiaas_server.http.openai_embeddings import EmbeddingRoutes
 from aiaas_server.http.predict import PredictRoutes
+from aiaas_server.http.regions import Regions
 from aiaas_server.http.repository import RepositoryRoutes
 from aiaas_server.http.settings_routes import SettingsRoutes
+from aiaas_server.http.shared_memory import CudaMemoryRoutes, SystemMemoryRoutes
 from aiaas_server.http.statistics import StatisticsRoutes
-from aiaas_server.observe.metrics import RequestMetrics
 from aiaas_server.settings import Settings
 
 MAX_VERSION_DIGITS = 18
@@ -51,14 +53,16 @@ class VersionConvertor(Convertor[int]):
 register_url_convertor("version", VersionConvertor())
 
 
-def make_router(pool: ModelPool, settings: Settings, metrics: RequestMetrics) -> Router:
+def make_router(
+    pool: ModelPool, settings: Settings, group: Group, changeable: Changeable, regions: Regions
+) -> Router:
     """Everything but infer, which `app.Application` answers itself."""
-    health = HealthRoutes(pool)
-    metadata = MetadataRoutes(pool, settings.server_id or "aiaas")
-    statistics = StatisticsRoutes(pool, metrics)
+    health = HealthRoutes(pool, group)
+    metadata = MetadataRoutes(pool, settings)
+    statistics = StatisticsRoutes(pool, group)
     generate = GenerateRoutes(pool, settings)
-    repository = RepositoryRoutes(pool, settings)
-    changeable = SettingsRoutes(pool, settings)
+    repository = RepositoryRoutes(pool, settings, group)
+    changed = SettingsRoutes(pool, settings, changeable, group)
     predict = PredictRoutes(pool, settings)
     both = ["GET", "POST"]
     return Router(
@@ -76,11 +80,11 @@ def make_router(pool: ModelPool, settings: Settings, metrics: RequestMetrics) ->
             Route("/v2/repository/index", repository.index, methods=["POST"]),
             Route("/v2/repository/models/{model}/load", repository.load, methods=["POST"]),
             Route("/v2/repository/models/{model}/unload", repository.unload, methods=["POST"]),
-            *_of_memory("/v2/systemsharedmemory"),
-            *_of_memory("/v2/cudasharedmemory"),
-            Route("/v2/logging", changeable.logging, methods=both),
-            Route("/v2/trace/setting", changeable.tracing, methods=both),
-            Route("/v2/models/{model}/trace/setting", changeable.model_tracing, methods=both),
+            *_of_memory("/v2/systemsharedmemory", SystemMemoryRoutes(regions, group, settings)),
+            *_of_memory("/v2/cudasharedmemory", CudaMemoryRoutes()),
+            Route("/v2/logging", changed.logging, methods=both),
+            Route("/v2/trace/setting", changed.tracing, methods=both),
+            Route("/v2/models/{model}/trace/setting", changed.model_tracing, methods=both),
             Route("/predict", predict.simple, methods=["POST"]),
             Route("/v1/models", predict.models),
             Route("/v1/models/{model}:predict", predict.v1, methods=["POST"]),
@@ -90,6 +94,7 @@ def make_router(pool: ModelPool, settings: Settings, metrics: RequestMetrics) ->
                 methods=["POST"],
             ),
             Route("/v1/models/{model}", predict.model),
+            Route("/v1/models/{model}/versions/{version:version}", predict.model),
             Route("/v1/embeddings", EmbeddingRoutes(pool, settings).create, methods=["POST"]),
             Route("/metrics", statistics.metrics),
         ],
@@ -97,9 +102,9 @@ def make_router(pool: ModelPool, settings: Settings, metrics: RequestMetrics) ->
     )
 
 
-def make_metrics_router(pool: ModelPool, metrics: RequestMetrics) -> Router:
+def make_metrics_router(pool: ModelPool, group: Group) -> Router:
     """The routes of the metrics port."""
-    routes = [Route("/metrics", StatisticsRoutes(pool, metrics).metrics)]
+    routes = [Route("/metrics", StatisticsRoutes(pool, group).metrics)]
     return Router(routes=routes, redirect_slashes=False)
 
 
@@ -109,12 +114,14 @@ def _of_model(suffix: str, endpoint: Any, methods: list[str] | None = None) -> l
     return [Route(path + suffix, endpoint, methods=methods) for path in paths]
 
 
-def _of_memory(prefix: str) -> list[Route]:
+def _of_memory(prefix: str, memory: SystemMemoryRoutes | CudaMemoryRoutes) -> list[Route]:
+    """The routes of one kind of shared memory, for all regions and for one."""
     post = ["POST"]
+    region = f"{prefix}/region/{{region}}"
     return [
-        Route(f"{prefix}/status", shared_memory.status),
-        Route(f"{prefix}/region/{{region}}/status", shared_memory.region_status),
-        Route(f"{prefix}/region/{{region}}/register", shared_memory.register, methods=post),
-        Route(f"{prefix}/unregister", shared_memory.unregister, methods=post),
-        Route(f"{prefix}/region/{{region}}/unregister", shared_memory.unregister, methods=post),
+        Route(f"{prefix}/status", memory.status),
+        Route(f"{region}/status", memory.status),
+        Route(f"{region}/register", memory.register, methods=post),
+        Route(f"{prefix}/unregister", memory.unregister, methods=post),
+        Route(f"{region}/unregister", memory.unregister, methods=post),
     ]

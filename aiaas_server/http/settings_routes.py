@@ -1,11 +1,10 @@
-"""The logging and trace settings of the protocol: kept, checked, told back.
+"""The logging and trace settings of the protocol: checked, changed in all processes, told back.
 
 `log_verbose_level` above 0 and the `log_*` switches set the level of the server's own logger.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,28 +14,15 @@ from starlette.responses import Response
 from aiaas_server.core.errors import NotSupported
 from aiaas_server.core.pool import ModelPool
 from aiaas_server.http.answers import JsonAnswer
+from aiaas_server.http.changeable import TRACING, Changeable
 from aiaas_server.http.control import bad_request, read_object
+from aiaas_server.http.group import Group
+from aiaas_server.http.orders import Order
 from aiaas_server.settings import Settings
 
 Document = dict[str, Any]
 Check = Callable[[Any], bool]
 
-LOGGING: Mapping[str, Any] = {
-    "log_file": "",
-    "log_info": True,
-    "log_warning": True,
-    "log_error": True,
-    "log_verbose_level": 0,
-    "log_format": "default",
-}
-TRACING: Mapping[str, Any] = {
-    "trace_level": ["OFF"],
-    "trace_rate": "1000",
-    "trace_count": "-1",
-    "log_frequency": "0",
-    "trace_file": "",
-    "trace_mode": "triton",
-}
 _TRACE_LEVELS = frozenset({"OFF", "TIMESTAMPS", "TENSORS"})
 
 
@@ -84,12 +70,13 @@ _TRACE_CHECKS: Mapping[str, tuple[Check, str]] = {
 class SettingsRoutes:
     """`/v2/logging`, `/v2/trace/setting` and `/v2/models/{m}/trace/setting`."""
 
-    def __init__(self, pool: ModelPool, settings: Settings) -> None:
+    def __init__(
+        self, pool: ModelPool, settings: Settings, changeable: Changeable, group: Group
+    ) -> None:
         self._pool = pool
         self._settings = settings
-        self._logging: Document = dict(LOGGING)
-        self._tracing: Document = dict(TRACING)
-        self._model_tracing: dict[str, Document] = {}  # only what differs; bounded by the models
+        self._changeable = changeable
+        self._group = group
 
     async def logging(self, request: Request) -> Response:
         """GET tells, POST changes any subset and tells all."""
@@ -99,18 +86,16 @@ class SettingsRoutes:
                 raise NotSupported("log_file: not supported; the log goes to the standard error")
             given = {key: value for key, value in changes.items() if value is not None}
             _check(given, _LOGGING_CHECKS)
-            self._logging |= given
-            logging.getLogger("aiaas_server").setLevel(log_level(self._logging))
-        return JsonAnswer(self._logging)
+            await self._group.order(Order("logging", body=given))
+        return JsonAnswer(self._changeable.logging)
 
     async def tracing(self, request: Request) -> Response:
         """The server's trace settings; null resets a key."""
         if request.method == "POST":
             changes = await self._changes(request)
             _check_tracing(changes)
-            for key, value in changes.items():
-                self._tracing[key] = TRACING[key] if value is None else value
-        return JsonAnswer(self._tracing)
+            await self._group.order(Order("tracing", body=changes))
+        return JsonAnswer(self._changeable.tracing)
 
     async def model_tracing(self, request: Request) -> Response:
         """A model's trace settings: the server's where it has none; null resets a key to that."""
@@ -119,29 +104,13 @@ class SettingsRoutes:
         if request.method == "POST":
             changes = await self._changes(request)
             _check_tracing(changes)
-            own = self._model_tracing.get(name, {}) | changes
-            kept = {key: value for key, value in own.items() if value is not None}
-            self._model_tracing[name] = kept
-        return JsonAnswer(self._tracing | self._model_tracing.get(name, {}))
+            await self._group.order(Order("model_tracing", name, changes))
+        return JsonAnswer(self._changeable.tracing_of(name))
 
     async def _changes(self, request: Request) -> Document:
         settings = self._settings
         limit, seconds = settings.max_control_bytes, settings.default_deadline
         return await read_object(request, limit, seconds, settings.offload_json_bytes)
-
-
-def log_level(settings: Mapping[str, Any]) -> int:
-    """The logger's level that the protocol's switches mean."""
-    if settings["log_verbose_level"] > 0:
-        return logging.DEBUG
-    for key, level in (
-        ("log_info", logging.INFO),
-        ("log_warning", logging.WARNING),
-        ("log_error", logging.ERROR),
-    ):
-        if settings[key]:
-            return level
-    return logging.CRITICAL
 
 
 def _check_tracing(changes: Document) -> None:

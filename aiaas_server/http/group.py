@@ -1,0 +1,60 @@
+"""The server as a whole, seen from one of its processes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from aiaas_server.core.pool import ModelPool
+from aiaas_server.http.orders import Order, Orders
+from aiaas_server.observe.metrics import RequestMetrics
+from aiaas_server.observe.totals import ProcessFacts, Totals
+
+
+class Group(Protocol):
+    """All processes that serve one port."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the other processes serve too."""
+        ...
+
+    async def order(self, order: Order) -> None:
+        """Have all processes carry `order` out; returns when all have.
+
+        Raises:
+            ServerError: It cannot be done; those that had done it have undone it.
+        """
+        ...
+
+    async def totals(self) -> Totals:
+        """The counts of all processes together."""
+        ...
+
+
+class Alone:
+    """The group of a server that is one process."""
+
+    def __init__(self, orders: Orders, pool: ModelPool, requests: RequestMetrics) -> None:
+        self._orders = orders
+        self._pool = pool
+        self._requests = requests
+
+    @property
+    def ready(self) -> bool:
+        """There are no others."""
+        return True
+
+    async def order(self, order: Order) -> None:
+        """Carry it out here."""
+        await self._orders.apply(order)
+
+    async def totals(self) -> Totals:
+        """The counts of this process."""
+        return own_totals(self._pool, self._requests)
+
+
+def own_totals(pool: ModelPool, requests: RequestMetrics, worker: str = "") -> Totals:
+    """The counts of this process, as they stand."""
+    statistics = {(model.name, model.version): model.statistics for model in pool.models()}
+    refusals = {code.value: count for code, count in requests.refusals.items()}
+    return Totals(statistics, refusals, (ProcessFacts.now(worker),))

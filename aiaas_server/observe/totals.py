@@ -1,0 +1,137 @@
+"""Counts of one process as plain documents, and the sum over several.
+
+Counters and gauges of models are added over processes (`last_inference_ms` is the latest); what
+only makes sense of one process, such as its memory, stays apart and is labelled with its worker.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from aiaas_server.core.statistics import Statistics
+
+GAUGES = ("pending", "memory_bytes")
+"""Counts that end with their process; all others are cumulative and outlive it in the sums."""
+
+Key = tuple[str, int]  # model name, version
+Plain = dict[str, Any]
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_STARTED = time.time()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """What one process takes of the machine.
+
+    Attributes:
+        worker: Its number from 1; empty when it is the only one.
+        started: Seconds since the epoch.
+        cpu_seconds: CPU time in user and system mode since then.
+        resident_bytes: Memory; 0 where the system does not tell.
+        open_fds: Descriptors; 0 where the system does not tell.
+    """
+
+    worker: str
+    started: float
+    cpu_seconds: float
+    resident_bytes: int
+    open_fds: int
+
+    @classmethod
+    def now(cls, worker: str = "") -> Self:
+        """Those of this process."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = usage.ru_utime + usage.ru_stime
+        return cls(worker, _STARTED, cpu, _resident(), _open_descriptors())
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The counts of the whole server.
+
+    Attributes:
+        statistics: By model and version.
+        refusals: Error answers by code.
+        processes: One entry a running process.
+    """
+
+    statistics: Mapping[Key, Statistics]
+    refusals: Mapping[str, int]
+    processes: Sequence[ProcessFacts] = field(default_factory=tuple)
+
+    def as_json(self) -> Plain:
+        """For another process; `from_json` reads it."""
+        return {
+            "models": [[*key, taken(counts)] for key, counts in self.statistics.items()],
+            "refusals": dict(self.refusals),
+            "processes": [asdict(process) for process in self.processes],
+        }
+
+    @classmethod
+    def from_json(cls, document: Plain) -> Self:
+        """Read what `as_json` wrote."""
+        models = {(name, version): restored(c) for name, version, c in document["models"]}
+        processes = tuple(ProcessFacts(**process) for process in document["processes"])
+        return cls(models, document["refusals"], processes)
+
+
+def taken(statistics: Statistics) -> Plain:
+    """All counters of `statistics` as numbers, lists and objects."""
+    return {name: getattr(statistics, name) for name in Statistics.__slots__}
+
+
+def restored(plain: Plain) -> Statistics:
+    """Statistics with the counters of `plain`."""
+    statistics = Statistics()
+    for name in Statistics.__slots__:
+        if name in plain:
+            setattr(statistics, name, plain[name])
+    statistics.batches = {int(rows): batch for rows, batch in plain["batches"].items()}
+    return statistics
+
+
+def added(left: Plain, right: Plain) -> Plain:
+    """The sum of two documents of `taken`, counter by counter."""
+    total = _sum(left, right)
+    total["last_inference_ms"] = max(left["last_inference_ms"], right["last_inference_ms"])
+    return total  # type: ignore[no-any-return]  # two objects give an object
+
+
+def outlived(plain: Plain) -> Plain:
+    """What remains of a process's counts when it has ended: all but the gauges."""
+    return {**plain, **dict.fromkeys(GAUGES, 0)}
+
+
+def _sum(left: Any, right: Any) -> Any:
+    if isinstance(left, dict):
+        return {key: _sum_of_member(left, right, key) for key in {**left, **right}}
+    if isinstance(left, list):
+        return [_sum(a, b) for a, b in zip(left, right, strict=True)]
+    return left + right
+
+
+def _sum_of_member(left: Plain, right: Plain, key: str) -> Any:
+    if key not in left:
+        return right[key]
+    return _sum(left[key], right[key]) if key in right else left[key]
+
+
+def _resident() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE
+    except OSError:
+        return 0
+
+
+def _open_descriptors() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path.iterdir costs far more here
+    except OSError:
+        return 0
