@@ -25,6 +25,8 @@ from aiaas_server.core.errors import (
 from aiaas_server.core.session import StopToken
 from aiaas_server.core.signature import TensorSpec
 
+from .reasons import explain
+
 _log = logging.getLogger("aiaas.server")
 
 CPU: Final = "CPUExecutionProvider"
@@ -57,6 +59,7 @@ _DATATYPES: Final = {
 }
 _MEMORY_ADDRESSES: Final = (b"_ORT_MEM_ADDR_", b"_ORT_NATIVE_ENDIAN_MEM_ADDR_")
 _MAX_REASON: Final = 300
+_MAX_LOGGED: Final = 1024
 
 
 def open_session(
@@ -182,17 +185,20 @@ class OnnxSession:
         if stop is not None and stop.stopped:
             return DeadlineExceeded("the run was stopped: nobody waits for its answer")
         text = str(error)
-        reason = clean(text)
-        _log.warning("a run failed: %s", reason)
+        _log.warning("a run failed: %s", " ".join(text.split())[:_MAX_LOGGED])
+        said = explain(text)
+        reason = f": {said}" if said else ""
         if isinstance(error, ValueError) or "INVALID_ARGUMENT" in text:
-            return InvalidInput(f"the model refuses the input: {reason}")
+            return InvalidInput(f"the model refuses these shapes or values{reason}")
         if "alloc" not in text and self._may_blame(inputs):
-            return InvalidInput(f"the model cannot run on these shapes or values: {reason}")
-        return InferenceFailed(f"inference failed: {reason}")
+            return InvalidInput(f"the model cannot run on these shapes or values{reason}")
+        return InferenceFailed(f"inference failed: {said or clean(text)}")
 
     def _may_blame(self, inputs: Mapping[str, Array]) -> bool:
         """Whether the caller had the freedom to give shapes that the graph cannot join."""
-        varies = any(-1 in spec.shape[1:] for spec in self.inputs)
+        tensors = (*self.inputs, *self.outputs)
+        batch = int(all(spec.shape[:1] == (-1,) for spec in tensors))  # leading axes of the batch
+        varies = any(-1 in spec.shape[batch:] for spec in self.inputs)
         return varies or any(array.size == 0 for array in inputs.values())
 
 

@@ -369,15 +369,38 @@ def needs_an_even_number() -> bytes:
     return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
 
 
+def fails_on_every_input() -> bytes:
+    """`x` FP32 `[2, 2]`, reshaped at run time to what it cannot be."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Add", ["shape", "one"], ["grown"]),
+        helper.make_node("Reshape", ["x", "grown"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array([1], np.int64), "one")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+
+
 async def test_a_value_that_the_model_refuses_is_the_callers_mistake(
-    open_app: Any, repository: Any
+    open_app: Any, repository: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     call = await open_app(repository)
     one = {"name": "index", "datatype": "INT64", "shape": [1, 1], "data": [99]}
-    assert is_told(await call("POST", "/v2/models/lookup/infer", {"inputs": [one]}), 400)
+    answer = await call("POST", "/v2/models/lookup/infer", {"inputs": [one]})
+    assert is_told(answer, 400)
+    # In our words; the runtime's, which name nodes and source files, are for the log.
+    assert answer.json()["error"].endswith(": an index: expected -10 to 9, got 99")
+    assert "Gather" in caplog.text
+    assert all(len(record.getMessage()) < 1200 for record in caplog.records)
 
 
-async def test_a_failure_inside_the_runtime_is_500_and_tells_no_internals(
+async def test_a_shape_that_the_graph_cannot_take_is_the_callers_mistake(
     open_app: Any, repository: Any
 ) -> None:
     (repository / "picky" / "1").mkdir(parents=True)
@@ -385,10 +408,22 @@ async def test_a_failure_inside_the_runtime_is_500_and_tells_no_internals(
     call = await open_app(repository)
     one = {"name": "x", "datatype": "FP32", "shape": [3], "data": [1, 2, 3]}
     answer = await call("POST", "/v2/models/picky/infer", {"inputs": [one]})
+    assert is_told(answer, 400)
+    assert "[3] does not fit the shape [2,-1]" in answer.json()["error"]
+
+
+async def test_a_failure_inside_the_runtime_is_500_and_tells_no_internals(
+    open_app: Any, repository: Any
+) -> None:
+    (repository / "broken" / "1").mkdir(parents=True)
+    (repository / "broken" / "1" / "model.onnx").write_bytes(fails_on_every_input())
+    call = await open_app(repository)
+    one = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}
+    answer = await call("POST", "/v2/models/broken/infer", {"inputs": [one]})
     assert is_told(answer, 500)
     assert answer.json()["code"] == "inference_failed"
     assert not answer.json()["retryable"]
-    assert "onnxruntime" not in answer.json()["error"].lower()
+    assert "reshape" not in answer.json()["error"].lower()
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])

@@ -244,14 +244,15 @@ def test_cuda_gives_what_the_cpu_gives(onnx_models):
 @pytest.mark.parametrize("bound", [False, True], ids=["plain", "io binding"])
 def test_a_value_that_the_graph_cannot_take_is_the_callers_mistake(onnx_models, bound):
     session = open_session(onnx_models.lookup(), io_binding=bound)
-    with pytest.raises(InvalidInput, match="out of data bounds"):
+    with pytest.raises(InvalidInput, match=r"refuses.*: an index: expected -10 to 9, got 99$"):
         session.run({"index": np.array([[99]], np.int64)}, ["value"])
 
 
 def test_shapes_that_do_not_go_together_are_the_callers_mistake(onnx_models):
     session = open_session(onnx_models.add("FP32", ["batch", "n"]))
     arrays = {"a": np.zeros((1, 3), np.float32), "b": np.zeros((1, 4), np.float32)}
-    with pytest.raises(InvalidInput, match="cannot run on these shapes"):
+    told = "cannot run on these shapes or values: two dimensions that meet: .*, got 3 and 4$"
+    with pytest.raises(InvalidInput, match=told):
         session.run(arrays, ["sum"])
 
 
@@ -266,7 +267,7 @@ def test_a_failure_that_no_shape_explains_is_the_runtimes(onnx_models):
     one = helper.make_tensor("one", TensorProto.INT64, [1], [1])
     model = built(nodes, [value("x", 1, [2, 2])], [value("y", 1, None)], initializer=[one])
     session = open_session(model.SerializeToString())
-    with pytest.raises(InferenceFailed, match="Reshape"):
+    with pytest.raises(InferenceFailed, match=r"shape \[2,2\] does not fit the shape \[3,3,3,3\]"):
         session.run({"x": np.zeros((2, 2), np.float32)}, ["y"])
 
 
