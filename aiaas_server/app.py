@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
@@ -16,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from aiaas_server.core.bundle import Bundles
 from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.errors import ModelNotFound, VersionNotFound
 from aiaas_server.core.events import Observer
 from aiaas_server.core.pool import ModelPool
 from aiaas_server.core.signature import Signature
@@ -38,6 +41,9 @@ from aiaas_server.tasks import Tasks
 logger = logging.getLogger("aiaas_server")
 
 MAX_TARGETS = 10_000
+_NEEDS_MODEL = re.compile(
+    r"/v[12]/models/([^/:]+)(?:/versions/[0-9]+)?(?::predict|/config|/generate|/generate_stream)?"
+).fullmatch
 
 
 class Application:
@@ -62,6 +68,8 @@ class Application:
         self._infer = InferRoute(pool, settings, key_check, counts)
         self._routes = GuardedRoutes(make_router(pool, settings, counts), key_check, counts)
         self.metrics = GuardedRoutes(make_metrics_router(pool, counts), key_check, counts)
+        if pool.loads_on_demand:
+            self._routes.before = self._bring
         self._targets: dict[bytes, Target] = {}  # raw path of an infer route -> what it names
         self._starting: asyncio.Task[None] | None = None
 
@@ -90,6 +98,14 @@ class Application:
         if len(self._targets) < MAX_TARGETS and self.pool.is_ready(*target):
             self._targets[infer_path(*target)] = target
         return target
+
+    async def _bring(self, path: str) -> None:
+        """Have the model loaded that a request for `path` needs, if it names a known one."""
+        named = _NEEDS_MODEL(path)
+        if named is not None:
+            with suppress(ModelNotFound, VersionNotFound):  # the route says so in its own words
+                deadline = asyncio.get_running_loop().time() + self.settings.default_deadline
+                await self.pool.obtain(named[1], deadline=deadline)
 
     async def start(self) -> None:
         """Load the models; returns when each of them serves or has been refused."""
@@ -136,6 +152,8 @@ class GuardedRoutes:
         self._router = router
         self._key_check = key_check
         self._metrics = metrics
+        self.before: Callable[[str], Awaitable[None]] | None = None
+        """Awaited with the path of each request, after the key check."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, whatever happens."""
@@ -164,6 +182,8 @@ class GuardedRoutes:
                 self._key_check.check(scope, headers)
             if refusal is not None:
                 raise refusal
+            if self.before is not None:
+                await self.before(scope["path"])
             scope["app"] = self  # makes the router raise its 404 and 405 instead of answering
             await self._router(scope, receive, with_common_headers(sending, request_id))
         except ClientGone:

@@ -77,6 +77,15 @@ def serve(
         int | None,
         _option("--intra-op-threads", panel=MODELS, help="Threads inside one run; 0: by cores."),
     ] = None,
+    memory_budget: Annotated[
+        int | None,
+        _option(
+            "--memory-budget",
+            panel=MODELS,
+            help="Bytes for loaded models; they load when called, the least used make room.",
+            name="memory_budget_bytes",
+        ),
+    ] = None,
     host: Annotated[
         str | None, _option("--host", panel=LISTEN, help="Address. Default: 127.0.0.1.")
     ] = None,
@@ -159,6 +168,7 @@ def serve(
     given.update(
         load_models=tuple(given.pop("load_model") or ()) or None,
         providers=tuple(given.pop("provider") or ()) or None,
+        memory_budget_bytes=given.pop("memory_budget"),
     )
     key_file = given.pop("api_key_file")
     if key_file is not None:

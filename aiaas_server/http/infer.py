@@ -93,6 +93,8 @@ class InferRoute:
         seconds = deadline_seconds(headers, settings.default_deadline, settings.max_deadline)
         deadline = asyncio.get_running_loop().time() + seconds
         length = check_length(headers, self._max_body)
+        if self._pool.loads_on_demand:
+            await self._pool.obtain(*target, deadline)
         message = await receive()
         body: Body = message.get("body", b"")
         if message.get("more_body", True) or b"content-encoding" in headers:

@@ -65,10 +65,10 @@ class MetadataRoutes:
     async def ready(self, request: Request) -> Response:
         """200 when the version, or the newest ready one, can serve."""
         name, version = addressed(request)
-        model = self._pool.resolve(name, version)
         if not self._pool.is_ready(name, version):
+            model = self._pool.resolve(name, version)
             raise ModelNotReady(f"model {model.name!r} version {model.version}: not ready")
-        return JsonAnswer({"name": model.name, "ready": True})
+        return JsonAnswer({"name": name, "ready": True})
 
     async def config(self, request: Request) -> Response:
         """The complete configuration."""
