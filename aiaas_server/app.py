@@ -25,11 +25,15 @@ from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import AnyTask, OpenTask
 from aiaas_server.http.answers import send_problem, with_common_headers
 from aiaas_server.http.auth import OPEN_PATHS, KeyCheck
+from aiaas_server.http.changeable import Changeable
 from aiaas_server.http.disconnect import ClientGone
 from aiaas_server.http.errors import problem_of
+from aiaas_server.http.group import Alone, Group
 from aiaas_server.http.head import read_headers, request_id_of
 from aiaas_server.http.infer import InferRoute, Target
 from aiaas_server.http.openai_errors import for_path
+from aiaas_server.http.orders import Orders
+from aiaas_server.http.regions import Regions
 from aiaas_server.http.routes import infer_path, make_metrics_router, make_router, match_infer
 from aiaas_server.observe.metrics import RequestMetrics
 from aiaas_server.observe.tracing import take_up
@@ -45,6 +49,8 @@ _NEEDS_MODEL = re.compile(
     r"/v[12]/models/([^/:]+)(?:/versions/[0-9]+)?(?::predict|/config|/generate|/generate_stream)?"
 ).fullmatch
 
+MakeGroup = Callable[[Orders, ModelPool, RequestMetrics], Group]
+
 
 class Application:
     """The ASGI application: infer as a bare callable, everything else through Starlette's router.
@@ -53,21 +59,35 @@ class Application:
     once, `ready` when they are there. Without a lifespan, in process, use it as an asynchronous
     context manager.
 
+    Args:
+        make_group: Gives the other processes of the server, if there are any.
+        observed: Whether the pool has observers, who want to know who asked.
+
     Attributes:
         pool: The models.
         settings: The settings it was made with.
         metrics: An ASGI application that answers only `GET /metrics`, for a port of its own.
     """
 
-    def __init__(self, pool: ModelPool, settings: Settings) -> None:
+    def __init__(
+        self,
+        pool: ModelPool,
+        settings: Settings,
+        make_group: MakeGroup = Alone,
+        *,
+        observed: bool = False,
+    ) -> None:
         self.pool = pool
         self.settings = settings
         key = settings.api_key
         key_check = KeyCheck(key.get_secret_value()) if key is not None else None
         counts = RequestMetrics()
-        self._infer = InferRoute(pool, settings, key_check, counts)
-        self._routes = GuardedRoutes(make_router(pool, settings, counts), key_check, counts)
-        self.metrics = GuardedRoutes(make_metrics_router(pool, counts), key_check, counts)
+        changeable, regions = Changeable(), Regions()
+        group = make_group(Orders(pool, changeable, regions), pool, counts)
+        router = make_router(pool, settings, group, changeable, regions)
+        self._infer = InferRoute(pool, settings, key_check, counts, regions, observed=observed)
+        self._routes = GuardedRoutes(router, key_check, counts)
+        self.metrics = GuardedRoutes(make_metrics_router(pool, group), key_check, counts)
         if pool.loads_on_demand:
             self._routes.before = self._bring
         self._targets: dict[bytes, Target] = {}  # raw path of an infer route -> what it names
@@ -197,13 +217,17 @@ class GuardedRoutes:
 
 
 def create_app(
-    settings: Settings | None = None, *, observers: Sequence[Observer] = ()
+    settings: Settings | None = None,
+    *,
+    observers: Sequence[Observer] = (),
+    make_group: MakeGroup = Alone,
 ) -> Application:
     """Make the server as an ASGI application.
 
     Args:
         settings: All settings; read from the environment when not given.
         observers: Called with a record of every request.
+        make_group: Gives the other processes of the server, if there are any.
     Raises:
         LoadFailed: The repository does not exist.
     """
@@ -216,7 +240,7 @@ def create_app(
     repository = Repository(settings.models)
     bundles = Bundles(repository.read_beside, Tasks(installed_tasks()).open)
     pool = ModelPool(repository, opened, settings, observers, bundles)
-    return Application(pool, settings)
+    return Application(pool, settings, make_group, observed=bool(observers))
 
 
 def installed_tasks() -> Mapping[str, OpenTask]:

@@ -106,7 +106,17 @@ def serve(
     ] = None,
     workers: Annotated[
         int | None,
-        _option("--workers", panel=LISTEN, help="Processes, each with its own copy of the models."),
+        _option(
+            "--workers", panel=LISTEN, help="Processes that act as one."
+        ),
+    ] = None,
+    shared_memory: Annotated[
+        bool | None,
+        _option(
+            "--shared-memory",
+            panel=LISTEN,
+            help="Let clients on this machine pass tensors through shared memory.",
+        ),
     ] = None,
     api_key_file: Annotated[
         Path | None,

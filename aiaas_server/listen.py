@@ -129,8 +129,8 @@ def _clear_stale(path: Path) -> None:
             raise StartError(f"--uds {path}: another server answers there")
 
 
-def bind_metrics(settings: Settings, index: int = 0) -> socket.socket | None:
-    """Bind the metrics port of worker `index`; None when it is off, or the default one is busy.
+def bind_metrics(settings: Settings) -> socket.socket | None:
+    """Bind the metrics port; None when it is off, or the default one is busy.
 
     Raises:
         StartError: The port was asked for and cannot be had.
@@ -139,7 +139,7 @@ def bind_metrics(settings: Settings, index: int = 0) -> socket.socket | None:
     if port == 0:
         return None
     host = settings.metrics_host or settings.host
-    wanted = (DEFAULT_METRICS_PORT if port is None else port) + index
+    wanted = DEFAULT_METRICS_PORT if port is None else port
     try:
         return bind_tcp(host, wanted, "--metrics-port")
     except StartError as error:

@@ -27,7 +27,9 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from aiaas_server.app import Application, create_app
+from aiaas_server.core.errors import ServerError
 from aiaas_server.http.edge import TURNED_AWAY, EdgeLimits, EdgeProtocol, make_protocol
+from aiaas_server.http.group import Alone
 from aiaas_server.listen import (
     Acceptor,
     StartError,
@@ -41,13 +43,16 @@ from aiaas_server.listen import (
 )
 from aiaas_server.observe.logging import access_logger, start_logging
 from aiaas_server.settings import Settings
-from aiaas_server.workers import supervise
+from aiaas_server.workers.member import Member
+from aiaas_server.workers.supervisor import supervise
+from aiaas_server.workers.worker import work
 
 logger = logging.getLogger("aiaas_server")
 
 METRICS_CONNECTIONS = 100
 LONG_LOAD = 2.0  # seconds after which a person is told that models are still loading
 GRACE = 1.0  # for requests that came during the drain
+LEAVE_GRACE = 1.0  # for clients to be told that a worker's connections end
 CANCEL_TIMEOUT = 1.0  # for cancelled requests to say so
 CLOSE_TIMEOUT = 2.0  # for the models to be released
 HARD_STOP = CANCEL_TIMEOUT + CLOSE_TIMEOUT + 1.5  # after the drain, nothing is waited for
@@ -55,10 +60,15 @@ HARD_STOP = CANCEL_TIMEOUT + CLOSE_TIMEOUT + 1.5  # after the drain, nothing is 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """Which worker of how many a process is."""
+    """Which worker of how many a process is.
+
+    Attributes:
+        again: It replaces one that died; others serve until it can.
+    """
 
     index: int = 0
     workers: int = 1
+    again: bool = False
 
 
 def serve(settings: Settings) -> int:
@@ -90,7 +100,8 @@ def _serve(settings: Settings) -> int:
     )
     try:
         if settings.workers > 1:
-            return supervise(settings, listener, settings.drain_timeout + HARD_STOP + 0.5)
+            patience = settings.drain_timeout + HARD_STOP + 0.5
+            return supervise(settings, listener, work, patience)
         return run_process(settings, listener, bind_metrics(settings))
     finally:
         listener.close()
@@ -104,8 +115,7 @@ def run_process(
     metrics: socket.socket | None,
     *,
     seat: Seat = Seat(),
-    on_ready: Callable[[Process], None] | None = None,
-    stop_on: int | None = None,
+    member: Member | None = None,
 ) -> int:
     """Serve in this process until a signal comes; returns the exit code.
 
@@ -114,13 +124,13 @@ def run_process(
         listener: The bound main socket.
         metrics: The bound metrics socket, if there is one.
         seat: Which worker this is.
-        on_ready: Called when the models are loaded or refused; tells the terminal if not given.
-        stop_on: A descriptor; the orderly stop begins when something can be read from it.
+        member: Its side of the group when it is one of several workers.
     """
-    process = Process(settings, create_app(settings), listener, metrics, seat)
+    app = create_app(settings, make_group=member or Alone)
+    process = Process(settings, app, listener, metrics, seat, member)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(process.run(on_ready or tell_terminal, stop_on))
-    return 0
+        runner.run(process.run())
+    return process.exit_code
 
 
 def edge_limits(settings: Settings) -> EdgeLimits:
@@ -154,6 +164,7 @@ class Process:
         listener: socket.socket,
         metrics: socket.socket | None,
         seat: Seat,
+        member: Member | None = None,
     ) -> None:
         self.settings = settings
         self.app = app
@@ -162,6 +173,9 @@ class Process:
         self.address = address_of(listener, scheme)
         self.metrics_address = address_of(metrics, scheme) if metrics is not None else None
         self.started_at = time.monotonic()
+        self.exit_code = 0
+        self._member = member
+        self._leaves = False
         self._listener = listener
         self._metrics = metrics
         self._state = ServerState()
@@ -170,24 +184,26 @@ class Process:
         self._stopping: asyncio.Event
         self._stop_by = 0.0
 
-    async def run(self, on_ready: Callable[[Process], None], stop_on: int | None = None) -> None:
+    async def run(self) -> None:
         """Serve until stopped; returns when everything is answered or cut."""
         loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
-        if stop_on is not None:
-            loop.add_reader(stop_on, self._told_to_stop, stop_on)
-        clock = loop.create_task(self._tell_date())
-        loading = loop.create_task(self._load(on_ready))
-        self._listen()
+        tasks = [loop.create_task(self._tell_date()), loop.create_task(self._load())]
+        if self._member is not None:
+            tasks.append(loop.create_task(self._member.serve(self.stop)))
+        if not self.seat.again:
+            self._listen()
         try:
             await self._stopping.wait()
             await self._drain()
         finally:
-            clock.cancel()
-            loading.cancel()
-            await asyncio.gather(clock, loading, return_exceptions=True)
+            if self._member is not None:
+                self._member.end()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._close()
 
     def stop(self) -> None:
@@ -196,17 +212,17 @@ class Process:
             return
         self.app.pool.begin_drain()
         for protocol in self._protocols:
-            protocol.edge.draining = True
+            protocol.edge.leaving = True
+            protocol.edge.draining = not self._leaves
         self._stop_by = time.monotonic() + self.settings.drain_timeout
         _end_after(self.settings.drain_timeout + HARD_STOP)
         self._stopping.set()
 
-    def _told_to_stop(self, descriptor: int) -> None:
-        asyncio.get_running_loop().remove_reader(descriptor)
-        self.stop()
-
     def _signalled(self, number: int) -> None:
         if not self._stopping.is_set():
+            self._leaves = self._member is not None
+            if self._member is not None:
+                self._member.leave()
             self.stop()
         elif self.seat.workers == 1:  # a worker is ended by its parent, a terminal signals both
             os._exit(128 + number)
@@ -256,7 +272,7 @@ class Process:
         )
         self._acceptors.append(acceptor)
 
-    async def _load(self, on_ready: Callable[[Process], None]) -> None:
+    async def _load(self) -> None:
         long = asyncio.get_running_loop().call_later(
             LONG_LOAD, logger.info, "listening on %s, still loading models", self.address
         )
@@ -267,7 +283,23 @@ class Process:
             return
         finally:
             long.cancel()
-        on_ready(self)
+        if self._member is None:
+            tell_terminal(self)
+        else:
+            await self._join(self._member)
+
+    async def _join(self, member: Member) -> None:
+        """Catch up with the other workers; one that cannot ends, and is tried again later."""
+        try:
+            await member.join(started_lines(self))
+        except ServerError as error:
+            if not self._stopping.is_set():
+                logger.error("cannot do what the other workers have done: %s", error.message)
+                self.exit_code = 1
+                self.stop()
+        else:
+            if self.seat.again and not self._stopping.is_set():
+                self._listen()
 
     async def _tell_date(self) -> None:
         """Keep the Date header; beside it, workers say which of them answers."""
@@ -282,9 +314,12 @@ class Process:
         """Answer what was accepted, then cut what is left.
 
         Until then the port stays open, so that probes see `live` and not `ready` and new
-        inference is told 503 instead of meeting a closed door half way.
+        inference is told 503 instead of meeting a closed door half way. A worker that leaves by
+        itself closes it at once, because the others have it open.
         """
         state = self._state
+        if self._leaves:
+            await self._leave()
         accepted = {c for c in state.connections if isinstance(c, EdgeProtocol) and c.busy}
         await _until(lambda: not accepted & state.connections, self._stop_by)
         for acceptor in self._acceptors:
@@ -301,6 +336,15 @@ class Process:
             await asyncio.wait(tuple(state.tasks), timeout=CANCEL_TIMEOUT)
         for connection in tuple(state.connections):
             connection.transport.abort()
+
+    async def _leave(self) -> None:
+        """Take no new connections, and answer what still comes on those that are open."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        until = min(self._stop_by, time.monotonic() + LEAVE_GRACE)
+        await _until(lambda: not self._state.connections, until)
+        for protocol in self._protocols:
+            protocol.edge.draining = True
 
     async def _close(self) -> None:
         try:

@@ -46,7 +46,7 @@ def settings_page() -> str:
 def metrics_page() -> str:
     """One row for each family on `/metrics`, read from the page itself."""
     model = SimpleNamespace(name="m", version=1, statistics=Statistics())
-    page = metrics.render([model], metrics.RequestMetrics()).decode()
+    page = metrics.render([model], {}).decode()
     lines = [
         "# Metrics",
         "",

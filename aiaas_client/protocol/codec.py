@@ -586,7 +586,8 @@ def encode_response(
 ) -> Encoded:
     """Write an inference answer, each output in the form its request chose.
 
-    An output's own `binary_data` decides, else the request's `binary_data_output`, else JSON.
+    An output's own `binary_data` decides, else the request's `binary_data_output`, else JSON. Those
+    that go to shared memory are only described.
 
     Raises:
         CodecError: A BYTES output asked for as JSON is not UTF-8.
@@ -601,11 +602,18 @@ def encode_response(
         document["parameters"] = response.parameters
     chosen = {o.name: o.binary for o in request.outputs if o.binary is not None}
     default = request.binary_output
+    elsewhere = {o.name for o in request.outputs if o.shared_memory is not None}
     document["outputs"] = [
-        _write_tensor(name, tensor, chunks if chosen.get(name, default) else None)
+        _describe_tensor(name, tensor)
+        if name in elsewhere
+        else _write_tensor(name, tensor, chunks if chosen.get(name, default) else None)
         for name, tensor in response.outputs.items()
     ]
     return _assemble(document, chunks, json, has_binary=bool(chunks))
+
+
+def _describe_tensor(name: str, tensor: Array) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype_of(tensor), "shape": tensor.shape}
 
 
 def _assemble(

@@ -3,20 +3,21 @@
 `nv_*` names are the reference server's, without `_total`, so that its dashboards work; `aiaas_*`
 names follow Prometheus' rules. Numbers are always written plainly: some readers of these pages do
 not know exponents, and none of them expects a sample on the first line.
+
+Of several workers, counters, histograms and the gauges of models are the sums over all of them,
+the `process_*` families have one sample a worker, and `nv_cpu_*` tell of the machine.
 """
 
 from __future__ import annotations
 
 import os
-import resource
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_server.core.statistics import LATENCY_BUCKETS_NS, Statistics
+from aiaas_server.observe.totals import ProcessFacts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -25,7 +26,6 @@ Sample = tuple[str, Labels, float]  # suffix of the name, labels, value
 Read = Callable[[Statistics], float]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_STARTED = time.time()
 
 
 class Counted(Protocol):
@@ -79,19 +79,32 @@ _COUNTERS: tuple[tuple[str, str, Read], ...] = (
         "Time taking outputs, microseconds",
         lambda s: s.compute_output_ns // 1000,
     ),
-    ("nv_cache_num_hits_per_model", "Answers from the response cache", lambda _: 0),
-    ("nv_cache_num_misses_per_model", "Requests the response cache lacked", lambda _: 0),
-    ("nv_cache_hit_duration_per_model", "Time of cache hits, microseconds", lambda _: 0),
-    ("nv_cache_miss_duration_per_model", "Time of cache misses, microseconds", lambda _: 0),
+    ("nv_cache_num_hits_per_model", "Answers from the response cache", lambda s: s.cache_hit_count),
+    ("nv_cache_num_misses_per_model", "Requests the response cache lacked", lambda s: s.cache_miss_count),
+    (
+        "nv_cache_hit_duration_per_model",
+        "Time of cache hits, microseconds",
+        lambda s: s.cache_hit_ns // 1000,
+    ),
+    (
+        "nv_cache_miss_duration_per_model",
+        "Time of cache misses, microseconds",
+        lambda s: s.cache_miss_ns // 1000,
+    ),
 )
 
 
-def render(models: Iterable[Counted], requests: RequestMetrics) -> bytes:
+def render(
+    models: Iterable[Counted],
+    refusals: Mapping[str, int],
+    processes: Sequence[ProcessFacts] | None = None,
+) -> bytes:
     """Write the page.
 
     Args:
         models: The loaded versions.
-        requests: The counts of error answers.
+        refusals: Error answers by code.
+        processes: What the processes take; that of this one if not given.
     """
     loaded = [({"model": m.name, "version": str(m.version)}, m.statistics) for m in models]
     lines: list[str] = []
@@ -99,9 +112,10 @@ def render(models: Iterable[Counted], requests: RequestMetrics) -> bytes:
         samples = [("", labels, read(statistics)) for labels, statistics in loaded]
         lines += _family(name, "counter", text, samples)
     lines += _model_families(loaded)
-    refusals = [("", {"code": c.value}, n) for c, n in sorted(requests.refusals.items())]
-    lines += _family("aiaas_errors_total", "counter", "Error answers by code", refusals)
-    lines += _process_families()
+    errors = [("", {"code": code}, count) for code, count in sorted(refusals.items())]
+    lines += _family("aiaas_errors_total", "counter", "Error answers by code", errors)
+    lines += _machine_families()
+    lines += _process_families([ProcessFacts.now()] if processes is None else processes)
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -165,40 +179,40 @@ def _histogram(
     yield "_count", labels, running
 
 
-def _process_families() -> Iterator[str]:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    total, used, resident = _memory()
-    gauges = (
-        ("nv_cpu_memory_total_bytes", "Memory of the machine", total),
-        ("nv_cpu_memory_used_bytes", "Memory of the machine in use", used),
-        ("process_resident_memory_bytes", "Resident memory of this process", resident),
-        ("process_start_time_seconds", "Start of this process, seconds since the epoch", _STARTED),
-        ("process_open_fds", "Open file descriptors", _open_descriptors()),
-    )
-    for name, text, value in gauges:
-        yield from _family(name, "gauge", text, [("", {}, value)])
-    cpu = usage.ru_utime + usage.ru_stime
-    yield from _family(
-        "process_cpu_seconds_total", "counter", "CPU time of this process", [("", {}, cpu)]
-    )
-
-
-def _memory() -> tuple[int, int, int]:
-    """Bytes of the machine, of those in use, and resident in this process; 0 where not told."""
+def _machine_families() -> Iterator[str]:
     total = os.sysconf("SC_PHYS_PAGES") * _PAGE
     used = total - os.sysconf("SC_AVPHYS_PAGES") * _PAGE
-    try:
-        resident = int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE
-    except OSError:
-        resident = 0
-    return total, used, resident
+    for name, text, value in (
+        ("nv_cpu_memory_total_bytes", "Memory of the machine", total),
+        ("nv_cpu_memory_used_bytes", "Memory of the machine in use", used),
+    ):
+        yield from _family(name, "gauge", text, [("", {}, value)])
 
 
-def _open_descriptors() -> int:
-    try:
-        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path.iterdir costs far more here
-    except OSError:
-        return 0
+_PROCESS: tuple[tuple[str, str, str, Callable[[ProcessFacts], float]], ...] = (
+    (
+        "process_resident_memory_bytes",
+        "gauge",
+        "Resident memory of the process",
+        lambda p: p.resident_bytes,
+    ),
+    (
+        "process_start_time_seconds",
+        "gauge",
+        "Start of the process, seconds since the epoch",
+        lambda p: p.started,
+    ),
+    ("process_open_fds", "gauge", "Open file descriptors", lambda p: p.open_fds),
+    ("process_cpu_seconds_total", "counter", "CPU time of the process", lambda p: p.cpu_seconds),
+)
+
+
+def _process_families(processes: Sequence[ProcessFacts]) -> Iterator[str]:
+    """One sample a process, labelled with its worker when there are several."""
+    labelled = [({"worker": p.worker} if p.worker else {}, p) for p in processes]
+    for name, kind, text, read in _PROCESS:
+        samples = [("", labels, read(process)) for labels, process in labelled]
+        yield from _family(name, kind, text, samples)
 
 
 def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> Iterator[str]:

@@ -26,7 +26,8 @@ def page() -> str:
     version.statistics.failed("BACKEND", 5)
     requests = RequestMetrics()
     requests.refused(ErrorCode.INVALID_JSON)
-    return render([version], requests).decode()
+    refusals = {code.value: count for code, count in requests.refusals.items()}
+    return render([version], refusals).decode()
 
 
 def samples() -> dict[str, float]:
