@@ -108,6 +108,51 @@ def write_bundle(
         (place / file).write_bytes(content)
 
 
+def first_byte() -> bytes:
+    """`bytes` (n, 2048) int32 -> `scores` (n, 2): the second is 1 where the file begins as PNG."""
+    constants = [
+        numpy_helper.from_array(np.array([0], np.int64), "first"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+        numpy_helper.from_array(np.int32(0x89), "mark"),
+        numpy_helper.from_array(np.array([0, 1], np.float32), "values"),
+        numpy_helper.from_array(np.int64(2), "depth"),
+    ]
+    nodes = [
+        helper.make_node("Gather", ["bytes", "first"], ["head"], axis=1),
+        helper.make_node("Equal", ["head", "mark"], ["same"]),
+        helper.make_node("Cast", ["same"], ["yes"], to=TensorProto.INT64),
+        helper.make_node("Squeeze", ["yes", "one"], ["index"]),
+        helper.make_node("OneHot", ["index", "depth", "values"], ["scores"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("bytes", TensorProto.INT32, ["batch", 2048])],
+        [value("scores", TensorProto.FLOAT, ["batch", 2])],
+        constants,
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+
+
+def write_tasks(root: Path) -> None:
+    """Tiny stand-ins under the names that the documents use; `digits` has its model already."""
+    files = {"tokenizer.json": tokenizer()}
+    write_bundle(root, "sentiment", MOOD_CARD, table_model(MOODS, PARTS, pooled=True), files)
+    write_bundle(root, "minilm", VECTOR_CARD, table_model(MEANINGS, PARTS, pooled=False), files)
+    types = {"content_types.json": json.dumps({"png": {"mime_type": "image/png"}}).encode()}
+    card = {
+        "task": "file-type",
+        "labels": ["other", "png"],
+        "postprocessing": {"content_types": "content_types.json"},
+    }
+    write_bundle(root, "magika", card, first_byte(), types)
+    steps = [{"model": "minilm"}, {"model": "sentiment", "input": "ranking.0.text"}]
+    write_bundle(root, "best", {"task": "pipeline", "steps": steps}, None)
+    (root / "digits" / "1" / "model.json").write_text(json.dumps(DIGIT_CARD))
+
+
 def write_repository(root: Path, builders: Any) -> Path:
     """All of the bundles above; `builders` is the fixture `onnx_models`."""
     files = {"tokenizer.json": tokenizer()}

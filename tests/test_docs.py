@@ -13,6 +13,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from serving import serve
 
+from tests.task_bundles import write_tasks
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -34,6 +36,7 @@ def place(
         path = folder / "models" / name / "1" / "model.onnx"
         path.parent.mkdir(parents=True)
         path.write_bytes(model)
+    write_tasks(folder / "models")
     with serve(folder / "models") as server:
         yield SimpleNamespace(folder=folder, address=server.url.removeprefix("http://"))
 
