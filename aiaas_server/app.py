@@ -20,6 +20,7 @@ from aiaas_server.core.bundle import Bundles
 from aiaas_server.core.card import Assets, Card
 from aiaas_server.core.errors import ModelNotFound, VersionNotFound
 from aiaas_server.core.events import Observer
+from aiaas_server.core.garbage import settle, unsettle
 from aiaas_server.core.pool import ModelPool
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import AnyTask, OpenTask
@@ -156,11 +157,13 @@ class Application:
         await send({"type": "lifespan.startup.complete"})
         await receive()  # lifespan.shutdown
         await self.close()
+        unsettle()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start_in_background(self) -> None:
         try:
             await self.start()
+            settle()
         except Exception:
             logger.exception("the models could not be loaded; the server stays not ready")
 
