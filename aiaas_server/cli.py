@@ -60,6 +60,15 @@ def serve(
             name="load_models",
         ),
     ] = None,
+    default_model: Annotated[
+        list[str] | None,
+        _option(
+            "--default-model",
+            panel=MODELS,
+            help="text=sentiment: who answers /predict where no model is named; repeat for more.",
+            name="default_models",
+        ),
+    ] = None,
     watch: Annotated[
         bool | None,
         _option("--watch", panel=MODELS, help="Pick up new and removed versions."),
@@ -106,9 +115,7 @@ def serve(
     ] = None,
     workers: Annotated[
         int | None,
-        _option(
-            "--workers", panel=LISTEN, help="Processes that act as one."
-        ),
+        _option("--workers", panel=LISTEN, help="Processes that act as one."),
     ] = None,
     shared_memory: Annotated[
         bool | None,
@@ -179,6 +186,7 @@ def serve(
         load_models=tuple(given.pop("load_model") or ()) or None,
         providers=tuple(given.pop("provider") or ()) or None,
         memory_budget_bytes=given.pop("memory_budget"),
+        default_models=",".join(given.pop("default_model") or ()) or None,
     )
     key_file = given.pop("api_key_file")
     if key_file is not None:

@@ -45,7 +45,9 @@ Base64 = Annotated[
 class Prediction(BaseModel):
     """Root of all predictions; frozen, and unknown fields of a newer server are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", protected_namespaces=(), ser_json_inf_nan="constants"
+    )
 
 
 class Label(Prediction):

@@ -17,7 +17,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.predictions import PREDICTIONS, Prediction, json_schema_of
 from aiaas_server.core.errors import InvalidInput, ModelNotFound, OutputTooLarge, ServerError
 from aiaas_server.core.model import LoadedModel
@@ -64,7 +63,10 @@ class PredictRoutes:
             instances, params = _instances(document)
         else:
             instances, params = [raw_payload(kind, body)], _query_params(request)
-        answers = await self._answers(request, model, instances, params, deadline, kind)
+        is_large = len(body) > self._settings.offload_json_bytes
+        answers = await self._answers(
+            request, model, instances, params, deadline, kind, is_large=is_large
+        )
         return await self._listed(model, answers)
 
     async def simple(self, request: Request) -> Response:
@@ -77,9 +79,12 @@ class PredictRoutes:
             params = _query_params(request)
             answers = await self._answers(request, model, [payload], params, deadline, kind)
             return await self._single(model, answers)
+        is_large = len(body) > self._settings.offload_json_bytes
         asked = simple_form(await self._parse(body))
         model = self._choose(asked.kind, asked.model, asked.version, asked.task)
-        answers = await self._answers(request, model, asked.payloads, asked.params, deadline)
+        answers = await self._answers(
+            request, model, asked.payloads, asked.params, deadline, is_large=is_large
+        )
         if asked.many:
             return await self._listed(model, answers)
         return await self._single(model, answers)
@@ -117,11 +122,16 @@ class PredictRoutes:
         params: dict[str, Any],
         deadline: float,
         raw: PayloadKind | None = None,
+        *,
+        is_large: bool = False,
     ) -> list[Answer]:
         kind = task_of(model).input
         if raw is not None and not _fits(raw, kind):
             raise InvalidInput(f"model '{model.name}' takes {_named(kind)}, got {_named(raw)}")
-        payloads, problems = _payloads(kind, instances, raw)
+        if is_large:  # base64 of megabytes
+            payloads, problems = await asyncio.to_thread(_payloads, kind, instances, raw)
+        else:
+            payloads, problems = _payloads(kind, instances, raw)
         work = self._predictor.predict(model, list(payloads.values()), params, deadline)
         answered = await while_connected(work, request.scope, request.receive)
         by_index = {**problems, **dict(zip(payloads, answered, strict=True))}
@@ -332,12 +342,3 @@ def _only(fitting: Sequence[LoadedModel], what: str, models: dict[str, LoadedMod
         raise InvalidInput(f"several models take {what}: name one of {names} as 'model'")
     names = ", ".join(f"'{name}'" for name in list(models)[:MAX_LISTED]) or "none"
     raise ModelNotFound(f"no model here is for {what}; models with a task: {names}")
-
-
-# Codes that a client may meet in an entry of `predictions`.
-ENTRY_CODES = (
-    ErrorCode.INVALID_REQUEST,
-    ErrorCode.INFERENCE_FAILED,
-    ErrorCode.OUTPUT_TOO_LARGE,
-    ErrorCode.NOT_SUPPORTED,
-)

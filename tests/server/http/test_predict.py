@@ -14,8 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from aiaas_server.app import create_app
+from aiaas_server.http.payloads import COMPARED, OTHERS, SIMPLE_KINDS
+from aiaas_server.settings import Settings
 from tests.server.http.serving import AsgiCaller
 from tests.task_bundles import (
     MOOD_CARD,
@@ -401,3 +406,36 @@ async def test_a_step_that_is_not_served_is_named(tmp_path: Path, open_app: Open
 async def test_a_pipeline_has_no_tensors(call: AsgiCaller) -> None:
     answer = await call("POST", "/v2/models/best/infer", {"inputs": []})
     assert answer.status == 400
+
+
+WORDS = st.sampled_from(["good", "", "bad", "text", "b64", "model", "top_k", "ranking", "\ud83d"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+MEMBERS = st.sampled_from([*SIMPLE_KINDS, *COMPARED, *OTHERS, "instances", "parameters"])
+BODIES = st.dictionaries(MEMBERS, VALUES, max_size=4)
+PATHS = ["/predict", "/v1/embeddings"] + [
+    f"/v1/models/{name}:predict" for name in ("moods", "vectors", "table", "digits", "best", "each")
+]
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory, onnx_models: SimpleNamespace) -> Path:
+    return write_repository(tmp_path_factory.mktemp("models"), onnx_models)
+
+
+@settings(max_examples=60, deadline=None)
+@given(calls=st.lists(st.tuples(st.sampled_from(PATHS), BODIES), min_size=1, max_size=8))
+def test_no_body_whatever_makes_the_server_fail(
+    fuzzed: Path, calls: list[tuple[str, dict[str, Any]]]
+) -> None:
+    async def run() -> None:
+        async with create_app(Settings(models=fuzzed)) as app:
+            for path, body in calls:
+                answer = await AsgiCaller(app)("POST", path, json.dumps(body).encode())
+                assert answer.status < 500, (path, body, answer.body)
+                assert answer.status == 200 or answer.json()["error"]
+
+    asyncio.run(run())
