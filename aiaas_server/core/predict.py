@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from pydantic import ValidationError
@@ -27,7 +27,7 @@ from .errors import (
     ServerError,
 )
 from .model import LoadedModel
-from .task import LoopingTask, Params, Prepared, Task
+from .task import AnyTask, LoopingTask, Params, Prepared, Task, is_looping
 
 T = TypeVar("T")
 
@@ -71,9 +71,9 @@ class Predictor:
         read = read_params(task, params)
         try:
             async with asyncio.timeout_at(deadline):
-                if isinstance(task, LoopingTask):
+                if is_looping(task):
                     return await self._loop(model, task, payloads, read, deadline)
-                return await self._batch(model, task, payloads, read, deadline)
+                return await self._batch(model, cast("Task", task), payloads, read, deadline)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"model '{model.name}': the deadline passed before the prediction was ready"
@@ -89,9 +89,10 @@ class Predictor:
         """
         task = task_of(model)
         read = read_params(task, params)
-        if isinstance(task, LoopingTask):
+        if is_looping(task):
             return await task.predict(payload, read, ModelRun(self, model, call))
-        (answer,) = await self._batch(model, task, [payload], read, call.deadline)
+        plain = cast("Task", task)
+        (answer,) = await self._batch(model, plain, [payload], read, call.deadline)
         if isinstance(answer, ServerError):
             raise answer
         return answer
@@ -184,7 +185,7 @@ class ModelRun:
         return await asyncio.to_thread(function, *args)
 
 
-def task_of(model: LoadedModel) -> Task | LoopingTask:
+def task_of(model: LoadedModel) -> AnyTask:
     """The model's task.
 
     Raises:
@@ -198,7 +199,7 @@ def task_of(model: LoadedModel) -> Task | LoopingTask:
     return model.task
 
 
-def read_params(task: Task | LoopingTask, params: Mapping[str, Any]) -> Params:
+def read_params(task: AnyTask, params: Mapping[str, Any]) -> Params:
     """The caller's params, checked.
 
     Raises:

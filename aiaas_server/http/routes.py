@@ -67,6 +67,14 @@ def make_router(
     both = ["GET", "POST"]
     return Router(
         routes=[
+            # The busiest first: Starlette tries one after another.
+            Route("/predict", predict.simple, methods=["POST"]),
+            Route("/v1/models/{model}:predict", predict.v1, methods=["POST"]),
+            Route(
+                "/v1/models/{model}/versions/{version:version}:predict",
+                predict.v1,
+                methods=["POST"],
+            ),
             Route("/v2/health/live", health.live),
             Route("/v2/health/ready", health.ready),
             Route("/v2", metadata.server),
@@ -85,14 +93,7 @@ def make_router(
             Route("/v2/logging", changed.logging, methods=both),
             Route("/v2/trace/setting", changed.tracing, methods=both),
             Route("/v2/models/{model}/trace/setting", changed.model_tracing, methods=both),
-            Route("/predict", predict.simple, methods=["POST"]),
             Route("/v1/models", predict.models),
-            Route("/v1/models/{model}:predict", predict.v1, methods=["POST"]),
-            Route(
-                "/v1/models/{model}/versions/{version:version}:predict",
-                predict.v1,
-                methods=["POST"],
-            ),
             Route("/v1/models/{model}", predict.model),
             Route("/v1/models/{model}/versions/{version:version}", predict.model),
             Route("/v1/embeddings", EmbeddingRoutes(pool, settings).create, methods=["POST"]),
