@@ -13,6 +13,7 @@ from .batching import NotBatched, concat, split
 from .errors import InferenceFailed, ServerError
 from .padding import Padding
 from .queues import Request
+from .rounding import filled
 from .session import Session, StopToken
 from .signature import Signature
 
@@ -42,6 +43,7 @@ class Batch:
     Attributes:
         names: Outputs to compute: what any member asks for, in the model's order.
         padding: How members of different lengths are joined; None where all are alike.
+        spare: Rows run with them whose outputs nobody gets; see `rounding`.
         live: Members somebody still waits for; the run is stopped when it falls to 0.
         parts: Per member its arrays in the order of `names`; empty when the run failed.
         error: Why the run failed.
@@ -63,6 +65,7 @@ class Batch:
         "rows",
         "singles",
         "size",
+        "spare",
         "started_ns",
         "stop",
     )
@@ -73,6 +76,7 @@ class Batch:
         self.members = members
         self.names = names
         self.padding = padding
+        self.spare = 0
         self.rows = members[0].rows
         self.size = members[0].size
         for member in members[1:]:
@@ -146,7 +150,7 @@ def _run(batch: Batch, session: Session, model: str) -> None:
     started = batch.started_ns = clock()
     members = batch.members
     try:
-        if len(members) == 1:
+        if len(members) == 1 and not batch.spare:
             gathered = clock()
             arrays = session.run(members[0].inputs, batch.names, batch.stop)
             ran = clock()
@@ -174,12 +178,15 @@ def _run(batch: Batch, session: Session, model: str) -> None:
 def _joined(batch: Batch) -> dict[str, Array]:
     requests = [member.inputs for member in batch.members]
     if batch.padding is None:
-        return concat(requests)
-    return batch.padding.join(requests, batch.length)
+        inputs = concat(requests)
+    else:
+        inputs = batch.padding.join(requests, batch.length)
+    return filled(inputs, batch.spare) if batch.spare else inputs
 
 
 def _parted(batch: Batch, arrays: list[Array]) -> list[list[Array]]:
-    parts = split(arrays, [member.rows for member in batch.members])
+    rows = [member.rows for member in batch.members]
+    parts = split(arrays, [*rows, batch.spare])[:-1] if batch.spare else split(arrays, rows)
     if batch.padding is None:
         return parts
     cut = batch.padding.cut

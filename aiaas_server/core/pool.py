@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -35,11 +36,12 @@ from .model import LoadedModel
 from .padding import Padding, declared, verify
 from .placement import Placement
 from .queues import QueueBudget
+from .rounding import warm_sizes
 from .scheduler import Scheduler
 from .session import OpenSession, Session
 from .statistics import Statistics
 from .stored import ModelRepository, StoredModel, StoredVersion
-from .warmup import run_declared, useful_runs_at_once, warm_up
+from .warmup import run_declared, run_sizes, useful_runs_at_once, warm_up
 
 State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE"]
 T = TypeVar("T")
@@ -416,7 +418,7 @@ class ModelPool:
             raise LoadFailed(f"it has no file '{version.path.name}'")
         stored.config.refuse_unsupported()
         size = 0 if without_model else _size(self._repository.files_of(version))
-        before = self._measure()
+        before, started = self._measure(), time.monotonic_ns()
         session = NoSession() if without_model else self._opened(stored, version)
         try:
             model = self._prepared(stored, version, session, card)
@@ -425,6 +427,7 @@ class ModelPool:
             raise
         taken = estimate(size, before, self._measure())
         model.statistics.memory_bytes = taken
+        model.statistics.load_ns = time.monotonic_ns() - started
         self._sizes[stored.name, version.number] = taken
         return model
 
@@ -459,6 +462,8 @@ class ModelPool:
         if unbatched:
             config = _not_batching(config, stored, session, unbatched)
             signature = signature_of(config)
+        sizes = warm_sizes(config, session.providers)
+        run_sizes(session, signature, sizes)
         read = partial(self._repository.warmup_data, stored)
         run_declared(session, signature, config.model_warmup, read)
         if not stored.config.instance_group and not self._settings.instances:
@@ -484,6 +489,7 @@ class ModelPool:
             budget=self.budget,
             placement=placement,
             padding=padding,
+            warm_sizes=sizes,
             observers=self._observers,
         )
         return LoadedModel(

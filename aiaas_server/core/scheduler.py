@@ -38,6 +38,7 @@ from .execution import Batch, Outcome, execute, union
 from .padding import Padding
 from .placement import Placement
 from .queues import Queue, QueueBudget, Request
+from .rounding import spare_rows
 from .session import Session, StopToken
 from .signature import Signature
 from .statistics import FailureReason, Statistics
@@ -58,6 +59,7 @@ class Scheduler:
         budget: Room shared with the other models.
         placement: What is known of how quick the model is; decides between loop and thread.
         padding: How requests of different lengths are joined.
+        warm_sizes: Batch sizes to round up to, ascending; empty runs batches as they are.
         observers: Called once a request.
     """
 
@@ -74,6 +76,7 @@ class Scheduler:
         budget: QueueBudget | None = None,
         placement: Placement | None = None,
         padding: Padding | None = None,
+        warm_sizes: Sequence[int] = (),
         observers: Sequence[Observer] = (),
     ) -> None:
         self.name = name
@@ -84,6 +87,7 @@ class Scheduler:
         self._observers = tuple(observers)
         self._costs = Costs(placement or Placement())
         self._padding = padding
+        self._warm_sizes = tuple(warm_sizes)
 
         batching = config.dynamic_batching
         self._merges = batching is not None and signature.max_batch_size > 1
@@ -367,6 +371,8 @@ class Scheduler:
         if padding is not None and len({member.length for member in members}) == 1:
             padding = None
         batch = Batch(members, union(members, self._signature), padding)
+        if self._warm_sizes:
+            batch.spare = spare_rows(batch.rows, self._warm_sizes)
         for request in members:
             request.batch = batch
         return batch

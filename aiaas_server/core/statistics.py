@@ -27,6 +27,7 @@ class Statistics:
 
     Attributes:
         pending: Requests accepted and not answered yet.
+        load_ns: How long its last load took.
         memory_bytes: What the loaded version takes, estimated; see `memory.estimate`.
         failures: Failed requests by reason.
         latency_counts: Successful requests by time from acceptance to answer, one count for each
@@ -53,6 +54,7 @@ class Statistics:
         "inference_count",
         "last_inference_ms",
         "latency_counts",
+        "load_ns",
         "memory_bytes",
         "pending",
         "queue_ns",
@@ -77,6 +79,7 @@ class Statistics:
         self.cache_miss_count = 0
         self.cache_miss_ns = 0
         self.pending = 0
+        self.load_ns = 0
         self.memory_bytes = 0
         self.failures: dict[FailureReason, int] = {
             "REJECTED": 0, "CANCELED": 0, "BACKEND": 0, "OTHER": 0,

@@ -54,6 +54,15 @@ def warm_up(session: Session, signature: Signature, placement: Placement) -> lis
     return unbatched
 
 
+def run_sizes(session: Session, signature: Signature, sizes: Sequence[int]) -> None:
+    """Run zeros of each batch size in `sizes`; left out from the first that cannot be run."""
+    try:
+        for rows in sizes:
+            session.run(_inputs(signature, rows), signature.output_names)
+    except (ServerError, _TooLarge) as error:
+        _log.info("model '%s': not every batch size is warm: %s", signature.model, error)
+
+
 def run_declared(
     session: Session,
     signature: Signature,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import mmap
 import re
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,10 +33,11 @@ _log = logging.getLogger("aiaas.server")
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
+TENSORRT: Final = "TensorrtExecutionProvider"
 PROVIDERS: Final = {
     "cpu": CPU,
     "cuda": CUDA,
-    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt": TENSORRT,
     "openvino": "OpenVINOExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
     "directml": "DmlExecutionProvider",
@@ -96,7 +99,11 @@ def open_session(
     except Exception as error:  # onnxruntime's errors share no base class below Exception
         raise LoadFailed(clean(str(error))) from error
     _refuse_fallback(chosen, session.get_providers())
-    bound = CUDA in chosen if io_binding is None else io_binding
+    if wants_graphs(config):
+        device = "cuda" if CUDA in chosen or TENSORRT in chosen else "cpu"
+        return OnnxSession(session, bound=False, recorded=RecordedRuns(session, device))
+    on_gpu = CUDA in chosen or TENSORRT in chosen
+    bound = on_gpu if io_binding is None else io_binding
     return OnnxSession(session, bound=bound)
 
 
@@ -119,6 +126,8 @@ def choose_providers(asked: Sequence[str], available: Sequence[str]) -> list[str
                 f"execution provider '{name}' is not available; there are: {', '.join(available)}"
             )
         chosen.append(full)
+        if full == TENSORRT and CUDA in available:
+            chosen.append(CUDA)  # what TensorRT has no kernel for is better off there
     return [*dict.fromkeys(name for name in chosen if name != CPU), CPU]
 
 
@@ -135,7 +144,13 @@ def clean(text: str) -> str:
 class OnnxSession:
     """One `InferenceSession`, shared by threads; see `core.session.Session`."""
 
-    def __init__(self, session: ort.InferenceSession, *, bound: bool) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        *,
+        bound: bool,
+        recorded: RecordedRuns | None = None,
+    ) -> None:
         self.inputs = tuple(_spec(arg, "input") for arg in session.get_inputs())
         self.outputs = tuple(_spec(arg, "output") for arg in session.get_outputs())
         self.providers = tuple(session.get_providers())
@@ -144,7 +159,11 @@ class OnnxSession:
         self._text_inputs = frozenset(s.name for s in self.inputs if s.datatype == "BYTES")
         self._text_outputs = frozenset(s.name for s in self.outputs if s.datatype == "BYTES")
         # Text cannot be bound: such a model takes the plain way on every device.
-        self._bound = bound and not self._text_inputs and not self._text_outputs
+        has_text = bool(self._text_inputs or self._text_outputs)
+        self._bound = bound and not has_text
+        if recorded is not None and has_text:
+            raise LoadFailed("cuda_graphs: a model with text cannot be recorded")
+        self._recorded = recorded
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None
@@ -160,9 +179,11 @@ class OnnxSession:
             }
         options = None if stop is None else _stoppable(stop)
         try:
-            arrays: list[Array] | None = (
-                _run_bound(session, inputs, outputs, options) if self._bound else None
-            )
+            arrays: list[Array] | None = None
+            if self._recorded is not None:
+                arrays = self._recorded.run(inputs, outputs)
+            elif self._bound:
+                arrays = _run_bound(session, inputs, outputs, options)
             if arrays is None:
                 arrays = session.run(outputs, inputs, options)
         except Exception as error:  # onnxruntime's errors share no base class below Exception
@@ -177,7 +198,7 @@ class OnnxSession:
 
     def close(self) -> None:
         """Let go of the session; its memory is free when the last run has ended."""
-        self._session = None
+        self._session = self._recorded = None
 
     def _translated(
         self, error: Exception, inputs: Mapping[str, Array], stop: StopToken | None
@@ -213,14 +234,22 @@ def _wanted(providers: Sequence[str], config: ModelConfig) -> Sequence[str]:
 
 
 def _with_device(name: str, config: ModelConfig) -> str | tuple[str, dict[str, Any]]:
-    if name != CUDA:
+    if name not in (CUDA, TENSORRT):
         return name
     gpus = [gpu for group in config.instance_group for gpu in group.gpus]
-    return name, {
-        "device_id": gpus[0] if gpus else 0,
+    options: dict[str, Any] = {"device_id": gpus[0] if gpus else 0}
+    if name == CUDA:
         # The exhaustive search costs hundreds of milliseconds for every new input shape.
-        "cudnn_conv_algo_search": "HEURISTIC",
-    }
+        options["cudnn_conv_algo_search"] = "HEURISTIC"
+    if wants_graphs(config):
+        options["enable_cuda_graph" if name == CUDA else "trt_cuda_graph_enable"] = "1"
+    return name, options
+
+
+def wants_graphs(config: ModelConfig) -> bool:
+    """Whether the configuration's parameter `cuda_graphs` asks to record and replay runs."""
+    text = config.parameters.get("cuda_graphs", StringParameter()).string_value
+    return text.lower() in ("1", "true", "on")
 
 
 def _options(config: ModelConfig, threads: int) -> ort.SessionOptions:
@@ -321,6 +350,75 @@ def _run_bound(
         return None
     arrays: list[Array] = binding.copy_outputs_to_cpu()
     return arrays
+
+
+class RecordedRuns:
+    """Runs over buffers that stay where they are, as CUDA graphs need them: one set a shape.
+
+    A graph is recorded when a shape is first run and replayed afterwards; shapes beyond the first
+    few are not recorded. One run at a time: the buffers are shared.
+    """
+
+    MOST = 16
+
+    def __init__(self, session: ort.InferenceSession, device: str) -> None:
+        self._session: Any = session
+        self._device = device
+        self._lock = threading.Lock()
+        self._known: dict[object, _Recorded] = {}
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array] | None:
+        """The outputs, copied out of their buffers; None for what is not recorded."""
+        shapes = [(name, array.shape) for name, array in sorted(inputs.items())]
+        key = (tuple(shapes), tuple(outputs))
+        with self._lock:
+            recorded = self._known.get(key)
+            if recorded is None:
+                empty = any(array.size == 0 for array in inputs.values())
+                if empty or len(self._known) >= self.MOST:
+                    return None
+                recorded = self._record(inputs, outputs, len(self._known))
+                self._known[key] = recorded
+            return recorded.run(self._session, inputs)
+
+    def _record(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], number: int
+    ) -> _Recorded:
+        binding = self._session.io_binding()
+        held = {}
+        for name, array in inputs.items():
+            held[name] = ort.OrtValue.ortvalue_from_numpy(
+                np.array(array, order="C"), self._device, 0
+            )
+            binding.bind_ortvalue_input(name, held[name])
+        # A plain run tells the shapes, which the buffers then have for good; -1: do not record it.
+        for name in outputs:
+            binding.bind_output(name, self._device)
+        self._session.run_with_iobinding(binding, _numbered(-1))
+        results = binding.get_outputs()
+        for name, result in zip(outputs, results, strict=True):
+            binding.bind_ortvalue_output(name, result)
+        return _Recorded(binding, held, results, _numbered(number + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    binding: Any
+    inputs: Mapping[str, Any]
+    outputs: Sequence[Any]
+    options: ort.RunOptions
+
+    def run(self, session: Any, inputs: Mapping[str, Array]) -> list[Array]:
+        for name, array in inputs.items():
+            self.inputs[name].update_inplace(np.ascontiguousarray(array))
+        session.run_with_iobinding(self.binding, self.options)
+        return [value.numpy().copy() for value in self.outputs]
+
+
+def _numbered(number: int) -> ort.RunOptions:
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(number))
+    return options
 
 
 def _as_text(name: str, array: Array) -> Array:

@@ -21,7 +21,7 @@ from aiaas_server.core.errors import (
 )
 from aiaas_server.core.session import StopToken
 from aiaas_server.core.signature import TensorSpec
-from aiaas_server.runtimes.onnx import choose_providers, clean, open_session
+from aiaas_server.runtimes.onnx import CPU, CUDA, TENSORRT, choose_providers, clean, open_session
 
 NUMERIC = ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
            "FP16", "FP32", "FP64"]  # fmt: skip
@@ -331,3 +331,61 @@ def test_a_closed_session_refuses(onnx_models):
 )  # fmt: skip
 def test_runtime_messages_are_cleaned(text, expected):
     assert clean(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (("tensorrt",), [TENSORRT, CUDA, CPU]),
+        (("cuda", "tensorrt"), [CUDA, TENSORRT, CPU]),
+        (("auto",), [CUDA, CPU]),
+    ],
+    ids=["tensorrt falls back on cuda", "in the order asked for", "auto takes no tensorrt"],
+)
+def test_tensorrt_is_used_when_it_is_named(asked, expected):
+    assert choose_providers(asked, [TENSORRT, CUDA, CPU]) == expected
+
+
+def recorded(model, **parameters):
+    values = {"cuda_graphs": "1", **parameters}
+    config = {"parameters": {key: {"string_value": value} for key, value in values.items()}}
+    return open_session(model, ModelConfig.parse(config))
+
+
+def test_runs_over_fixed_buffers_give_what_plain_runs_give(onnx_models):
+    """The buffers that CUDA graphs need work on the CPU too, where nothing is recorded."""
+    session, plain = recorded(onnx_models.simple()), open_session(onnx_models.simple())
+    chance = np.random.default_rng(0)
+    kept = []
+    for rows in (1, 3, 1, 3, 0, *range(1, 20)):
+        x = {name: chance.integers(0, 9, (rows, 16)).astype(np.int32)
+             for name in ("INPUT0", "INPUT1")}  # fmt: skip
+        names = ["OUTPUT1", "OUTPUT0"] if rows % 2 else ["OUTPUT0"]
+        kept.append((session.run(x, names), plain.run(x, names)))
+    for got, expected in kept:  # later runs must not write into earlier answers
+        for mine, theirs in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_fixed_buffers_are_shared_by_threads_one_at_a_time(onnx_models):
+    session = recorded(onnx_models.scale(2))
+    wrong = []
+
+    def work(value):
+        x = np.full((2, 4), value, np.float32)
+        for _ in range(200):
+            (y,) = session.run({"x": x}, ["y"])
+            if not (y == 2 * value).all():
+                wrong.append(value)
+
+    threads = [threading.Thread(target=work, args=(value,)) for value in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_text_cannot_be_recorded(onnx_models):
+    with pytest.raises(LoadFailed, match="text cannot be recorded"):
+        recorded(onnx_models.identity("BYTES"))
