@@ -241,6 +241,10 @@ def create_app(
         intra_op_threads=settings.threads_per_run,
     )
     repository = Repository(settings.models)
+    if settings.otel:
+        from aiaas_server.observe.spans import SpanObserver  # OpenTelemetry only where wanted
+
+        observers = (*observers, SpanObserver())
     bundles = Bundles(repository.read_beside, Tasks(installed_tasks()).open)
     pool = ModelPool(repository, opened, settings, observers, bundles)
     return Application(pool, settings, make_group, observed=bool(observers))

@@ -42,6 +42,7 @@ from aiaas_server.listen import (
     tls_context,
 )
 from aiaas_server.observe.logging import access_logger, start_logging
+from aiaas_server.observe.spans import missing_package
 from aiaas_server.settings import Settings
 from aiaas_server.workers.member import Member
 from aiaas_server.workers.supervisor import supervise
@@ -89,6 +90,8 @@ def serve(settings: Settings) -> int:
 
 def _serve(settings: Settings) -> int:
     check_exposure(settings)
+    if settings.otel and (missing := missing_package()):
+        raise StartError(f"otel needs {missing}; run: pip install 'aiaas-client[server,tracing]'")
     if not settings.models.exists():
         raise StartError(f"--models {settings.models}: no such file or directory")
     if settings.certfile is not None and settings.keyfile is not None:

@@ -154,6 +154,8 @@ class Settings(BaseModel):
     json_logs: bool = False
     access_log: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otel: bool = False
+    """A span of every request to where the `OTEL_EXPORTER_OTLP_*` variables say."""
     server_id: str = ""
     """Name in the server metadata; empty is `aiaas`."""
 

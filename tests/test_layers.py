@@ -61,7 +61,8 @@ HOMES = {
     "aiohttp": ("aiaas_client._aiohttp",),
     "yarl": ("aiaas_client._aiohttp",),
     "tenacity": ("aiaas_client._retry",),
-    "opentelemetry": ("aiaas_client.otel",),
+    "opentelemetry": ("aiaas_client.otel", "aiaas_server.observe.spans"),
+    "pynvml": ("aiaas_server.observe.machine",),
     "typer": (
         "aiaas_server.cli",
         "aiaas_client._commands",

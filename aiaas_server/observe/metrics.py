@@ -10,13 +10,13 @@ the `process_*` families have one sample a worker, and `nv_cpu_*` tell of the ma
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_server.core.statistics import LATENCY_BUCKETS_NS, Statistics
+from aiaas_server.observe.machine import Gauge, gauges
 from aiaas_server.observe.totals import ProcessFacts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,8 +24,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Labels = Mapping[str, str]
 Sample = tuple[str, Labels, float]  # suffix of the name, labels, value
 Read = Callable[[Statistics], float]
-
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Counted(Protocol):
@@ -80,7 +78,11 @@ _COUNTERS: tuple[tuple[str, str, Read], ...] = (
         lambda s: s.compute_output_ns // 1000,
     ),
     ("nv_cache_num_hits_per_model", "Answers from the response cache", lambda s: s.cache_hit_count),
-    ("nv_cache_num_misses_per_model", "Requests the response cache lacked", lambda s: s.cache_miss_count),
+    (
+        "nv_cache_num_misses_per_model",
+        "Requests the response cache lacked",
+        lambda s: s.cache_miss_count,
+    ),
     (
         "nv_cache_hit_duration_per_model",
         "Time of cache hits, microseconds",
@@ -114,7 +116,7 @@ def render(
     lines += _model_families(loaded)
     errors = [("", {"code": code}, count) for code, count in sorted(refusals.items())]
     lines += _family("aiaas_errors_total", "counter", "Error answers by code", errors)
-    lines += _machine_families()
+    lines += machine_families(gauges())
     lines += _process_families([ProcessFacts.now()] if processes is None else processes)
     return ("\n".join(lines) + "\n").encode()
 
@@ -135,6 +137,12 @@ def _model_families(loaded: list[tuple[dict[str, str], Statistics]]) -> Iterator
         "gauge",
         "Requests accepted and not answered yet",
         [("", labels, statistics.pending) for labels, statistics in loaded],
+    )
+    yield from _family(
+        "nv_model_load_duration_secs",
+        "gauge",
+        "Time the last load took, seconds",
+        [("", labels, statistics.load_ns / 1e9) for labels, statistics in loaded],
     )
     yield from _family(
         "aiaas_request_duration_seconds",
@@ -179,14 +187,11 @@ def _histogram(
     yield "_count", labels, running
 
 
-def _machine_families() -> Iterator[str]:
-    total = os.sysconf("SC_PHYS_PAGES") * _PAGE
-    used = total - os.sysconf("SC_AVPHYS_PAGES") * _PAGE
-    for name, text, value in (
-        ("nv_cpu_memory_total_bytes", "Memory of the machine", total),
-        ("nv_cpu_memory_used_bytes", "Memory of the machine in use", used),
-    ):
-        yield from _family(name, "gauge", text, [("", {}, value)])
+def machine_families(machine: Iterable[Gauge]) -> Iterator[str]:
+    """Lines of gauges of the machine; those of a GPU have its id as their only label."""
+    for gauge in machine:
+        samples = [("", {"gpu_uuid": gpu} if gpu else {}, value) for gpu, value in gauge.samples]
+        yield from _family(gauge.name, gauge.kind, gauge.text, samples)
 
 
 _PROCESS: tuple[tuple[str, str, str, Callable[[ProcessFacts], float]], ...] = (

@@ -16,8 +16,11 @@ from typing import Any, Self
 
 from aiaas_server.core.statistics import Statistics
 
-GAUGES = ("pending", "memory_bytes")
+GAUGES = ("pending", "memory_bytes", "load_ns")
 """Counts that end with their process; all others are cumulative and outlive it in the sums."""
+
+LATEST = ("last_inference_ms", "load_ns")
+"""Counts of which the greatest stands for all processes."""
 
 Key = tuple[str, int]  # model name, version
 Plain = dict[str, Any]
@@ -100,7 +103,8 @@ def restored(plain: Plain) -> Statistics:
 def added(left: Plain, right: Plain) -> Plain:
     """The sum of two documents of `taken`, counter by counter."""
     total = _sum(left, right)
-    total["last_inference_ms"] = max(left["last_inference_ms"], right["last_inference_ms"])
+    for name in LATEST:
+        total[name] = max(left[name], right[name])
     return total  # type: ignore[no-any-return]  # two objects give an object
 
 

@@ -246,6 +246,15 @@ async def test_large_json_is_parsed_off_the_loop_with_the_same_answer(
     assert (await call("POST", INFER, b"{" * 200)).status == 400
 
 
+async def test_an_answer_tells_how_long_it_waited_and_ran(open_app: Any, repository: Any) -> None:
+    call = await open_app(repository)
+    answer = await call("POST", INFER, BOTH)
+    told = dict(entry.split(";dur=") for entry in answer.headers["server-timing"].split(", "))
+    assert set(told) == {"queue", "compute"}
+    assert float(told["queue"]) >= 0
+    assert 0 < float(told["compute"]) < 60_000
+
+
 async def test_request_parameters_are_accepted(open_app: Any, repository: Any) -> None:
     call = await open_app(repository)
     parameters = {"priority": 1, "timeout": 10**6, "sequence_id": 3, "mine": "x", "headers": "h"}

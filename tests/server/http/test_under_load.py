@@ -137,6 +137,27 @@ async def test_a_full_server_refuses_a_body_before_it_is_read(
     assert int(answer.headers["retry-after"]) >= 1
 
 
+async def test_a_full_model_refuses_a_body_before_it_is_read(
+    open_app: Any, make_repository: Any, onnx_models: SimpleNamespace
+) -> None:
+    root = make_repository({"busy": onnx_models.busy(), "scale": onnx_models.scale()})
+    call = await open_app(root, queue_size=1, instances=1)
+    path = "/v2/models/busy/infer"
+    steps = {"name": "steps", "datatype": "INT64", "shape": [1], "data": [3000]}
+    await call("POST", path, {"inputs": [steps]})  # shows that the model is slow
+    running = [asyncio.create_task(call("POST", path, {"inputs": [steps]})) for _ in range(2)]
+    scheduler = call.app.pool.resolve("busy").scheduler
+    while scheduler.pending < 2:  # noqa: ASYNC110  # a queue tells nobody
+        await asyncio.sleep(0)
+    answer = await call("POST", path, (b"{", b"not read"))
+    assert (answer.status, answer.json()["code"]) == (503, "queue_full")
+    other = await call("POST", "/v2/models/scale/infer", (b"{", b"read"))
+    assert other.status == 400
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
 @pytest.mark.parametrize("edge", [True, False], ids=["own edge", "plain uvicorn"])
 def test_a_client_that_leaves_stops_its_run(
     serve: Any, make_repository: Any, onnx_models: SimpleNamespace, edge: bool
