@@ -58,6 +58,15 @@ def test_sentiment_is_learned_better_than_by_chance(tmp_path: Path) -> None:
     assert (tmp_path / "sentiment" / "1" / "model.json").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("example", ["train_digits.py", "train_tabular.py"])
+def test_training_tells_the_accuracy_of_held_out_data(example: str, tmp_path: Path) -> None:
+    printed = run(f"examples/{example}", "--out", str(tmp_path / "trained"))
+    (accuracy,) = re.findall(r"held-out accuracy (\d\.\d+)", printed)
+    assert float(accuracy) > 0.9
+    assert (tmp_path / "trained" / "1" / "model.json").exists()
+
+
 def test_the_testing_example_passes() -> None:
     assert "3 passed" in run(
         "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/fake_server_test.py"
@@ -70,6 +79,8 @@ def test_every_example_is_run_here() -> None:
     assert [name for name in sorted(scripts) if name not in here] == []
 
 
+# Notebook -> plots that it shows.
+NOTEBOOKS = {"quickstart.ipynb": 3, "text.ipynb": 2, "tabular.ipynb": 1}
 EXECUTE = """
 import sys, nbformat, nbclient
 notebook = nbformat.read(sys.argv[1], as_version=4)
@@ -80,20 +91,22 @@ nbformat.write(notebook, sys.argv[3])
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "pictures"), NOTEBOOKS.items(), ids=list(NOTEBOOKS))
+def test_a_notebook_runs_from_top_to_bottom(name: str, pictures: int, tmp_path: Path) -> None:
     executed = tmp_path / "executed.ipynb"
-    run("-c", EXECUTE, str(EXAMPLES / "quickstart.ipynb"), str(EXAMPLES), str(executed))
+    run("-c", EXECUTE, str(EXAMPLES / name), str(EXAMPLES), str(executed))
     outputs = [
         output
         for cell in nbformat.read(executed, as_version=4).cells
         if cell.cell_type == "code"
         for output in cell.outputs
     ]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == pictures
 
 
-def test_the_notebook_is_kept_without_outputs() -> None:
-    notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+@pytest.mark.parametrize("name", list(NOTEBOOKS))
+def test_a_notebook_is_kept_without_outputs(name: str) -> None:
+    notebook = nbformat.read(EXAMPLES / name, as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert cells
     assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
