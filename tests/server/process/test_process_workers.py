@@ -59,18 +59,6 @@ def test_all_workers_serve_one_port_and_say_who_they_are(start_aiaas: Any, model
     assert server.exit_code() == 0
 
 
-def test_load_and_unload_are_refused_because_one_worker_would_be_told(
-    start_aiaas: Any, models: Path
-) -> None:
-    server = start_aiaas("--models", models, "--workers", "2")
-    connection = server.http()
-    connection.request("POST", "/v2/repository/models/tiny/unload", b"")
-    answer = connection.getresponse()
-    assert answer.status == 503
-    assert json.loads(answer.read())["code"] == "control_disabled"
-    connection.close()
-
-
 def test_a_dead_worker_is_replaced(start_aiaas: Any, models: Path) -> None:
     server = start_aiaas("--models", models, "--workers", "2")
     victim = workers_of(server)[0]
