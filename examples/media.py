@@ -74,6 +74,6 @@ def save(picture: Image.Image, path: Path, width: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=cache_dir() / "media", help="directory")
     main(parser.parse_args().out)

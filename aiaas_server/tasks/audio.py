@@ -100,7 +100,7 @@ def _decoded(content: bytes, max_seconds: float) -> tuple[Samples, int]:
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             _check(file, max_seconds)
-            samples: Samples = file.read(dtype="float32", always_2d=True)
+            samples = np.asarray(file.read(dtype="float32", always_2d=True), np.float32)
             declared, from_rate = file.frames, file.samplerate
     except soundfile.SoundFileError as error:
         reason = " ".join(str(error).split()).rpartition(": ")[2][:120]

@@ -6,17 +6,17 @@ A box is `x1, y1, x2, y2`; x grows to the right, y downwards.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
 
 
 class Found(NamedTuple):
-    """Boxes `(n, 4)` float32, scores `(n,)` float32 and class numbers `(n,)`, best first."""
+    """Boxes `(n, 4)`, scores `(n,)` and class numbers `(n,)`, best first."""
 
     boxes: Floats
     scores: Floats

@@ -31,7 +31,7 @@ from aiaas_server.core.errors import InferenceFailed, LoadFailed
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import Params, PayloadKind, Run
 
-from .boxes import Indices, suppress
+from .boxes import Floats, Indices, suppress
 from .images import MAX_PIXELS, Pixels, decode_image
 from .object_detection import DetectionParams
 from .step_model import StepModel
@@ -39,8 +39,6 @@ from .task import TaskSettings, read_settings
 
 CELL = 12  # pixels that one answer of P-Net looks at
 STRIDE = 2
-Floats = npt.NDArray[np.floating[Any]]
-
 POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 # A picture of noise passes thousands of candidates on; the best are enough.
 MOST_CANDIDATES = 1000

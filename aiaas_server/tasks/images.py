@@ -103,8 +103,9 @@ def _flat_rgb(image: PillowImage.Image) -> PillowImage.Image:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in TRANSPARENT or "transparency" in image.info:
         clear = image.convert("RGBA")
-        white = Image.new("RGBA", clear.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, clear).convert("RGB")
+        white = Image.new("RGB", clear.size, "white")
+        white.paste(clear, mask=clear)
+        return white
     if image.mode in DIRECT or image.mode == "P":
         return image.convert("RGB")
     raise InvalidInput(

@@ -15,6 +15,7 @@ from aiaas_client.protocol.tensors import dtype_of
 from aiaas_server.core.errors import LoadFailed
 from aiaas_server.core.signature import TensorSpec
 
+from .boxes import Floats
 from .images import MAX_PIXELS, Pixels
 from .task import TaskSettings
 
@@ -77,12 +78,12 @@ class Placement(NamedTuple):
     left: float
     top: float
 
-    def to_picture(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def to_picture(self, boxes: Floats) -> Floats:
         """Boxes `(n, 4)` xyxy of the tensor, in the picture's pixels and within it."""
         offset = np.array([self.left, self.top] * 2, np.float32)
         factor = np.array([self.scale_x, self.scale_y] * 2, np.float32)
         limit = np.array([self.width, self.height] * 2, np.float32)
-        inside: npt.NDArray[np.float32] = np.clip((boxes - offset) / factor, 0, limit)
+        inside: Floats = np.clip((boxes - offset) / factor, 0, limit)
         return inside
 
 
@@ -178,8 +179,7 @@ def normalise(pixels: Pixels, settings: ImageInput) -> npt.NDArray[np.float32]:
     std = np.array(settings.std[:planes], np.float32)
     factor = np.float32(settings.scale) / std
     shift = np.array(settings.mean[:planes], np.float32) / std
-    values: npt.NDArray[np.float32] = ordered.astype(np.float32) * factor - shift
-    return values
+    return np.asarray(ordered.astype(np.float32) * factor - shift, np.float32)
 
 
 def _declared_size(spec: TensorSpec, layout: str) -> tuple[int, int]:

@@ -217,9 +217,10 @@ def _vocabulary(assets: Assets, name: str) -> tuple[str, ...]:
     if isinstance(signs, dict):
         by_number = {number: sign for sign, number in signs.items()}
         signs = [by_number.get(number) for number in range(len(by_number))]
-    if not isinstance(signs, list) or not all(isinstance(sign, str) for sign in signs):
+    found = [sign for sign in signs if isinstance(sign, str)] if isinstance(signs, list) else []
+    if not found or len(found) != len(signs):
         raise LoadFailed(
             f"vocabulary: asset '{name}' must be a list of signs or an object of sign -> number "
             "without gaps"
         )
-    return tuple(signs)
+    return tuple(found)

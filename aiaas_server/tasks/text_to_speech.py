@@ -33,6 +33,7 @@ from .audio import Samples, Sound, encode_wav
 from .task import TaskSettings, read_settings
 
 MAX_CHARACTERS = 5_000
+SPECTRA = ("lh", "theta", "ln", "lr", "phi", "f0")  # what hibari's network gives
 
 
 class SpeechParams(Params):
@@ -139,8 +140,8 @@ class Hibari:
         return found
 
     def sound(self, outputs: Mapping[str, Array], noise: np.random.Generator) -> Samples:
-        spectra = (outputs[name][0] for name in ("lh", "theta", "ln", "lr", "phi", "f0"))
-        samples: Samples = self._synthesise(*spectra, noise)
+        lh, theta, ln, lr, phi, f0 = (outputs[name][0] for name in SPECTRA)
+        samples: Samples = self._synthesise(lh, theta, ln, lr, phi, f0, noise)
         return samples
 
 
@@ -151,7 +152,7 @@ def open_task(
     settings = read_settings(SpeechSettings, card.postprocessing, "postprocessing")
     inputs = {spec.name for spec in signature.inputs}
     outputs = {spec.name for spec in signature.outputs}
-    if inputs != {"ids", "speed"} or not {"lh", "theta", "ln", "lr", "phi", "f0"} <= outputs:
+    if inputs != {"ids", "speed"} or not outputs >= {*SPECTRA}:
         raise LoadFailed(
             f"model '{signature.model}': engine 'hibari' needs inputs 'ids' and 'speed' and six "
             f"spectra, got inputs {sorted(inputs)} and outputs {sorted(outputs)}"
