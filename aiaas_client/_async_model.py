@@ -10,6 +10,7 @@ from aiaas_client import _calls as calls
 from aiaas_client._errors import AiaasError
 from aiaas_client._handle import (
     DEFAULT_BYTES,
+    KEPT_FAILURES,
     Ask,
     Classification,
     Given,
@@ -133,6 +134,7 @@ class AsyncModel(AsyncPredicts, Handle):
         concurrency: int = 8,
         ordered: bool = True,
         on_error: Literal["raise"] = "raise",
+        kept_failures: int = KEPT_FAILURES,
         progress: bool | Report = False,
     ) -> AsyncGenerator[InferResult, None]: ...
 
@@ -151,6 +153,7 @@ class AsyncModel(AsyncPredicts, Handle):
         concurrency: int = 8,
         ordered: bool = True,
         on_error: Literal["return"],
+        kept_failures: int = KEPT_FAILURES,
         progress: bool | Report = False,
     ) -> AsyncGenerator[InferResult | AiaasError, None]: ...
 
@@ -168,6 +171,7 @@ class AsyncModel(AsyncPredicts, Handle):
         concurrency: int = 8,
         ordered: bool = True,
         on_error: Literal["raise", "return"] = "raise",
+        kept_failures: int = KEPT_FAILURES,
         progress: bool | Report = False,
     ) -> AsyncGenerator[InferResult | AiaasError, None]:
         """Run the model on each of many items, a few requests for all of them.
@@ -191,21 +195,22 @@ class AsyncModel(AsyncPredicts, Handle):
                 way `result.index` (and `error.index`) tells the item.
             on_error: "raise" leaves failed items out and raises at the end; "return" puts the
                 item's error in its place.
+            kept_failures: Errors that the `BulkError` at the end holds; the others are counted.
             progress: True shows a bar on a terminal; a callable gets `(done, total or None)`.
         Raises:
-            BulkError: at the end, some items failed: `.failures` has the error of each by index.
+            BulkError: at the end, some items failed: `.failures` has their errors by index.
             AuthenticationError, PermissionDeniedError, NotFoundError: at once.
         """
         from aiaas_client import _bulk
         from aiaas_client._progress import open_progress
 
         ask = make_ask(outputs, 0, parameters, 0, None, "", binary)
-        _bulk.check(max_rows, max_bytes, concurrency)
+        _bulk.check(max_rows, max_bytes, concurrency, kept_failures)
 
         async def work() -> AsyncGenerator[InferResult | AiaasError, None]:
             plan = await self._bulk_plan(max_rows, max_bytes, rows=rows)
             core = _bulk.BulkCore(plan, concurrency=concurrency, ordered=ordered, rows=rows)
-            failures = _bulk.Failures(self.name, keep=on_error == "raise")
+            failures = _bulk.Failures(self.name, keep=on_error == "raise", most=kept_failures)
             shown = open_progress(progress, _bulk.length_of(items), self.name)
             source = _bulk.async_items_of(items, plan, rows=rows)
 

@@ -43,6 +43,7 @@ from aiaas_client._errors import (
     PermissionDeniedError,
     ProtocolError,
 )
+from aiaas_client._handle import KEPT_FAILURES
 from aiaas_client._result import InferResult
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def only_row(outputs: Mapping[str, Array]) -> Tensors:
 def error_of(index: int, error: AiaasError) -> AiaasError:
     """An item's own copy of an error that may concern many, with its `index`."""
     own = copy.copy(error)
-    vars(own)["index"] = index
+    own.index = index
     return own
 
 
@@ -230,6 +231,48 @@ class _Entry:
     parts: list[tuple[int, Tensors]] = field(default_factory=list)
     outcome: Outcome | None = None
 
+    @property
+    def is_finished(self) -> bool:
+        return self.outcome is not None
+
+    def outcomes(self) -> Iterator[tuple[int, Outcome]]:
+        """Give what is handed out, by position in the input."""
+        if self.outcome is not None:
+            yield self.index, self.outcome
+
+
+@dataclass(slots=True)
+class _RowsEntry:
+    """Items read at once: the rows from `index` on, each with an outcome of its own.
+
+    Results are made when they are handed out, one by one: there may be millions.
+    """
+
+    index: int
+    rows: int
+    size: int
+    missing: int
+    shares: list[tuple[int, int, Outcome, Tensors]] = field(default_factory=list)
+
+    @property
+    def is_finished(self) -> bool:
+        return not self.missing
+
+    def add(self, piece: Piece, outcome: Outcome, outputs: Tensors) -> None:
+        self.missing -= piece.rows
+        self.shares.append((piece.start, piece.rows, outcome, outputs))
+
+    def outcomes(self) -> Iterator[tuple[int, Outcome]]:
+        """Give what is handed out, by position in the input."""
+        for start, rows, outcome, outputs in sorted(self.shares, key=lambda share: share[0]):
+            first = self.index + start
+            for row in range(rows):
+                index = first + row
+                if isinstance(outcome, InferResult):
+                    yield index, outcome.row(outputs, row, index)
+                else:
+                    yield index, error_of(index, outcome)
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -274,8 +317,8 @@ class BulkCore:
         self._ended = False
         self._held_rows = 0
         self._held_bytes = 0
-        self._entries: dict[int, _Entry] = {}  # read and not handed out, in order
-        self._finished: deque[_Entry] = deque()  # for `ordered=False`
+        self._entries: dict[int, _Entry | _RowsEntry] = {}  # read and not handed out, in order
+        self._finished: deque[_Entry | _RowsEntry] = deque()  # for `ordered=False`
         self._ready: deque[Chunk] = deque()
         self._open: dict[tuple[object, ...], _OpenChunk] = {}
 
@@ -326,12 +369,12 @@ class BulkCore:
             return
         size = size_of(inputs)
         each = size // count
-        entries = [_Entry(self._read + row, 1, each, 1) for row in range(count)]
-        self._entries.update((entry.index, entry) for entry in entries)
+        entry = _RowsEntry(self._read, count, each * count, count)
+        self._entries[entry.index] = entry
         self._read += count
         self._held_rows += count
-        self._held_bytes += each * count
-        self._place(Piece(entries, inputs, count), size)
+        self._held_bytes += entry.size
+        self._place(Piece(entry, inputs, count), size)
 
     def _place(self, piece: Piece, size: int) -> None:
         if not self.plan.batched or not piece.rows:
@@ -386,10 +429,8 @@ class BulkCore:
             self._collect(piece, outputs, result)
 
     def _collect(self, piece: Piece, outputs: Tensors, result: InferResult) -> None:
-        if isinstance(piece.owner, list):
-            for row, one in enumerate(_entries_of(piece)):
-                own = {name: array[row, ...].copy() for name, array in outputs.items()}
-                self._finish(one, result.with_outputs(own, index=one.index))
+        if isinstance(piece.owner, _RowsEntry):
+            self._share(piece.owner, piece, result, outputs)
             return
         entry: _Entry = piece.owner
         entry.missing -= piece.rows
@@ -418,37 +459,38 @@ class BulkCore:
 
     def _fail(self, chunk: Chunk, error: AiaasError) -> None:
         for piece in chunk.pieces:
-            for entry in _entries_of(piece):
-                entry.missing -= piece.rows
-                if entry.outcome is None:
-                    entry.parts.clear()
-                    self._finish(entry, error_of(entry.index, error))
+            if isinstance(piece.owner, _RowsEntry):
+                self._share(piece.owner, piece, error, {})
+                continue
+            entry: _Entry = piece.owner
+            entry.missing -= piece.rows
+            if entry.outcome is None:
+                entry.parts.clear()
+                self._finish(entry, error_of(entry.index, error))
+
+    def _share(self, entry: _RowsEntry, piece: Piece, outcome: Outcome, outputs: Tensors) -> None:
+        entry.add(piece, outcome, outputs)
+        if entry.is_finished and not self._ordered:
+            self._finished.append(entry)
 
     def _finish(self, entry: _Entry, outcome: Outcome) -> None:
         entry.outcome = outcome
         if not self._ordered:
             self._finished.append(entry)
 
-    def pop(self) -> tuple[int, Outcome] | None:
-        """The next entry to hand out, with its index, once its outcome is known."""
-        if self._ordered:
-            entry = next(iter(self._entries.values()), None)
-        else:
-            entry = self._finished.popleft() if self._finished else None
-        if entry is None or entry.outcome is None:
-            return None
-        del self._entries[entry.index]
-        self._held_rows -= entry.rows
-        self._held_bytes -= entry.size
-        return entry.index, entry.outcome
-
-
-def _entries_of(piece: Piece) -> list[_Entry]:
-    """The entries a piece belongs to: one, or one for each of its rows."""
-    owner: _Entry | list[_Entry] = piece.owner
-    if isinstance(owner, list):
-        return owner[piece.start : piece.start + piece.rows]
-    return [owner]
+    def finished(self) -> Iterator[tuple[int, Outcome]]:
+        """Give what can be handed out now, by position in the input; each once."""
+        while True:
+            if self._ordered:
+                entry = next(iter(self._entries.values()), None)
+            else:
+                entry = self._finished.popleft() if self._finished else None
+            if entry is None or not entry.is_finished:
+                return
+            del self._entries[entry.index]
+            self._held_rows -= entry.rows
+            self._held_bytes -= entry.size
+            yield from entry.outcomes()
 
 
 class _OpenChunk:
@@ -472,12 +514,20 @@ def _joined(parts: Sequence[Tensors]) -> Tensors:
 
 
 class Failures:
-    """Sorts outcomes into what is handed out and what is raised at the end."""
+    """Sorts outcomes into what is handed out and what is raised at the end.
 
-    def __init__(self, model: str, *, keep: bool) -> None:
+    Args:
+        model: Its name, for the message.
+        keep: Failures are raised at the end; otherwise they are handed out.
+        most: Failures kept to be looked at; the others are only counted.
+    """
+
+    def __init__(self, model: str, *, keep: bool, most: int = KEPT_FAILURES) -> None:
         self._model = model
         self._keep = keep
+        self._most = most
         self._errors: dict[int, Exception] = {}
+        self._failed = 0
         self._seen = 0
 
     def filter(self, index: int, outcome: Outcome) -> Outcome | None:
@@ -485,7 +535,9 @@ class Failures:
         self._seen += 1
         if isinstance(outcome, InferResult) or not self._keep:
             return outcome
-        self._errors[index] = outcome
+        self._failed += 1
+        if len(self._errors) < self._most:
+            self._errors[index] = outcome
         return None
 
     def raise_any(self) -> None:
@@ -494,20 +546,25 @@ class Failures:
         Raises:
             BulkError: at least one item failed.
         """
-        if not self._errors:
+        if not self._failed:
             return
-        index, first = next(iter(sorted(self._errors.items())))
-        count = f"{len(self._errors)} of {self._seen} items failed"
-        text = f"model {self._model!r}: {count}; the first is item {index}: {first}"
-        raise BulkError(text, failures=self._errors, model=self._model)
+        text = f"model {self._model!r}: {self._failed} of {self._seen} items failed"
+        if self._errors:
+            index, first = next(iter(sorted(self._errors.items())))
+            text += f"; the first is item {index}: {first}"
+        raise BulkError(text, failures=self._errors, count=self._failed, model=self._model)
 
 
-def check(max_rows: int | None, max_bytes: int, concurrency: int) -> None:
+def check(
+    max_rows: int | None, max_bytes: int, concurrency: int, kept_failures: int = KEPT_FAILURES
+) -> None:
     """Refuse limits that no work can be done under.
 
     Raises:
-        InputError: one of them is below 1.
+        InputError: one of them is too small.
     """
+    if kept_failures < 0:
+        raise InputError(f"kept_failures: expected 0 or more, got {kept_failures}")
     for name, value in (
         ("max_rows", max_rows),
         ("max_bytes", max_bytes),
@@ -587,11 +644,11 @@ def run_threads(
         while True:
             while not answered.empty():
                 _settle(core, *answered.get())
-            while (popped := core.pop()) is not None:
-                progress.advance(popped[0])
-                outcome = failures.filter(*popped)
-                if outcome is not None:
-                    yield outcome
+            for index, outcome in core.finished():
+                progress.advance(index)
+                given = failures.filter(index, outcome)
+                if given is not None:
+                    yield given
             if (chunk := core.take()) is not None:
                 submit(chunk)
             elif core.wants_input:
@@ -644,11 +701,11 @@ async def run_tasks(
         while True:
             for task in [task for task in flying if task.done()]:
                 _settle(core, flying.pop(task), task)
-            while (popped := core.pop()) is not None:
-                progress.advance(popped[0])
-                outcome = failures.filter(*popped)
-                if outcome is not None:
-                    yield outcome
+            for index, outcome in core.finished():
+                progress.advance(index)
+                given = failures.filter(index, outcome)
+                if given is not None:
+                    yield given
             if (chunk := core.take()) is not None:
                 flying[asyncio.create_task(post(chunk))] = chunk
                 await asyncio.sleep(0)  # let it leave before more input is read

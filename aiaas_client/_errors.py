@@ -57,6 +57,7 @@ class AiaasError(Exception):
         attempts: Requests sent for this call, the first included; 0 when none left the machine.
         elapsed: Seconds from the start of the call to its failure.
         endpoint: Base URL of the last attempt; empty when none was made.
+        index: The item's place in the input of a bulk call; None elsewhere.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class AiaasError(Exception):
         self.attempts = attempts
         self.elapsed = elapsed
         self.endpoint = endpoint
+        self.index: int | None = None
 
     def __str__(self) -> str:
         return self.message
@@ -200,14 +202,21 @@ class BulkError(AiaasError):
     """Some items of a bulk call failed.
 
     Attributes:
-        failures: The error of each failed item, by its position in the input.
+        failures: The errors of the failed items that were kept, by position in the input.
+        count: How many items failed, kept or not.
     """
 
     def __init__(
-        self, message: str = "", *, failures: Mapping[int, Exception] | None = None, **context: Any
+        self,
+        message: str = "",
+        *,
+        failures: Mapping[int, Exception] | None = None,
+        count: int | None = None,
+        **context: Any,
     ) -> None:
         super().__init__(message, **context)
         self.failures: dict[int, Exception] = dict(failures or {})
+        self.count = len(self.failures) if count is None else count
 
 
 class APIStatusError(AiaasError):

@@ -42,6 +42,7 @@ Classification = int | Mapping[str, int]
 
 DEFAULT_ROWS = 64  # in a bulk request to a model that does not tell its largest batch
 DEFAULT_BYTES = 4 * 2**20  # tensor bytes in a bulk request
+KEPT_FAILURES = 1000  # errors that one bulk call keeps; the others are counted
 _CANNOT_READ_BINARY = frozenset({400, 406, 411, 415, 422})
 
 

@@ -10,6 +10,7 @@ from aiaas_client import _calls as calls
 from aiaas_client._errors import AiaasError
 from aiaas_client._handle import (
     DEFAULT_BYTES,
+    KEPT_FAILURES,
     Ask,
     Classification,
     Given,
@@ -132,6 +133,7 @@ class Model(Predicts, Handle):
         concurrency: int = 8,
         ordered: bool = True,
         on_error: Literal["raise"] = "raise",
+        kept_failures: int = KEPT_FAILURES,
         progress: bool | Report = False,
     ) -> Generator[InferResult, None, None]: ...
 
@@ -150,6 +152,7 @@ class Model(Predicts, Handle):
         concurrency: int = 8,
         ordered: bool = True,
         on_error: Literal["return"],
+        kept_failures: int = KEPT_FAILURES,
         progress: bool | Report = False,
     ) -> Generator[InferResult | AiaasError, None, None]: ...
 
@@ -167,6 +170,7 @@ class Model(Predicts, Handle):
         concurrency: int = 8,
         ordered: bool = True,
         on_error: Literal["raise", "return"] = "raise",
+        kept_failures: int = KEPT_FAILURES,
         progress: bool | Report = False,
     ) -> Generator[InferResult | AiaasError, None, None]:
         """Run the model on each of many items, a few requests for all of them.
@@ -189,21 +193,22 @@ class Model(Predicts, Handle):
                 way `result.index` (and `error.index`) tells the item.
             on_error: "raise" leaves failed items out and raises at the end; "return" puts the
                 item's error in its place.
+            kept_failures: Errors that the `BulkError` at the end holds; the others are counted.
             progress: True shows a bar on a terminal; a callable gets `(done, total or None)`.
         Raises:
-            BulkError: at the end, some items failed: `.failures` has the error of each by index.
+            BulkError: at the end, some items failed: `.failures` has their errors by index.
             AuthenticationError, PermissionDeniedError, NotFoundError: at once.
         """
         from aiaas_client import _bulk
         from aiaas_client._progress import open_progress
 
         ask = make_ask(outputs, 0, parameters, 0, None, "", binary)
-        _bulk.check(max_rows, max_bytes, concurrency)
+        _bulk.check(max_rows, max_bytes, concurrency, kept_failures)
 
         def work() -> Generator[InferResult | AiaasError, None, None]:
             plan = self._bulk_plan(max_rows, max_bytes, rows=rows)
             core = _bulk.BulkCore(plan, concurrency=concurrency, ordered=ordered, rows=rows)
-            failures = _bulk.Failures(self.name, keep=on_error == "raise")
+            failures = _bulk.Failures(self.name, keep=on_error == "raise", most=kept_failures)
             shown = open_progress(progress, _bulk.length_of(items), self.name)
 
             def send(arrays: dict[str, Array]) -> InferResult:

@@ -50,8 +50,7 @@ def drive(core, values, order, refuse=lambda chunk: None):
     source = iter(values)
     flying, got, read = [], [], 0
     while True:
-        while (popped := core.pop()) is not None:
-            got.append(popped)
+        got.extend(core.finished())
         if (chunk := core.take()) is not None:
             flying.append(chunk)
             assert core.in_flight == len(flying)
@@ -478,3 +477,23 @@ def test_plain_lines_come_at_most_once_a_second():
 def test_errors_are_the_sdk_s(model):
     outcomes = list(model.infer_many(items(2, bad={0}), on_error="return"))
     assert isinstance(outcomes[0], AiaasError)
+
+
+@pytest.mark.parametrize("given", [list, np.array], ids=["item by item", "as an array"])
+def test_of_many_failures_some_are_kept_and_all_are_counted(model, given):
+    bad = set(range(0, 30, 3))
+    values = given([[-1.0 if i in bad else float(i), 0.0] for i in range(30)])
+    got = []
+    with pytest.raises(BulkError, match="10 of 30 items failed") as caught:
+        for result in model.infer_many(values, kept_failures=4):
+            got.append(result.index)  # noqa: PERF401, the loop raises at its end
+    assert got == [i for i in range(30) if i not in bad]
+    assert caught.value.count == 10
+    assert len(caught.value.failures) == 4
+    assert bad >= set(caught.value.failures)
+    assert all(error.index == index for index, error in caught.value.failures.items())
+
+
+def test_a_negative_number_of_kept_failures_is_refused(model):
+    with pytest.raises(InputError, match="kept_failures"):
+        model.infer_many([], kept_failures=-1)
