@@ -1,4 +1,4 @@
-"""What type checkers tell the SDK's callers is what `public_api.py` says."""
+"""What type checkers tell the SDK's callers is what the files here say."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ ROOT = HERE.parents[1]
         pytest.param(["pyright"], id="pyright"),
     ],
 )
-def test_the_public_api_type_checks(command):
-    arguments = [sys.executable, "-m", *command, str(HERE / "public_api.py")]
+@pytest.mark.parametrize("file", ["public_api.py", "predictions.py"])
+def test_the_public_api_type_checks(command, file):
+    arguments = [sys.executable, "-m", *command, str(HERE / file)]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,66 @@
+"""Typed handles of tasks: what a caller's checker is told of their answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, assert_type
+
+import numpy as np
+import numpy.typing as npt
+
+from aiaas_client import (
+    AiaasError,
+    AsyncClient,
+    AsyncTaskModel,
+    Classification,
+    Client,
+    Detections,
+    Embedding,
+    OcrText,
+    Ranking,
+    Regression,
+    Similarity,
+    Speech,
+    TaskModel,
+)
+
+
+def threads(client: Client, pixels: npt.NDArray[np.uint8]) -> None:
+    sentiment = client.text_classification("sentiment", version=1)
+    assert_type(sentiment, TaskModel[Classification])
+    assert_type(sentiment.predict("text", top_k=1), Classification)
+    assert_type(sentiment.predict(["one", "two"]), list[Classification])
+    for one in sentiment.predict_many(["one", "two"]):
+        assert_type(one, Classification)
+    for either in sentiment.predict_many(["one"], on_error="return"):
+        assert_type(either, Classification | AiaasError)
+
+    layout = client.object_detection("layout")
+    assert_type(layout.predict(pixels), Detections)
+    assert_type(layout.predict(Path("page.png")), Detections)
+    assert_type(layout.predict([b"one", b"two"]), list[Detections])
+    assert_type(client.ocr("pp-ocr").predict("page.png").text, str)
+    assert_type(client.ocr("pp-ocr").predict(b"png"), OcrText)
+
+    house = client.tabular_regression("house")
+    assert_type(house.predict({"rooms": 3, "city": "Oslo"}), Regression)
+    assert_type(house.predict([3.0, 1.5]), Regression)
+    assert_type(house.predict([[3.0, 1.5], [2.0, 1.0]]), list[Regression])
+
+    vectors = client.text_embedding("minilm")
+    assert_type(vectors.predict("text"), Embedding)
+    assert_type(vectors.similarity(["a", "b"]), Similarity)
+    assert_type(vectors.rank("query", ["a", "b"]), Ranking)
+    assert_type(client.text_to_speech("voice").predict("hello"), Speech)
+    assert_type(client.model("any").predict("text"), Any)
+    assert_type(client.predict("any", "text"), Any)
+
+
+async def loop(client: AsyncClient) -> None:
+    sentiment = client.text_classification("sentiment")
+    assert_type(sentiment, AsyncTaskModel[Classification])
+    assert_type(await sentiment.predict("text"), Classification)
+    assert_type(await sentiment.predict(["one"]), list[Classification])
+    async for one in sentiment.predict_many(["one", "two"]):
+        assert_type(one, Classification)
+    assert_type(await client.text_embedding("minilm").rank("query", ["a"]), Ranking)
