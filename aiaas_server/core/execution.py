@@ -145,6 +145,14 @@ def execute(batch: Batch, session: Session, model: str) -> None:
         batch.singles.append(single)
 
 
+def failure_of(error: Exception, model: str) -> ServerError:
+    """What the caller is told when a session raised `error`."""
+    if isinstance(error, ServerError):
+        return error
+    _log.error("model '%s': the session raised an error of its own", model, exc_info=error)
+    return InferenceFailed(f"model '{model}': inference failed")
+
+
 def _run(batch: Batch, session: Session, model: str) -> None:
     clock = time.monotonic_ns
     started = batch.started_ns = clock()
@@ -161,14 +169,11 @@ def _run(batch: Batch, session: Session, model: str) -> None:
             arrays = session.run(inputs, batch.names, batch.stop)
             ran = clock()
             batch.parts = _parted(batch, arrays)
-    except ServerError as error:
-        batch.error = error
     except NotBatched as error:
         batch.error = InferenceFailed(f"model '{model}': {error}")
         batch.not_batched = True
-    except Exception:
-        _log.exception("model '%s': the session raised an error of its own", model)
-        batch.error = InferenceFailed(f"model '{model}': inference failed")
+    except Exception as error:
+        batch.error = failure_of(error, model)
     else:
         batch.input_ns = gathered - started
         batch.infer_ns = ran - gathered

@@ -34,7 +34,7 @@ from .errors import (
     ServerError,
 )
 from .events import ORIGIN, InferenceRecord, Observer
-from .execution import Batch, Outcome, execute, union
+from .execution import Batch, Outcome, execute, failure_of, union
 from .padding import Padding
 from .placement import Placement
 from .queues import Queue, QueueBudget, Request
@@ -47,6 +47,12 @@ __all__ = ["Outcome", "QueueBudget", "Scheduler"]
 
 _log = logging.getLogger("aiaas.server")
 _OBJECT: Final = np.dtype(object)
+
+
+# Whether requests come one in a turn of the loop; then none waits for the turn to end. The turn
+# in which a second one comes is the last of that kind: it waits, and so do those of the following
+# turns, until a turn brings only one again.
+_NO, _EXPECTED, _SERVED = range(3)
 
 
 class Scheduler:
@@ -110,6 +116,11 @@ class Scheduler:
 
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flush_scheduled = False
+        self._lone = _NO
+        # Nothing is kept in order, filled up or padded: a request is run as it is.
+        self._runs_alone_alike = (
+            self._in_order is None and not self._warm_sizes and padding is None
+        )
         self._due = inf
         self._timer: asyncio.TimerHandle | None = None
         self._delay_timer: asyncio.TimerHandle | None = None
@@ -138,12 +149,77 @@ class Scheduler:
             QueueFull, QueueTimeout, DeadlineExceeded, ModelUnavailable, InvalidInput,
             InferenceFailed.
         """
+        if self._lone is _EXPECTED:
+            outcome = self._run_lone(inputs, outputs, rows, deadline)
+            if outcome is not None:
+                return outcome
+        self._lone = _NO
         request = self._admit(inputs, outputs, rows, priority, timeout, deadline)
         try:
             return await request.future
         except asyncio.CancelledError:
             self._abandon(request)
             raise
+
+    def _run_lone(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
+        rows: int,
+        deadline: float | None,
+    ) -> Outcome | None:
+        """Run the first request of a turn of the loop here and now: no queue, no future, no batch.
+
+        None when it cannot be, because others wait or run, or the model is not known to be quick.
+        """
+        loop = self._running_loop()
+        key = self._key(inputs)
+        size = _size(inputs)
+        if (
+            self._idle < self._instances
+            or self._queue.count
+            or self._refusal is not None
+            or not self._costs.is_inline(key, size)
+            or (deadline is not None and deadline <= loop.time())
+        ):
+            return None
+        self._lone = _SERVED
+        loop.call_soon(self._end_turn)
+        clock = time.monotonic_ns
+        began = clock()
+        try:
+            arrays = self._session.run(inputs, outputs)
+        except Exception as caught:
+            error = self._lone_failed(caught, rows, clock() - began)
+            raise error from (None if error is caught else caught)
+        took = clock() - began
+        self._costs.measured(key, rows, rows, size, took)
+        self._mean_batch_ns += (took - self._mean_batch_ns) / 8
+        self._statistics.executed(rows, 0, took, 0)
+        self._statistics.succeeded(rows, took, 0, 0, took, 0)
+        if self._observers:
+            self._observe_lone(rows, took, None)
+        return Outcome(dict(zip(outputs, arrays)), 0, took, rows)  # noqa: B905  # as many
+
+    def _lone_failed(self, caught: Exception, rows: int, took: int) -> ServerError:
+        error = failure_of(caught, self.name)
+        reason = _reason(error)
+        self._statistics.failed(reason, took)
+        if self._observers:
+            self._observe_lone(rows, took, reason)
+        return error
+
+    def _observe_lone(self, rows: int, took: int, failure: FailureReason | None) -> None:
+        ran = took / 1e9
+        self._observe(
+            InferenceRecord(
+                self.name, self.version, rows, rows, 0.0, ran, ran, failure, ORIGIN.get()
+            )
+        )
+
+    def _end_turn(self) -> None:
+        if self._lone is _SERVED:
+            self._lone = _EXPECTED
 
     def _admit(
         self,
@@ -159,9 +235,7 @@ class Scheduler:
             loop = self._loop = asyncio.get_running_loop()
         if self._refusal is not None:
             raise self._refused(self._refusal)
-        size = 0
-        for array in inputs.values():
-            size += array.nbytes if array.dtype is not _OBJECT else _bytes_size(array)
+        size = _size(inputs)
         level = (priority if 0 < priority <= self._levels else self._default_level) - 1
         policy = self._policies[level]
         queue = self._queue
@@ -266,6 +340,8 @@ class Scheduler:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        if self._queue.count == 1 and self._runs_alone_alike:
+            self._lone = _EXPECTED
         self._dispatch()
 
     def _dispatch(self, *, at_once: bool = False) -> None:
@@ -692,6 +768,13 @@ def _smaller(first: float, second: float) -> float:
     if first > 0 and second > 0:
         return min(first, second)
     return max(first, second)
+
+
+def _size(inputs: Mapping[str, Array]) -> int:
+    size = 0
+    for array in inputs.values():
+        size += array.nbytes if array.dtype is not _OBJECT else _bytes_size(array)
+    return size
 
 
 def _bytes_size(array: Array) -> int:

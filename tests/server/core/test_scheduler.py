@@ -588,3 +588,47 @@ async def test_observers_see_every_request_and_cannot_spoil_one(bench, caplog):
         (2, 3, None), (1, 3, None), (1, 1, "BACKEND"),
     ]  # fmt: skip
     assert "an observer of model 'm' failed" in caplog.text
+
+
+async def test_requests_that_come_one_in_a_turn_run_at_once_and_count_like_any(bench):
+    one = bench(inline=True, held=False)
+    for value in (1, 2, 3):
+        outcome = await one.ask(value)
+        assert outcome.outputs["y"].tolist() == [[2 * value]]
+        assert outcome.batch_rows == 1
+    counts = one.statistics.as_json("m", 1)
+    assert (counts["inference_count"], counts["execution_count"]) == (3, 3)
+    assert one.statistics.pending == 0
+    assert sum(one.statistics.latency_counts) == 3
+
+
+async def test_after_lone_requests_a_crowd_is_joined_again(bench):
+    one = bench(inline=True, held=False)
+    await one.ask(1)
+    await asyncio.gather(*[one.ask(value) for value in (2, 3, 4)])
+    await asyncio.gather(*[one.ask(value) for value in (5, 6, 7)])
+    await one.ask(8)
+    await one.ask(9)
+    assert one.session.batches == [[1], [2], [3, 4], [5, 6, 7], [8], [9]]
+
+
+async def test_a_lone_request_that_fails_says_so_and_spoils_nothing(bench):
+    records = []
+    one = bench(inline=True, held=False, observers=[records.append])
+    await one.ask(1)
+    with pytest.raises(InferenceFailed, match="a negative element"):
+        await one.ask(-1)
+    assert one.statistics.failures["BACKEND"] == 1
+    assert (await one.ask(2)).batch_rows == 1
+    assert [record.failure for record in records] == [None, "BACKEND", None]
+    one.scheduler.refuse()
+    with pytest.raises(ModelUnavailable):
+        await one.ask(3)
+
+
+async def test_a_lone_request_past_its_deadline_is_refused(bench):
+    one = bench(inline=True, held=False)
+    await one.ask(1)
+    with pytest.raises(DeadlineExceeded):
+        await one.ask(2, deadline=asyncio.get_running_loop().time() - 1)
+    assert one.session.batches == [[1]]
