@@ -156,11 +156,17 @@ def _parts(mask: Mask, smallest: float, at_most: int) -> Iterator[Points]:
     names = _connect(rows, starts, ends, mask.shape[1])
     order = np.argsort(names, kind="stable")
     names, rows, starts, ends = names[order], rows[order], starts[order], ends[order]
+    sizes = ends - starts
+    # Of each row of a part only its outermost pixels can lie on the hull.
+    edge = np.flatnonzero(np.r_[True, (names[1:] != names[:-1]) | (rows[1:] != rows[:-1])])
+    outer = np.r_[edge[1:], len(names)] - 1
+    sizes = np.add.reduceat(sizes, edge)
+    names, rows, starts, ends = names[edge], rows[edge], starts[edge], ends[outer]
     first = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
-    size = np.add.reduceat(ends - starts, first)
-    tall = np.maximum.reduceat(rows, first) - np.minimum.reduceat(rows, first)
-    wide = np.maximum.reduceat(ends, first) - np.minimum.reduceat(starts, first)
     last = np.r_[first[1:], len(names)]
+    size = np.add.reduceat(sizes, first)
+    tall = last - first
+    wide = np.maximum.reduceat(ends, first) - np.minimum.reduceat(starts, first)
     enough = np.flatnonzero((np.maximum(tall, wide) >= smallest) & (size > smallest))
     for part in enough[np.argsort(-size[enough], kind="stable")[:at_most]]:
         span = slice(first[part], last[part])
