@@ -118,9 +118,7 @@ class Scheduler:
         self._flush_scheduled = False
         self._lone = _NO
         # Nothing is kept in order, filled up or padded: a request is run as it is.
-        self._runs_alone_alike = (
-            self._in_order is None and not self._warm_sizes and padding is None
-        )
+        self._runs_alone_alike = self._in_order is None and not self._warm_sizes and padding is None
         self._due = inf
         self._timer: asyncio.TimerHandle | None = None
         self._delay_timer: asyncio.TimerHandle | None = None
