@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import sys
 import tempfile
@@ -14,49 +15,116 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
+import bulk
+import curves
+import features
+import many
+import memory
 import network
+import others
 import real
 import sdk
 import startup
+import table
+from plan import Plan
 from rich.console import Console
-from table import Row, as_json, show
 from zoo import repository
+
+GROUPS: dict[str, Callable[[Plan], Iterable[table.Row]]] = {
+    "start": startup.rows,
+    "network": network.rows,
+    "real": real.rows,
+    "bulk": bulk.rows,
+    "large": bulk.large,
+    "sdk": sdk.rows,
+    "many": many.rows,
+    "memory": memory.rows,
+    "features": features.rows,
+}
+CURVES = "curves"
 
 
 def main() -> None:
     options = _options()
     console = Console(stderr=True)
+    _allow_many_connections()
     models = repository.prepare(report=console.print)
-    seconds, rounds = (0.3, 1) if options.quick else (1.5, 3)
+    began = time.perf_counter()
+    rows: list[table.Row] = []
+    points: list[curves.Point] = []
     with tempfile.TemporaryDirectory() as folder:
-        one = Path(folder)
-        shutil.copytree(models / "digits", one / "digits")
-        parts: dict[str, Callable[[], Iterable[Row]]] = {
-            "start": lambda: startup.rows(one, rounds),
-            "network": lambda: network.rows(one, seconds, rounds),
-            "real": lambda: real.rows(models, seconds, rounds),
-            "sdk": lambda: sdk.rows(one, seconds, rounds),
-        }
-        began = time.perf_counter()
-        rows: list[Row] = []
-        for name in options.only or parts:
+        plan = _plan(options, models, Path(folder))
+        for name in [group for group in GROUPS if group in options.only]:
             console.print(f"measuring {name} ...")
-            rows += parts[name]()
-    show(rows, Console(width=None if sys.stdout.isatty() else 140))
-    console.print(f"took {time.perf_counter() - began:.0f} s")
+            rows += GROUPS[name](plan)
+        if CURVES in options.only:
+            console.print("measuring curves ...")
+            points += curves.ours(plan)
+        if options.peers:
+            found = others.measured(plan, options.peer_python, console.print)
+            rows += found.rows
+            points += found.points
+    took = time.perf_counter() - began
+    table.show(rows, Console(width=None if sys.stdout.isatty() else 160))
+    console.print(f"took {took:.0f} s")
     if options.json:
-        options.json.write_text(json.dumps(as_json(rows), indent=1) + "\n", "utf-8")
+        options.json.write_text(json.dumps(_told(rows, points, took), indent=1) + "\n", "utf-8")
+    if options.markdown:
+        options.markdown.write_text(table.markdown(rows) + "\n", "utf-8")
+
+
+def _plan(options: argparse.Namespace, models: Path, folder: Path) -> Plan:
+    network, work = folder / "network", folder / "work"
+    shutil.copytree(models / "digits", network / "digits")
+    work.mkdir()
+    if options.quick:
+        return Plan(models, network, work, 0.1, 1, 0.01)
+    return Plan(models, network, work, long=options.long)
+
+
+def _told(rows: list[table.Row], points: list[curves.Point], took: float) -> dict[str, object]:
+    return {
+        "machine": table.machine(),
+        "versions": table.versions(),
+        "seconds": took,
+        "rows": table.as_json(rows),
+        "curves": curves.as_json(points),
+    }
+
+
+def _allow_many_connections() -> None:
+    """As many open files as the system lets us, here and in what is started from here."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
-    parser.add_argument("--quick", action="store_true", help="short rounds: a smoke test")
-    parts = ("start", "network", "real", "sdk")
-    parser.add_argument("--only", action="append", choices=parts, help="these parts alone")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also as a Markdown table")
+    parser.add_argument("--quick", action="store_true", help="tiny counts: does it run at all?")
+    parser.add_argument("--long", action="store_true", help="watch memory over 1,000,000 requests")
+    parser.add_argument("--peers", action="store_true", help="other servers and clients as well")
+    parser.add_argument(
+        "--peer-python", type=Path, default=Path(sys.executable), metavar="PYTHON",
+        help="the interpreter that has the other servers installed",
+    )  # fmt: skip
+    names = [*GROUPS, CURVES]
+    parser.add_argument(
+        "--only", type=lambda text: _known(text, names), default=names, metavar="GROUP,...",
+        help=f"these groups alone, of: {', '.join(names)}; 'none' is none",
+    )  # fmt: skip
     return parser.parse_args()
+
+
+def _known(text: str, names: list[str]) -> list[str]:
+    wanted = [] if text == "none" else text.split(",")
+    for name in wanted:
+        if name not in names:
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(names)}, got {name!r}")
+    return wanted
 
 
 if __name__ == "__main__":

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import onnxruntime
+
+Feed = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 
 
 class Cost(NamedTuple):
@@ -18,9 +22,18 @@ class Cost(NamedTuple):
     p50: float
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """A session with the threads the server takes by default, which do not spin."""
+class Work(NamedTuple):
+    """Of many rows: CPU seconds of one, rows a second, seconds for all."""
+
+    cpu: float
+    rate: float
+    seconds: float
+
+
+def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """A session whose threads do not spin; 0 takes onnxruntime's number of threads."""
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
@@ -36,3 +49,43 @@ def measure(call: Callable[[Any], object], arguments: Sequence[Any], seconds: fl
         times.append(clock() - began)
         turn += 1
     return Cost((time.process_time() - cpu_before) / len(times), statistics.median(times))
+
+
+def work(session: onnxruntime.InferenceSession, feeds: Sequence[Feed], threads: int) -> Work:
+    """Run all `feeds` once, `threads` at a time: what fills the cores as the server does."""
+    rows = sum(len(next(iter(feed.values()))) for feed in feeds)
+    cpu, began = time.process_time(), time.perf_counter()
+    with ThreadPoolExecutor(threads) as threads_of_work:
+        for _ in threads_of_work.map(lambda feed: session.run(None, feed), feeds):
+            pass
+    seconds = time.perf_counter() - began
+    return Work((time.process_time() - cpu) / rows, rows / seconds, seconds)
+
+
+def middle(found: Sequence[Work]) -> Work:
+    """The medians."""
+    return Work(*(statistics.median(column) for column in zip(*found, strict=True)))
+
+
+def joined(feeds: Sequence[Feed], size: int) -> list[Feed]:
+    """Single rows of one shape as batches of `size`."""
+    return [
+        {name: np.concatenate([feed[name] for feed in feeds[at : at + size]]) for name in feeds[0]}
+        for at in range(0, len(feeds), size)
+    ]
+
+
+def joined_by_length(feeds: Sequence[Feed], size: int) -> list[Feed]:
+    """Single rows `(1, n)` of different lengths, sorted, in batches padded with zeros."""
+    ordered = sorted(feeds, key=lambda feed: -next(iter(feed.values())).shape[1])
+    return [_padded(ordered[at : at + size]) for at in range(0, len(ordered), size)]
+
+
+def _padded(feeds: Sequence[Feed]) -> Feed:
+    longest = max(next(iter(feed.values())).shape[1] for feed in feeds)
+    batch = {}
+    for name, first in feeds[0].items():
+        batch[name] = np.zeros((len(feeds), longest), first.dtype)
+        for at, feed in enumerate(feeds):
+            batch[name][at, : feed[name].shape[1]] = feed[name][0]
+    return batch

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from load import write_requests
 
 HERE = Path(__file__).parent
 TICK = os.sysconf("SC_CLK_TCK")
-READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,21 @@ class Target:
     start_seconds: float
 
     def cpu(self) -> float:
-        """CPU seconds of the process so far, user and system."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
+        """CPU seconds of the process and its children so far, user and system."""
+        return sum(_ticks(pid) for pid in family(self.pid)) / TICK
 
     def rss(self) -> int:
-        """Resident bytes."""
+        """Resident bytes of the process itself."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def settled_rss(self, patience: float = 2.0) -> int:
+        """The least of some seconds: memory is given back a moment after the work."""
+        found, until = [self.rss()], time.monotonic() + patience
+        while time.monotonic() < until:
+            time.sleep(0.1)
+            found.append(self.rss())
+        return min(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,42 +58,104 @@ class Load:
     cpu: float
     p50: float
     p99: float
+    requests: float
+
+
+def family(pid: int) -> set[int]:
+    """A process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            children.setdefault(int(_fields(stat)[1]), []).append(int(stat.parent.name))
+    found, waiting = set(), [pid]
+    while waiting:
+        found.add(one := waiting.pop())
+        waiting += children.get(one, [])
+    return found
+
+
+def _fields(stat: Path) -> list[str]:
+    return stat.read_text().rpartition(")")[2].split()
+
+
+def _ticks(pid: int) -> int:
+    try:
+        fields = _fields(Path(f"/proc/{pid}/stat"))
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])
 
 
 @contextmanager
-def aiaas(models: Path, *options: str) -> Iterator[Target]:
+def aiaas(models: Path, **settings: object) -> Iterator[Target]:
+    """Our server on `models`; `settings` by their names."""
     command = [sys.executable, "-m", "aiaas_server", "serve", "--models", str(models)]
-    command += ["--metrics-port", "0", *options]
-    with _started("aiaas", [*command, "--port"]) as target:
+    variables = {f"AIAAS_SERVER_{name.upper()}": str(value) for name, value in settings.items()}
+    command += ["--metrics-port", "0", "--log-level", "warning", "--port"]
+    with started("aiaas", command, environment=variables) as target:
         yield target
 
 
-@contextmanager
-def echo() -> Iterator[Target]:
-    with _started("echo", [sys.executable, str(HERE / "echo.py")]) as target:
-        yield target
+def echo(form: str = "bytes") -> AbstractContextManager[Target]:
+    return started(f"echo {form}", [sys.executable, str(HERE / "echo.py"), form])
+
+
+def prototype(model: Path) -> AbstractContextManager[Target]:
+    return started("prototype", [sys.executable, str(HERE / "prototype.py"), str(model)])
 
 
 @contextmanager
-def _started(name: str, command: Sequence[str]) -> Iterator[Target]:
+def started(
+    name: str,
+    command: Sequence[str],
+    *,
+    ready: str = "/v2/health/ready",
+    environment: Mapping[str, str] | None = None,
+    patience: float = 60.0,
+) -> Iterator[Target]:
+    """Run `command` with a free port after it until the block ends.
+
+    Yields when a GET of the path `ready` is answered 200.
+
+    Raises:
+        RuntimeError: It ended, or was not ready within `patience` seconds.
+    """
     port = _free_port()
     began = time.perf_counter()
-    process = subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL)
+    with subprocess.Popen(
+        [*command, str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=None if environment is not None else subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
+    ) as process:
+        try:
+            while not _answers(port, ready):
+                if process.poll() is not None or time.perf_counter() - began > patience:
+                    raise RuntimeError(f"{name} did not start: {' '.join(command)}")
+                time.sleep(0.005)
+            yield Target(name, port, process.pid, time.perf_counter() - began)
+        finally:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to end; what it has not ended itself 15 seconds later is killed with it."""
+    descendants = family(process.pid)
+    process.terminate()
     try:
-        while not _answers(port):
-            if process.poll() is not None or time.perf_counter() - began > 60:
-                raise RuntimeError(f"{name} did not start: {' '.join(command)}")
-            time.sleep(0.005)
-        yield Target(name, port, process.pid, time.perf_counter() - began)
-    finally:
-        process.terminate()
-        process.wait(40)
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    for pid in descendants - {process.pid}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, path: str) -> bool:
+    request = f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode()
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-            connection.sendall(READY)
+            connection.sendall(request)
             return connection.recv(64).startswith(b"HTTP/1.1 200")
     except OSError:
         return False
@@ -108,11 +177,16 @@ def interleaved(
     seen: list[list[Load]] = [[] for _ in plan]
     for _ in range(rounds):
         for (target, requests), found in zip(plan, seen, strict=True):
-            found.append(_one_round(target, requests, connections, seconds))
-    return [_median(found) for found in seen]
+            found.append(one_round(target, requests, connections, seconds))
+    return [median(found) for found in seen]
 
 
-def _one_round(target: Target, requests: list[bytes], connections: int, seconds: float) -> Load:
+def one_round(target: Target, requests: list[bytes], connections: int, seconds: float) -> Load:
+    """Load `target` for some seconds, after a moment to warm up.
+
+    Raises:
+        RuntimeError: An answer was not 200.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "requests"
         write_requests(path, requests)
@@ -123,7 +197,7 @@ def _one_round(target: Target, requests: list[bytes], connections: int, seconds:
     if set(told["statuses"]) != {"200"}:
         raise RuntimeError(f"{target.name} answered {told['statuses']}")
     count = told["requests"]
-    return Load(count / told["seconds"], cpu / count, told["p50"], told["p99"])
+    return Load(count / told["seconds"], cpu / count, told["p50"], told["p99"], count)
 
 
 def _generate(target: Target, path: Path, connections: int, seconds: float) -> dict[str, Any]:
@@ -144,6 +218,6 @@ def _generate(target: Target, path: Path, connections: int, seconds: float) -> d
     return result
 
 
-def _median(found: list[Load]) -> Load:
-    columns = zip(*((f.rate, f.cpu, f.p50, f.p99) for f in found), strict=True)
+def median(found: Sequence[Load]) -> Load:
+    columns = zip(*((f.rate, f.cpu, f.p50, f.p99, f.requests) for f in found), strict=True)
     return Load(*(statistics.median(column) for column in columns))

@@ -1,66 +1,154 @@
-"""Real models served, beside the same rows through `session.run` in process.
+"""Real models served, beside the same rows through `session.run` in this process.
 
-The load generator shares the cores with the server, so CPU a row is the figure to trust.
+In process means the best that a person would write: as many threads as the server runs at a time,
+the best of some batch sizes, sentences sorted by length. Both fill all cores, so that CPU a row is
+compared under the same crowding; the load generator takes its part of them only from the server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import inprocess
-import numpy as np
 import processes
+import sentences
 import wire
-from table import Row
-from zoo import efficientnet, minilm, photographs
+from plan import Plan
+from table import Row, at_least, at_most
+from zoo import efficientnet, photographs
 
 MILLI = 1e3
-Inputs = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
+CORES = len(os.sched_getaffinity(0))
+PADDING = {
+    "pad": {name: {"axis": 1} for name in ("input_ids", "attention_mask", "token_type_ids")},
+    "slice": {"last_hidden_state": 1},
+}
 
-SENTENCES = [
-    "Good morning.",
-    "Where is the nearest train station?",
-    "The committee will meet again on Thursday afternoon.",
-    "A cat sits on the mat while the rain falls quietly on the roof of the old house.",
-    "Prices rose by three percent in the second quarter, faster than economists had expected.",
-    "She opened the letter, read the first line twice, folded it again and put it on the table "
-    "without a word, because there was nothing left that anyone in the room could have said.",
-    "Please send the invoice to the new address.",
-    "Photosynthesis turns light, water and carbon dioxide into sugar and oxygen; it happens in "
-    "the green parts of plants, in algae and in some bacteria, and nearly all life depends on it.",
-]
+Join = Callable[[Sequence[inprocess.Feed], int], list[inprocess.Feed]]
 
 
-def rows(models: Path, seconds: float, rounds: int) -> Iterator[Row]:
-    with processes.aiaas(models) as server:
-        tokenizer = minilm.tokenizer()
-        sentences = [dict(minilm.encode(tokenizer, [s])) for s in SENTENCES]
-        yield from _served("minilm", server, models, sentences, 32, seconds, rounds)
-        pictures = [{"image": efficientnet.preprocess(f.path)[None]} for f in photographs.FILES]
-        yield from _served("efficientnet-lite0", server, models, pictures, 16, seconds, rounds)
-        yield Row("three models", "resident memory after the load", server.rss() / 1e6, "MB")
+class Best(NamedTuple):
+    """The fastest way through all rows in this process."""
+
+    work: inprocess.Work
+    name: str
+    again: Callable[[], inprocess.Work]
 
 
-def _served(
-    model: str,
-    server: processes.Target,
-    models: Path,
-    inputs: Sequence[Inputs],
+def rows(plan: Plan) -> Iterator[Row]:
+    folder = plan.work / "real"
+    with processes.aiaas(repository(plan.models, folder)) as server:
+        yield from _minilm(plan, folder, server)
+        yield from _efficientnet(plan, folder, server)
+        yield Row("real models", "resident memory after the load", server.rss() / 1e6, "MB")
+
+
+def repository(models: Path, folder: Path) -> Path:
+    """The real models; MiniLM with padding declared, without, and without batching."""
+    shutil.copytree(models / "efficientnet-lite0", folder / "efficientnet-lite0")
+    minilm = models / "minilm" / "1"
+    padded = {"batching": {"string_value": json.dumps(PADDING)}}
+    batching = {"max_batch_size": 64, "dynamic_batching": {}}
+    for name, config in (
+        ("minilm", {**batching, "parameters": padded}),
+        ("minilm-by-shape", batching),
+        ("minilm-one-by-one", {"max_batch_size": 64}),
+    ):
+        shutil.copytree(minilm, folder / name / "1")
+        (folder / name / "config.json").write_text(json.dumps(config), "utf-8")
+    return folder
+
+
+def best(model: Path, feeds: Sequence[inprocess.Feed], join: Join, sizes: Sequence[int]) -> Best:
+    """Try batch sizes, with one thread a run and a run on each core."""
+    session = inprocess.open_session(model / "1" / "model.onnx", 1)
+    session.run(None, join(feeds[: sizes[-1]], sizes[-1])[0])
+    found = []
+    for size in sizes:
+        batches = join(feeds, size)
+        again = lambda batches=batches: inprocess.work(session, batches, CORES)  # noqa: E731
+        found.append(Best(again(), f"batches of {size}", again))
+    return max(found, key=lambda one: one.work.rate)
+
+
+def _in_turns(
+    plan: Plan,
+    way: Best,
+    loads: Sequence[tuple[processes.Target, list[bytes]]],
     connections: int,
-    seconds: float,
-    rounds: int,
+) -> tuple[inprocess.Work, list[processes.Load]]:
+    """Rounds of work in process and of load, in turns."""
+    works: list[inprocess.Work] = []
+    seen: list[list[processes.Load]] = [[] for _ in loads]
+    for _ in range(plan.rounds):
+        works.append(way.again())
+        for (target, requests), found in zip(loads, seen, strict=True):
+            found.append(processes.one_round(target, requests, connections, plan.seconds * 2))
+    return inprocess.middle(works), [processes.median(found) for found in seen]
+
+
+def _minilm(plan: Plan, folder: Path, server: processes.Target) -> Iterator[Row]:
+    group = "MiniLM, 5-120 tokens"
+    feeds = sentences.feeds(plan.count(384, 48))
+    way = best(folder / "minilm", feeds, inprocess.joined_by_length, (1, 8, 16, 32))
+    names = ("minilm", "minilm-by-shape", "minilm-one-by-one")
+    loads = [(server, [wire.binary(name, feed) for feed in feeds]) for name in names]
+    work, (ours, by_shape, alone) = _in_turns(plan, way, loads, 32)
+    beside = f"in process, {way.name}"
+    cpu = work.cpu * MILLI
+    name = "32 clients, one sentence each"
+    yield Row(group, f"{name}: server CPU", ours.cpu * MILLI, "ms/row", cpu, beside, at_most(1.15))
+    yield Row(
+        group, f"{name}: rate", ours.rate, "rows/s", alone.rate, "batching off", at_least(1.5)
+    )
+    yield Row(group, f"{name}: rate", ours.rate, "rows/s", work.rate, beside)
+    unpadded = f"{name}, no padding declared"
+    yield Row(group, f"{unpadded}: server CPU", by_shape.cpu * MILLI, "ms/row", cpu, beside)
+    yield Row(
+        group, f"{unpadded}: rate", by_shape.rate, "rows/s", alone.rate, "batching off",
+        at_least(1.0),
+    )  # fmt: skip
+    yield Row(group, f"{name}: p99", ours.p99 * MILLI, "ms", alone.p99 * MILLI, "batching off")
+    yield from _one_client(plan, group, server, folder, "minilm", feeds)
+
+
+def _efficientnet(plan: Plan, folder: Path, server: processes.Target) -> Iterator[Row]:
+    group = "EfficientNet-Lite0"
+    pictures = [{"image": efficientnet.preprocess(f.path)[None]} for f in photographs.FILES]
+    feeds = [pictures[i % len(pictures)] for i in range(plan.count(128, 16))]
+    way = best(folder / "efficientnet-lite0", feeds, inprocess.joined, (1, 4, 16))
+    requests = [wire.binary("efficientnet-lite0", picture) for picture in pictures]
+    work, (ours,) = _in_turns(plan, way, [(server, requests)], 16)
+    beside = f"in process, {way.name}"
+    name = "16 clients, one image each"
+    yield Row(
+        group, f"{name}: server CPU", ours.cpu * MILLI, "ms/row", work.cpu * MILLI, beside,
+        at_most(1.10),
+    )  # fmt: skip
+    yield Row(group, f"{name}: rate", ours.rate, "rows/s", work.rate, beside, at_least(0.85))
+    yield Row(group, f"{name}: p99", ours.p99 * MILLI, "ms")
+    yield from _one_client(plan, group, server, folder, "efficientnet-lite0", pictures)
+
+
+def _one_client(
+    plan: Plan,
+    group: str,
+    server: processes.Target,
+    folder: Path,
+    model: str,
+    feeds: Sequence[inprocess.Feed],
 ) -> Iterator[Row]:
-    session = inprocess.open_session(models / model / "1" / "model.onnx")
-    bare = inprocess.measure(lambda x: session.run(None, x), inputs, seconds * rounds)
-    requests = [wire.binary(model, one) for one in inputs]
-    for count in (1, connections):
-        (load,) = processes.interleaved([(server, requests)], count, seconds, rounds)
-        name = f"{count} conn, one row each"
-        cpu, in_process = load.cpu * MILLI, bare.cpu * MILLI
-        yield Row(model, f"{name}: server CPU", cpu, "ms/row", in_process, "session.run")
-        yield Row(model, f"{name}: rate", load.rate, "rows/s", 1 / bare.p50, "session.run")
-        alone = bare.p50 * MILLI if count == 1 else None
-        beside = "session.run" if count == 1 else ""
-        yield Row(model, f"{name}: p50", load.p50 * MILLI, "ms", alone, beside)
+    session = inprocess.open_session(folder / model / "1" / "model.onnx", 1)
+    bare = inprocess.measure(lambda feed: session.run(None, feed), feeds[:32], plan.seconds)
+    load = processes.one_round(
+        server, [wire.binary(model, feed) for feed in feeds[:32]], 1, plan.seconds
+    )
+    yield Row(
+        group, "1 client, one row each: p50", load.p50 * MILLI, "ms",
+        bare.p50 * MILLI, "session.run, one thread",
+    )  # fmt: skip

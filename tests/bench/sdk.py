@@ -7,72 +7,123 @@ the answer, and does nothing else.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
 import processes
 import wire
-from table import Row
+from plan import Plan
+from table import Row, at_most, value_at_most
 from zoo import digits
 
 from aiaas_client import AsyncClient, Client
 
+GROUP = "SDK"
 MICRO = 1e6
+BARE = "httpx2 transport"
+Image = np.ndarray[Any, np.dtype[np.float32]]
 
 
-def rows(network: Path, seconds: float, rounds: int) -> Iterator[Row]:
-    """Args: `network`, a repository with the model `digits`."""
+def rows(plan: Plan) -> Iterator[Row]:
     _, held_out = digits.load()
     image = np.ascontiguousarray(held_out.images[:1])
-    with processes.aiaas(network) as server:
+    with processes.aiaas(plan.network) as server:
         url = f"http://127.0.0.1:{server.port}"
-        ours, bare = _sync(url, image, seconds, rounds)
-        yield Row("SDK", "Client, one row: CPU", ours, "µs/call", bare, "httpx2 transport")
+        ours, bare = _sync(url, image, plan)
+        yield Row(GROUP, "Client, one row: CPU", ours, "µs/call", bare, BARE, at_most(1.4))
         for tasks in (1, 16):
-            ours, bare = asyncio.run(_async(url, image, tasks, seconds, rounds))
-            name = f"AsyncClient, {tasks} in flight: CPU"
-            yield Row("SDK", name, ours, "µs/call", bare, "httpx2 transport")
-    with Client.local(network) as client:
+            yield from _async_rows(url, image, tasks, plan)
+    with Client.local(plan.network) as client:
         model = client.model("digits")
-        local = _repeat(lambda: model.infer(image=image), seconds)
-        yield Row("SDK", "Client.local, one row: CPU", local * MICRO, "µs/call")
+        local = _repeat(lambda: model.infer(image=image), plan.seconds) * MICRO
+        name = "Client.local, one row: CPU"
+        yield Row(GROUP, name, local, "µs/call", None, "", value_at_most(60))
 
 
-def _sync(url: str, image: np.ndarray, seconds: float, rounds: int) -> tuple[float, float]:
+def _async_rows(url: str, image: Image, tasks: int, plan: Plan) -> Iterator[Row]:
+    found = asyncio.run(_async(url, image, tasks, plan))
+    ours, bare = found["AsyncClient"], found["bare"]
+    name = f"{tasks} in flight: CPU"
+    yield Row(GROUP, f"AsyncClient, {name}", ours, "µs/call", bare, BARE, at_most(1.4))
+    if "aiohttp" in found:
+        yield Row(
+            GROUP, f"AsyncClient(backend='aiohttp'), {name}", found["aiohttp"], "µs/call",
+            ours, "AsyncClient", at_most(0.5),
+        )  # fmt: skip
+        yield Row(
+            GROUP, f"AsyncClient(backend='aiohttp'), {name}", found["aiohttp"], "µs/call",
+            found["bare aiohttp"], "bare aiohttp",
+        )  # fmt: skip
+
+
+def _sync(url: str, image: Image, plan: Plan) -> tuple[float, float]:
     request = _request(url, image)
     ours, bare = [], []
     with Client(url) as client, httpx2.HTTPTransport() as transport:
         model = client.model("digits")
-        for _ in range(rounds):
-            ours.append(_repeat(lambda: model.infer(image=image), seconds))
-            bare.append(_repeat(lambda: transport.handle_request(request()).read(), seconds))
+        for _ in range(plan.rounds):
+            ours.append(_repeat(lambda: model.infer(image=image), plan.seconds))
+            bare.append(_repeat(lambda: transport.handle_request(request()).read(), plan.seconds))
     return statistics.median(ours) * MICRO, statistics.median(bare) * MICRO
 
 
-async def _async(
-    url: str, image: np.ndarray, tasks: int, seconds: float, rounds: int
-) -> tuple[float, float]:
+async def _async(url: str, image: Image, tasks: int, plan: Plan) -> dict[str, float]:
+    """CPU of a call in microseconds: ours, the bare transport, and both on aiohttp if it is here."""
     request = _request(url, image)
-    ours, bare = [], []
     async with AsyncClient(url) as client, httpx2.AsyncHTTPTransport() as transport:
         model = client.model("digits")
 
-        async def bare_call() -> None:
+        async def bare() -> None:
             await (await transport.handle_async_request(request())).aread()
 
-        for _ in range(rounds):
-            ours.append(await _repeat_async(lambda: model.infer(image=image), tasks, seconds))
-            bare.append(await _repeat_async(bare_call, tasks, seconds))
-    return statistics.median(ours) * MICRO, statistics.median(bare) * MICRO
+        ways: dict[str, Callable[[], Awaitable[object]]] = {
+            "AsyncClient": lambda: model.infer(image=image),
+            "bare": bare,
+        }
+        if importlib.util.find_spec("aiohttp") is None:
+            return await _rounds(ways, tasks, plan)
+        import aiohttp
+
+        _, headers, body = _parts(image)
+
+        async def bare_aiohttp() -> None:
+            target = f"{url}/v2/models/digits/infer"
+            async with session.post(target, headers=headers, data=body) as answer:
+                await answer.read()
+
+        async with (
+            AsyncClient(url, backend="aiohttp") as other,
+            aiohttp.ClientSession() as session,
+        ):
+            others = other.model("digits")
+            ways["aiohttp"] = lambda: others.infer(image=image)
+            ways["bare aiohttp"] = bare_aiohttp
+            return await _rounds(ways, tasks, plan)
 
 
-def _request(url: str, image: np.ndarray) -> Callable[[], httpx2.Request]:
+async def _rounds(
+    ways: dict[str, Callable[[], Awaitable[object]]], tasks: int, plan: Plan
+) -> dict[str, float]:
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(plan.rounds):
+        for name, call in ways.items():
+            found[name].append(await _repeat_async(call, tasks, plan.seconds))
+    return {name: statistics.median(seconds) * MICRO for name, seconds in found.items()}
+
+
+def _parts(image: Image) -> tuple[bytes, dict[str, str], bytes]:
     head, _, body = wire.binary("digits", {"image": image}).partition(b"\r\n\r\n")
-    headers = [tuple(line.split(": ", 1)) for line in head.decode().split("\r\n")[1:]]
+    lines = (line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+    return head, {name: value for name, value in lines if name != "content-length"}, body
+
+
+def _request(url: str, image: Image) -> Callable[[], httpx2.Request]:
+    _, headers, body = _parts(image)
     target = f"{url}/v2/models/digits/infer"
     return lambda: httpx2.Request("POST", target, headers=headers, content=body)
 

@@ -7,30 +7,26 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import processes
-from table import Row
+from plan import Plan
+from table import Row, value_at_most
 
 MILLI = 1e3
 
 
-def rows(network: Path, rounds: int) -> Iterator[Row]:
-    """Args: `network`, a repository with one tiny model."""
-    nothing = _cpu("pass", rounds)
-    numpy = _cpu("import numpy", rounds) - nothing
-    ours = _cpu("import aiaas_client", rounds) - nothing
-    yield Row("start", "import aiaas_client: CPU", ours * MILLI, "ms", numpy * MILLI, "numpy")
-    ours = _cpu("from aiaas_client import Client", rounds) - nothing
-    name = "from aiaas_client import Client: CPU"
-    yield Row("start", name, ours * MILLI, "ms", numpy * MILLI, "numpy")
-    starts, sizes = [], []
-    for _ in range(rounds):
-        with processes.aiaas(network) as server:
+def rows(plan: Plan) -> Iterator[Row]:
+    nothing = _cpu("pass", plan.rounds)
+    numpy = _cpu("import numpy", plan.rounds) - nothing
+    for code in ("import aiaas_client", "from aiaas_client import Client"):
+        ours = _cpu(code, plan.rounds) - nothing
+        yield Row("start", f"{code}: CPU", ours * MILLI, "ms", numpy * MILLI, "import numpy")
+    starts = []
+    for _ in range(plan.rounds):
+        with processes.aiaas(plan.network) as server:
             starts.append(server.start_seconds)
-            sizes.append(server.rss())
-    yield Row("start", "aiaas serve to ready, one tiny model", statistics.median(starts), "s")
-    yield Row("start", "its resident memory when ready", statistics.median(sizes) / 1e6, "MB")
+    start, name = statistics.median(starts), "aiaas serve to ready, one tiny model"
+    yield Row("start", name, start, "s", None, "", value_at_most(1.0))
 
 
 def _cpu(code: str, rounds: int) -> float:

@@ -18,7 +18,7 @@ def binary(model: str, inputs: Arrays) -> bytes:
     """An infer request with the tensors in binary, there and back."""
     encoded = encode_request(InferRequest(inputs=dict(inputs), binary_output=True))
     head = b"inference-header-content-length: %d\r\n" % (encoded.json_length or 0)
-    return _post(model, encoded.join(), encoded.content_type, head)
+    return post(_path(model), encoded.join(), encoded.content_type, head)
 
 
 def text(model: str, inputs: Arrays) -> bytes:
@@ -35,13 +35,18 @@ def text(model: str, inputs: Arrays) -> bytes:
         for name, array in inputs.items()
     ]
     body = json.dumps({"inputs": tensors}, separators=(",", ":")).encode()
-    return _post(model, body, "application/json")
+    return post(_path(model), body, "application/json")
 
 
-def _post(model: str, body: bytes, content_type: str, head: bytes = b"") -> bytes:
+def _path(model: str) -> str:
+    return f"/v2/models/{model}/infer"
+
+
+def post(path: str, body: bytes, content_type: str, head: bytes = b"") -> bytes:
+    """A POST with the header lines `head` besides the usual ones."""
     return b"".join(
         [
-            f"POST /v2/models/{model}/infer HTTP/1.1\r\nhost: 127.0.0.1\r\n".encode(),
+            f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n".encode(),
             f"content-type: {content_type}\r\n".encode(),
             b"content-length: %d\r\n" % len(body),
             head,

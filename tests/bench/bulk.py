@@ -1,0 +1,159 @@
+"""Many rows and large tensors through the SDK, beside a raw socket copy and the model itself."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import graphs
+import inprocess
+import numpy as np
+import processes
+import real
+import sentences
+import sockets
+from plan import Plan
+from table import Goal, Row, at_least, at_most, value_at_most
+from zoo import digits
+
+from aiaas_client import Client
+
+GROUP = "infer_many"
+PIECE = 4 << 20
+LARGE = 64 << 20
+MILLI = 1e3
+
+
+def rows(plan: Plan) -> Iterator[Row]:
+    """`infer_many` over a loopback server."""
+    folder = real.repository(plan.models, plan.work / "bulk")
+    graphs.copies(plan.network / "digits", folder, 1)
+    with (
+        processes.aiaas(folder) as server,
+        sockets.copying() as copy,
+        Client(f"http://127.0.0.1:{server.port}") as client,
+    ):
+        yield from _network(plan, folder, client, copy)
+        yield from _sentences(plan, folder, client, copy)
+
+
+def _network(plan: Plan, folder: Path, client: Client, copy: sockets.Copy) -> Iterator[Row]:
+    _, held_out = digits.load()
+    count = plan.count(100_000, 2_000)
+    images = np.resize(held_out.images, (count, 784))
+    model = client.model("digits-0")
+    session = inprocess.open_session(folder / "digits-0" / "1" / "model.onnx", 1)
+    batches = [{"image": images[at : at + 1024]} for at in range(0, count, 1024)]
+    back = sum(array.nbytes for array in session.run(None, batches[0]))
+    back = back * count // len(batches[0]["image"])
+
+    def alone() -> float:
+        return inprocess.work(session, batches, real.CORES).seconds
+
+    blocks = [images[at : at + 64] for at in range(0, count, 64)]
+    ways: list[tuple[str, Callable[[], Iterable[object]], bool]] = [
+        ("rows", lambda: model.infer_many({"image": images}), True),
+        ("rows in blocks of 64", lambda: model.infer_many(blocks, rows=True), False),
+    ]
+    for name, call, judged in ways:
+        yield from _beside(
+            plan, f"network, {count:,} {name}", count, call, alone,
+            lambda: _copied(copy, images.nbytes, back), judged=judged,
+        )  # fmt: skip
+
+
+def _sentences(plan: Plan, folder: Path, client: Client, copy: sockets.Copy) -> Iterator[Row]:
+    count = plan.count(2_000, 64)
+    feeds = sentences.feeds(count)
+    way = real.best(folder / "minilm", feeds[:256], inprocess.joined_by_length, (8, 16, 32))
+    size = int(way.name.split()[-1])
+    session = inprocess.open_session(folder / "minilm" / "1" / "model.onnx", 1)
+    batches = inprocess.joined_by_length(feeds, size)
+    there = sum(array.nbytes for feed in feeds for array in feed.values())
+    back = sum(feed["input_ids"].shape[1] * 384 * 4 for feed in feeds)
+    items = [{name: array[0] for name, array in feed.items()} for feed in feeds]
+    model = client.model("minilm")
+    yield from _beside(
+        plan, f"MiniLM, {count:,} sentences", count, lambda: model.infer_many(items),
+        lambda: inprocess.work(session, batches, real.CORES).seconds,
+        lambda: _copied(copy, there, back),
+    )  # fmt: skip
+
+
+def _beside(
+    plan: Plan,
+    name: str,
+    count: int,
+    call: Callable[[], Iterable[object]],
+    alone: Callable[[], float],
+    copied: Callable[[], float],
+    *,
+    judged: bool = True,
+) -> Iterator[Row]:
+    ours, bare, raw = [], [], []
+    for _ in range(max(1, plan.rounds - 1)):
+        began = time.perf_counter()
+        got = sum(1 for _ in call())
+        ours.append(time.perf_counter() - began)
+        assert got, name
+        bare.append(alone())
+        raw.append(copied())
+    seconds, model, copy = map(statistics.median, (ours, bare, raw))
+    goals: Sequence[Goal | None] = (at_most(1.5), at_least(0.85)) if judged else (None, None)
+    least = copy + model
+    yield Row(GROUP, f"{name}: time", seconds, "s", least, "socket copy + in process", goals[0])
+    yield Row(
+        GROUP, f"{name}: rate", count / seconds, "rows/s", count / model, "in process", goals[1]
+    )
+
+
+def _copied(copy: sockets.Copy, there: int, back: int) -> float:
+    """Seconds to carry the bytes in pieces of four MiB at most."""
+    pieces = -(-max(there, back) // PIECE)
+    piece = bytes(there // pieces)
+    return sum(copy.seconds(piece, back // pieces) for _ in range(pieces))
+
+
+def large(plan: Plan) -> Iterator[Row]:
+    """64 MiB of float32 one way, through the SDK."""
+    folder = plan.work / "large"
+    graphs.place(folder, "total", graphs.total())
+    graphs.place(folder, "filled", graphs.filled())
+    count = LARGE // 4
+    array, size = np.ones(count, np.float32), np.array([count], np.int64)
+    room = LARGE + (1 << 20)
+    with (
+        processes.aiaas(folder, max_body_bytes=room, max_answer_bytes=room) as server,
+        sockets.copying() as copy,
+        Client(f"http://127.0.0.1:{server.port}", timeout=60.0, max_answer_bytes=room) as client,
+    ):
+        total, filled = client.model("total"), client.model("filled")
+        yield from _one_way(
+            plan, "64 MiB there", lambda: total.infer(x=array),
+            lambda: copy.seconds(memoryview(array).cast("B"), 4),
+        )  # fmt: skip
+        yield from _one_way(
+            plan, "64 MiB back", lambda: filled.infer(size=size), lambda: copy.seconds(b"1", LARGE)
+        )
+        fixed = filled.infer(size=size)["x"]
+        readonly = 0.0 if fixed.flags.writeable and fixed.nbytes == LARGE else 1.0
+        yield Row(
+            "large", "64 MiB back: arrays that are not writable", readonly, "", None, "",
+            value_at_most(0),
+        )  # fmt: skip
+
+
+def _one_way(
+    plan: Plan, name: str, call: Callable[[], object], copied: Callable[[], float]
+) -> Iterator[Row]:
+    call()
+    ours, raw = [], []
+    for _ in range(3 * plan.rounds):
+        began = time.perf_counter()
+        call()
+        ours.append(time.perf_counter() - began)
+        raw.append(copied())
+    seconds, least = statistics.median(ours) * MILLI, statistics.median(raw) * MILLI
+    yield Row("large", f"{name}: time", seconds, "ms", least, "socket copy", at_most(2.0))

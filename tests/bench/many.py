@@ -1,0 +1,63 @@
+"""Many models and many connections: the CPU of a request is to stay what it is for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import graphs
+import numpy as np
+import processes
+import wire
+from plan import Plan
+from table import Goal, Row, at_most
+from zoo import digits
+
+MICRO = 1e6
+WITHIN = at_most(1.15)
+
+
+def rows(plan: Plan) -> Iterator[Row]:
+    _, held_out = digits.load()
+    inputs = {"image": np.ascontiguousarray(held_out.images[:1])}
+    yield from _models(plan, inputs)
+    yield from _connections(plan, inputs)
+
+
+def _models(plan: Plan, inputs: dict[str, np.ndarray]) -> Iterator[Row]:
+    counts = [1, plan.count(100, 3), plan.count(1_000, 10)]
+    found = []
+    for count in counts:
+        folder = plan.work / f"models-{count}"
+        names = graphs.copies(plan.network / "digits", folder, count)
+        requests = [wire.binary(name, inputs) for name in names]
+        with processes.aiaas(folder) as server:
+            (load,) = processes.interleaved([(server, requests)], 32, plan.seconds, plan.rounds)
+            found.append((count, load.cpu * MICRO, server.rss() / 1e6, server.start_seconds))
+    yield from _spread("loaded models", "models", [(n, cpu) for n, cpu, _, _ in found])
+    for count, _, memory, start in found:
+        yield Row("loaded models", f"{count:,} models: resident memory", memory, "MB")
+        yield Row("loaded models", f"{count:,} models: start to ready", start, "s")
+
+
+def _connections(plan: Plan, inputs: dict[str, np.ndarray]) -> Iterator[Row]:
+    counts = [1, 100, plan.count(1_000, 200)]
+    request = [wire.binary("digits", inputs)]
+    room = {"max_connections": 3_000, "max_connections_per_address": 0}
+    with processes.aiaas(plan.network, **room) as server, processes.echo() as echo:
+        found, beside = [], []
+        for count in counts:
+            targets = [(server, request), (echo, request)]
+            ours, least = processes.interleaved(targets, count, plan.seconds, plan.rounds)
+            found.append((count, ours.cpu * MICRO))
+            beside.append((count, least.cpu * MICRO))
+    yield from _spread("connections", "connections", found)
+    yield from _spread("connections", "connections, ASGI echo", beside, goal=None)
+
+
+def _spread(
+    group: str, what: str, found: Sequence[tuple[int, float]], goal: Goal | None = WITHIN
+) -> Iterator[Row]:
+    least = min(cpu for _, cpu in found)
+    for count, cpu in found:
+        name = f"{count:,} {what}: server CPU"
+        yield Row(group, name, cpu, "µs/request", least, "the least of these", goal)

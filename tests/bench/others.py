@@ -1,0 +1,171 @@
+"""Other servers with the same network, each in its own process with the least service it can have.
+
+Whatever the given interpreter can import is measured, the rest skipped with the reason. Servers
+get one row as JSON, in the form they expect; a `tritonclient` calls our own server.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import curves
+import numpy as np
+import processes
+import wire
+from plan import Plan
+from table import Row
+from zoo import digits
+
+GROUP = "peers"
+HERE = Path(__file__).parent / "peers"
+MICRO = 1e6
+Report = Callable[[str], None]
+Image = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server: the package to import, its service here, where it takes requests."""
+
+    name: str
+    package: str
+    service: str
+    path: str
+    ready: str
+
+
+PEERS = (
+    Peer("LitServe", "litserve", "litserve_service.py", "/predict", "/health"),
+    Peer(
+        "MLServer", "mlserver", "mlserver_service.py", "/v2/models/digits/infer",
+        "/v2/models/digits/ready",
+    ),
+    Peer("BentoML", "bentoml", "bentoml_service.py", "/predict", "/readyz"),
+    Peer("Ray Serve", "ray.serve", "ray_service.py", "/", "/"),
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Found:
+    """Rows and curves of all peers that could be measured."""
+
+    rows: list[Row] = field(default_factory=list)
+    points: list[curves.Point] = field(default_factory=list)
+
+
+def measured(plan: Plan, python: Path, report: Report) -> Found:
+    """Measure every peer that `python` can import, in turns with our server."""
+    _, held_out = digits.load()
+    image = np.ascontiguousarray(held_out.images[:1])
+    found = Found()
+    model = plan.network / "digits" / "1" / "model.onnx"
+    with processes.aiaas(plan.network, max_connections_per_address=0) as server:
+        for peer in PEERS:
+            version = _version(python, peer.package)
+            if version is None:
+                report(f"{peer.name}: skipped, {python} has no {peer.package}")
+                continue
+            report(f"measuring {peer.name} {version} ...")
+            command = [str(python), str(HERE / peer.service), str(model)]
+            try:
+                with processes.started(peer.name, command, ready=peer.ready) as target:
+                    _compare(peer, version, target, server, image, plan, found)
+            except (RuntimeError, OSError) as error:
+                report(f"{peer.name} {version}: skipped, {error}")
+        found.rows.extend(_triton_client(server, image, plan, report))
+    return found
+
+
+def _compare(
+    peer: Peer,
+    version: str,
+    target: processes.Target,
+    server: processes.Target,
+    image: Image,
+    plan: Plan,
+    found: Found,
+) -> None:
+    own = wire.text("digits", {"image": image})
+    theirs = _request(peer, image)
+    for connections in (32, 1):
+        ours, load = processes.interleaved(
+            [(server, [own]), (target, [theirs])], connections, plan.seconds, plan.rounds
+        )
+        name = f"JSON, {connections} conn"
+        beside = f"{peer.name} {version}"
+        cpu, their_cpu = ours.cpu * MICRO, load.cpu * MICRO
+        found.rows += [
+            Row(GROUP, f"{name}: server CPU", cpu, "µs/request", their_cpu, beside),
+            Row(GROUP, f"{name}: rate", ours.rate, "requests/s", load.rate, beside),
+            Row(GROUP, f"{name}: p99", ours.p99 * MICRO, "µs", load.p99 * MICRO, beside),
+        ]
+    found.points += curves.along(f"{peer.name} {version}, JSON", target, theirs, plan)
+
+
+def _request(peer: Peer, image: Image) -> bytes:
+    numbers = [[round(float(value), 4) for value in row] for row in image]
+    if peer.package == "mlserver":
+        return wire.text("digits", {"image": image})
+    body: object = {"image": numbers}
+    content = json.dumps(body, separators=(",", ":")).encode()
+    return wire.post(peer.path, content, "application/json")
+
+
+def _version(python: Path, package: str) -> str | None:
+    """The version of a package that an interpreter can import; None where it cannot."""
+    root = package.partition(".")[0]
+    code = f"import {package}, importlib.metadata as m; print(m.version({root!r}))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
+    return done.stdout.split()[-1] if done.returncode == 0 else None
+
+
+def _triton_client(
+    server: processes.Target, image: Image, plan: Plan, report: Report
+) -> Iterator[Row]:
+    """Its synchronous client and ours, both against our server."""
+    try:
+        missing = importlib.util.find_spec("tritonclient.http") is None
+    except ModuleNotFoundError:
+        missing = True
+    if missing:
+        report("tritonclient: skipped, it is not installed")
+        return
+    import tritonclient.http as triton
+
+    from aiaas_client import Client
+
+    with (
+        triton.InferenceServerClient(f"127.0.0.1:{server.port}") as theirs,
+        Client(f"http://127.0.0.1:{server.port}") as ours,
+    ):
+
+        def call() -> object:
+            tensor = triton.InferInput("image", image.shape, "FP32")
+            tensor.set_data_from_numpy(image)
+            return theirs.infer("digits", [tensor]).as_numpy("probabilities")
+
+        model = ours.model("digits")
+        cpu = {"ours": 0.0, "theirs": 0.0}
+        for _ in range(plan.rounds):
+            cpu["ours"] += _cpu(lambda: model.infer(image=image), plan.seconds) / plan.rounds
+            cpu["theirs"] += _cpu(call, plan.seconds) / plan.rounds
+    yield Row(
+        GROUP, "Client, one row: CPU of the client", cpu["ours"] * MICRO, "µs/call",
+        cpu["theirs"] * MICRO, "tritonclient",
+    )  # fmt: skip
+
+
+def _cpu(call: Callable[[], object], seconds: float) -> float:
+    call()
+    count, cpu, until = 0, time.process_time(), time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        call()
+        count += 1
+    return (time.process_time() - cpu) / count

@@ -1,0 +1,45 @@
+"""The network behind MLServer, inline, as its documentation writes it. `python FILE MODEL.onnx PORT`."""
+
+import asyncio
+import sys
+
+import onnxruntime
+from mlserver import MLModel, MLServer, ModelSettings, Settings
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceRequest, InferenceResponse
+
+
+class Digits(MLModel):
+    async def load(self) -> bool:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(sys.argv[1], options)
+        self.input = self.session.get_inputs()[0].name
+        self.outputs_ = [output.name for output in self.session.get_outputs()]
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        image = NumpyCodec.decode_input(payload.inputs[0])
+        found = self.session.run(None, {self.input: image})
+        outputs = [NumpyCodec.encode_output(n, a) for n, a in zip(self.outputs_, found)]
+        return InferenceResponse(model_name=self.name, outputs=outputs)
+
+
+async def main() -> None:
+    port = int(sys.argv[2])
+    settings = Settings(
+        host="127.0.0.1",
+        http_port=port,
+        grpc_port=port + 1,
+        metrics_port=port + 2,
+        parallel_workers=0,
+        debug=False,
+        load_models_at_startup=False,
+        access_log=False,
+    )
+    server = MLServer(settings)
+    await server.start([ModelSettings(name="digits", implementation=Digits)])
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
