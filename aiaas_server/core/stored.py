@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,6 +10,20 @@ from pathlib import Path
 from typing import Protocol
 
 from .config import ModelConfig
+
+_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+
+
+def name_problem(name: str) -> str:
+    """Why no route could reach a model of this name; "" for a usable one."""
+    if name == "stats":
+        return "a model cannot be named 'stats': /v2/models/stats is the statistics of all models"
+    if not _name.fullmatch(name):
+        return (
+            "the name of a model begins with a letter or digit of ASCII and goes on with those, "
+            "'.', '_' and '-'"
+        )
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +47,7 @@ class StoredModel:
     Attributes:
         config: As written; empty where there is none or it is unusable.
         versions: Ascending.
-        problem: Why the configuration is unusable; empty when it is not.
+        problem: Why the name or the configuration is unusable; empty when they are not.
         stamp: Differs when the configuration does.
         directory: Where the files lie that the configuration names.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from aiaas_server.core.errors import InvalidInput
@@ -19,12 +20,15 @@ def schedule_of(parameters: Mapping[str, Any]) -> tuple[int, float]:
         Priority (0 = the model's default level) and the longest wait in the queue in seconds
         (0.0 = no limit of the request's own).
     Raises:
-        InvalidInput: A reserved parameter of the wrong kind, or a `triton_` key.
+        InvalidInput: A reserved parameter of the wrong kind, a `triton_` key, or a number that
+            is not finite.
     """
     for key, value in parameters.items():
         if key.startswith("triton_"):
             text = "keys that begin with 'triton_' are reserved"
             raise InvalidInput(f"parameter {key[:64]!r}: {text}")
+        if isinstance(value, float) and not isfinite(value):
+            raise InvalidInput(f"parameter {key[:64]!r}: expected a finite number")
         if key in _UNSIGNED or (key == "sequence_id" and not isinstance(value, str)):
             _check_unsigned(key, value)
         if key in _BOOLEAN and not isinstance(value, bool):

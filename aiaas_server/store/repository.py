@@ -15,7 +15,7 @@ from pathlib import Path
 from aiaas_server.core.card import CARD_NAME
 from aiaas_server.core.config import ModelConfig
 from aiaas_server.core.errors import LoadFailed
-from aiaas_server.core.stored import StoredModel, StoredVersion
+from aiaas_server.core.stored import StoredModel, StoredVersion, name_problem
 
 from .config_text import parse_config_text
 from .external_data import external_files
@@ -54,7 +54,7 @@ class Repository:
             return None
         if place.suffix == ".onnx" and place.is_file():
             version = StoredVersion(1, place, (_stamp(place), _stamp(_bare_card(place))))
-            return StoredModel(name, ModelConfig(), (version,))
+            return StoredModel(name, ModelConfig(), (version,), name_problem(name))
         return _read_directory(name, place)
 
     def labels(self, model: StoredModel, filename: str) -> tuple[str, ...]:
@@ -101,8 +101,10 @@ class Repository:
         """A model of files given as `<version>/<file name>`; they exist while this is open.
 
         Raises:
-            LoadFailed: A name is not of that form.
+            LoadFailed: A name is not of that form, or no name for a model.
         """
+        if problem := name_problem(name):
+            raise LoadFailed(f"model {name[:64]!r}: {problem}")
         for path in files:
             _check_upload(path)
         with tempfile.TemporaryDirectory(prefix="aiaas-load-") as place:
@@ -149,12 +151,12 @@ def _is_model(directory: Path) -> bool:
 
 
 def _read_directory(name: str, directory: Path) -> StoredModel:
-    problem = ""
+    problem = name_problem(name)
     config = ModelConfig()
     try:
         config = _read_config(name, directory)
     except LoadFailed as error:
-        problem = error.message
+        problem = problem or error.message
     files = [directory / file for file in (*_CONFIG_NAMES, CARD_NAME)]
     files += [
         directory / output.label_filename for output in config.output if output.label_filename

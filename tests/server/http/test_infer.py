@@ -246,6 +246,14 @@ async def test_large_json_is_parsed_off_the_loop_with_the_same_answer(
     assert (await call("POST", INFER, b"{" * 200)).status == 400
 
 
+async def test_a_parameter_that_is_no_finite_number_is_400(open_app: Any, repository: Any) -> None:
+    call = await open_app(repository)
+    body = json.dumps({**BOTH, "parameters": {"temperature": float("nan")}}).encode()
+    answer = await call("POST", INFER, body)
+    assert answer.status == 400
+    assert "'temperature': expected a finite number" in answer.json()["error"]
+
+
 async def test_an_answer_tells_how_long_it_waited_and_ran(open_app: Any, repository: Any) -> None:
     call = await open_app(repository)
     answer = await call("POST", INFER, BOTH)

@@ -147,6 +147,26 @@ async def test_bad_control_calls(
     assert answer.json()["error"]
 
 
+@pytest.mark.parametrize("name", ["_x", "-x", "stats", "two%20words", "%E6%A8%A1", "n" * 256])
+async def test_a_name_that_no_route_could_reach_is_refused(
+    open_app: Any, repository: Any, onnx_models: SimpleNamespace, name: str
+) -> None:
+    call = await open_app(repository)
+    model = base64.b64encode(onnx_models.scale()).decode()
+    load = {"parameters": {"config": "{}", "file:1/model.onnx": model}}
+    answer = await call("POST", f"/v2/repository/models/{name}/load", load)
+    assert (answer.status, answer.json()["code"]) == (400, "load_failed")
+
+
+async def test_a_directory_with_such_a_name_says_so_in_the_index(
+    open_app: Any, make_repository: Any, onnx_models: SimpleNamespace
+) -> None:
+    call = await open_app(make_repository({"two words": onnx_models.scale()}))
+    (entry,) = (await call("POST", "/v2/repository/index")).json()
+    assert entry["state"] == "UNAVAILABLE"
+    assert entry["reason"].startswith("the name of a model begins with")
+
+
 async def test_control_can_be_switched_off(open_app: Any, repository: Any) -> None:
     call = await open_app(repository, control="none")
     for path in (LOAD, UNLOAD):
