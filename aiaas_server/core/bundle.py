@@ -77,6 +77,7 @@ class NoSession:
     outputs: tuple[TensorSpec, ...] = ()
     providers: tuple[str, ...] = ()
     metadata: Mapping[str, str] = {}
+    has_loops = False
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None

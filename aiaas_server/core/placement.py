@@ -19,11 +19,16 @@ class Placement:
         limit_ns: Longest run for the event loop. Sizes are taken in below three quarters of it
             and given up above five quarters, so that a model near the limit does not swing.
         ceiling: Input bytes known to be quick at the start; -1 is none.
+        never: No run belongs on the event loop, however quick: how long the next one takes is
+            in the values of its input, as with a graph that has loops.
     """
 
-    __slots__ = ("_give_up_ns", "_limit_ns", "_strikes", "_take_in_ns", "ceiling")
+    __slots__ = ("_give_up_ns", "_limit_ns", "_strikes", "_take_in_ns", "ceiling", "never")
 
-    def __init__(self, limit_ns: int = INLINE_NS, ceiling: int = -1) -> None:
+    def __init__(
+        self, limit_ns: int = INLINE_NS, ceiling: int = -1, *, never: bool = False
+    ) -> None:
+        self.never = never
         self.ceiling = ceiling
         self._limit_ns = limit_ns
         self._take_in_ns = limit_ns * 3 // 4
@@ -32,7 +37,7 @@ class Placement:
 
     def copy(self) -> Placement:
         """One that knows the same and goes on learning by itself."""
-        return Placement(self._limit_ns, self.ceiling)
+        return Placement(self._limit_ns, self.ceiling, never=self.never)
 
     def is_inline(self, size: int) -> bool:
         """Whether a batch of `size` input bytes should run on the event loop."""
@@ -46,7 +51,7 @@ class Placement:
         """
         if ns <= self._take_in_ns:
             self._strikes = 0
-            if size > self.ceiling:
+            if size > self.ceiling and not self.never:
                 self.ceiling = size
         elif ns > self._give_up_ns and size <= self.ceiling:
             self._strikes += 1

@@ -456,7 +456,7 @@ class ModelPool:
             for output in config.output
             if output.label_filename
         }
-        placement = Placement()
+        placement = Placement(never=session.has_loops)
         signature = signature_of(config)
         unbatched = warm_up(session, signature, placement)
         if unbatched:

@@ -44,6 +44,7 @@ class Session(Protocol):
         outputs: The same for the outputs.
         providers: Execution providers in use, in order of preference.
         metadata: What the model file says about itself.
+        has_loops: The graph branches or repeats, so that a run's time lies in its input's values.
     """
 
     @property
@@ -54,6 +55,8 @@ class Session(Protocol):
     def providers(self) -> tuple[str, ...]: ...
     @property
     def metadata(self) -> Mapping[str, str]: ...
+    @property
+    def has_loops(self) -> bool: ...
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None

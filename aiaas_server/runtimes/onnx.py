@@ -60,6 +60,11 @@ _DATATYPES: Final = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
+# How a node's `op_type` is written in the file: field 4, its length, the name. Weights may hold
+# the same bytes by chance; such a model just never runs on the event loop.
+_LOOPS: Final = tuple(
+    bytes([4 << 3 | 2, len(name)]) + name for name in (b"Loop", b"Scan", b"If", b"SequenceMap")
+)
 _MEMORY_ADDRESSES: Final = (b"_ORT_MEM_ADDR_", b"_ORT_NATIVE_ENDIAN_MEM_ADDR_")
 _MAX_REASON: Final = 300
 _MAX_LOGGED: Final = 1024
@@ -89,7 +94,10 @@ def open_session(
     """
     config = config or ModelConfig()
     chosen = choose_providers(_wanted(providers, config), ort.get_available_providers())
-    _refuse_memory_addresses(model)
+    if _holds(model, _MEMORY_ADDRESSES):
+        # A location with these marks makes the runtime read weights from any address it names.
+        raise LoadFailed("the model names a memory address as the place of its weights")
+    loops = _holds(model, _LOOPS)
     try:
         session = ort.InferenceSession(
             model if isinstance(model, bytes) else str(model),
@@ -101,10 +109,12 @@ def open_session(
     _refuse_fallback(chosen, session.get_providers())
     if wants_graphs(config):
         device = "cuda" if CUDA in chosen or TENSORRT in chosen else "cpu"
-        return OnnxSession(session, bound=False, recorded=RecordedRuns(session, device))
+        return OnnxSession(
+            session, bound=False, recorded=RecordedRuns(session, device), has_loops=loops
+        )
     on_gpu = CUDA in chosen or TENSORRT in chosen
     bound = on_gpu if io_binding is None else io_binding
-    return OnnxSession(session, bound=bound)
+    return OnnxSession(session, bound=bound, has_loops=loops)
 
 
 def choose_providers(asked: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -150,7 +160,9 @@ class OnnxSession:
         *,
         bound: bool,
         recorded: RecordedRuns | None = None,
+        has_loops: bool = False,
     ) -> None:
+        self.has_loops = has_loops
         self.inputs = tuple(_spec(arg, "input") for arg in session.get_inputs())
         self.outputs = tuple(_spec(arg, "output") for arg in session.get_outputs())
         self.providers = tuple(session.get_providers())
@@ -264,21 +276,18 @@ def _options(config: ModelConfig, threads: int) -> ort.SessionOptions:
     return options
 
 
-def _refuse_memory_addresses(model: Path | bytes) -> None:
-    """A location with these marks makes the runtime read weights from any address it names."""
+def _holds(model: Path | bytes, marks: Sequence[bytes]) -> bool:
+    """Whether any of `marks` occurs in the file."""
     if isinstance(model, bytes):
-        found = any(mark in model for mark in _MEMORY_ADDRESSES)
-    else:
-        try:
-            with model.open("rb") as file:
-                if file.seek(0, 2) == 0:
-                    raise LoadFailed("the model file is empty")
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                    found = any(view.find(mark) >= 0 for mark in _MEMORY_ADDRESSES)
-        except OSError as error:
-            raise LoadFailed(f"the model file cannot be read: {error.strerror}") from error
-    if found:
-        raise LoadFailed("the model names a memory address as the place of its weights")
+        return any(mark in model for mark in marks)
+    try:
+        with model.open("rb") as file:
+            if file.seek(0, 2) == 0:
+                raise LoadFailed("the model file is empty")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                return any(view.find(mark) >= 0 for mark in marks)
+    except OSError as error:
+        raise LoadFailed(f"the model file cannot be read: {error.strerror}") from error
 
 
 def _refuse_fallback(chosen: Sequence[str], got: Sequence[str]) -> None:

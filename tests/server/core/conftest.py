@@ -30,6 +30,7 @@ class FakeSession:
     inputs = (TensorSpec("x", "FP32", (-1, -1), symbols=("batch", "")),)
     outputs = (TensorSpec("y", "FP32", (-1, -1), symbols=("batch", "")),)
     providers = ("CPUExecutionProvider",)
+    has_loops = False
     metadata: Mapping[str, str] = {}
 
     def __init__(self, *, held: bool = False) -> None:

@@ -36,3 +36,11 @@ def taught(*measured, ceiling=-1):
 )  # fmt: skip
 def test_a_size_runs_inline_when_it_is_known_to_be_quick(placement, size, inline):
     assert placement.is_inline(size) is inline
+
+
+def test_a_model_whose_time_lies_in_its_values_never_runs_inline() -> None:
+    placement = Placement(never=True)
+    placement.measured(8, 1000)
+    placement.measured(8, 1000)
+    assert not placement.is_inline(8)
+    assert not placement.copy().is_inline(0)

@@ -26,6 +26,7 @@ class Recording:
 
     inputs = outputs = ()
     providers = ()
+    has_loops = False
     metadata = {}
 
     def __init__(self):

@@ -6,6 +6,8 @@ import asyncio
 import json
 import socket
 import time
+from contextlib import closing
+from http.client import HTTPConnection
 from types import SimpleNamespace
 from typing import Any
 
@@ -158,18 +160,38 @@ async def test_a_full_model_refuses_a_body_before_it_is_read(
     await asyncio.gather(*running, return_exceptions=True)
 
 
+def request(steps: int) -> bytes:
+    """A whole request for the `busy` model."""
+    one = {"name": "steps", "datatype": "INT64", "shape": [1], "data": [steps]}
+    body = json.dumps({"inputs": [one]}).encode()
+    head = f"POST /v2/models/busy/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def test_health_is_answered_while_a_model_that_was_quick_so_far_runs_for_long(
+    serve: Any, make_repository: Any, onnx_models: SimpleNamespace
+) -> None:
+    server = serve(make_repository({"busy": onnx_models.busy()}))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        for _ in range(5):
+            connection.sendall(request(1))
+            assert connection.recv(1 << 20).startswith(b"HTTP/1.1 200")
+    long = socket.create_connection(("127.0.0.1", server.port))
+    health = HTTPConnection("127.0.0.1", server.port, timeout=10)
+    with long, closing(health):
+        long.sendall(request(10**8))  # an hour of work
+        wait_for(server, lambda statistics: statistics.pending == 1)
+        for _ in range(20):
+            health.request("GET", "/v2/health/live")
+            answer = health.getresponse()
+            assert (answer.status, answer.read()) == (200, b'{"live":true}')
+
+
 @pytest.mark.parametrize("edge", [True, False], ids=["own edge", "plain uvicorn"])
 def test_a_client_that_leaves_stops_its_run(
     serve: Any, make_repository: Any, onnx_models: SimpleNamespace, edge: bool
 ) -> None:
     server = serve(make_repository({"busy": onnx_models.busy()}), edge=edge, instances=1)
-
-    def request(steps: int) -> bytes:
-        one = {"name": "steps", "datatype": "INT64", "shape": [1], "data": [steps]}
-        body = json.dumps({"inputs": [one]}).encode()
-        head = f"POST /v2/models/busy/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
-        return head.encode() + b"\r\n\r\n" + body
-
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(request(2000))  # shows that the model is slow
         assert connection.recv(20).startswith(b"HTTP/1.1 200")

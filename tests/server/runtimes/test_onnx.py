@@ -389,3 +389,11 @@ def test_fixed_buffers_are_shared_by_threads_one_at_a_time(onnx_models):
 def test_text_cannot_be_recorded(onnx_models):
     with pytest.raises(LoadFailed, match="text cannot be recorded"):
         recorded(onnx_models.identity("BYTES"))
+
+
+def test_a_graph_that_repeats_is_known_by_its_file(onnx_models, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx_models.busy())
+    assert open_session(path).has_loops
+    assert open_session(onnx_models.busy()).has_loops
+    assert not open_session(onnx_models.mlp()).has_loops
