@@ -176,7 +176,8 @@ class AnswerReader:
             raise errors.ProtocolError(
                 f"answer of {self._announced} bytes: at most {limit} are accepted"
             )
-        self._body = bytearray(max(self._announced, 0))
+        # Grown, not made at full length: that would write every page once more, with zeros.
+        self._body = bytearray()
 
     def _read_length(self) -> int:
         told = self.headers.find(b"content-length")
@@ -187,14 +188,10 @@ class AnswerReader:
         return int(told)
 
     def feed(self, chunk: bytes) -> None:
-        end = self._filled + len(chunk)
-        if self._announced < 0:
-            if end > self._limit:
-                raise errors.ProtocolError(f"answer without end: over {self._limit} bytes")
-            self._body += chunk
-        else:
-            self._body[self._filled : end] = chunk
-        self._filled = end
+        self._filled += len(chunk)
+        if self._announced < 0 and self._filled > self._limit:
+            raise errors.ProtocolError(f"answer without end: over {self._limit} bytes")
+        self._body += chunk
 
     def finish(self) -> Response:
         if 0 <= self._announced != self._filled:

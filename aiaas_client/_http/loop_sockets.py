@@ -73,7 +73,7 @@ class LoopSocket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
             await self._wait_readable(progress.clip(timeout))
         if self._received:
             progress.received = True
-            return self._take(max_bytes)
+            return self._take()
         if self._error is not None:
             raise httpcore2.ReadError(str(self._error)) from self._error
         return b""
@@ -85,13 +85,13 @@ class LoopSocket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         finally:
             self._reader = None
 
-    def _take(self, max_bytes: int) -> bytes:
-        data = bytes(self._received[:max_bytes])
-        del self._received[:max_bytes]
-        if self._paused and len(self._received) <= self.PAUSE_BYTES // 2 and not self._ended:
+    def _take(self) -> bytes:
+        """Give all there is: `PAUSE_BYTES` bounds it, and large answers need few steps."""
+        data, self._received = self._received, bytearray()
+        if self._paused and not self._ended:
             self._paused = False
             self._open_transport().resume_reading()
-        return data
+        return data  # type: ignore[return-value]  # only measured and appended
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if self._ended:

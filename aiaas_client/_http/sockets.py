@@ -16,7 +16,7 @@ from typing import Any
 
 import httpcore2
 
-from aiaas_client._wire import SMALL_BODY_BYTES, Progress
+from aiaas_client._wire import CHUNK_BYTES, SMALL_BODY_BYTES, Progress
 
 current: ContextVar[Progress] = ContextVar("aiaas_attempt")  # the attempt this context serves
 
@@ -24,11 +24,12 @@ current: ContextVar[Progress] = ContextVar("aiaas_attempt")  # the attempt this 
 class BlockingSocket(httpcore2.NetworkStream):
     """A blocking socket; holds back the head of a request until its small body is there too."""
 
-    __slots__ = ("_held", "_socket")
+    __slots__ = ("_held", "_read_bytes", "_socket")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._held = b""
+        self._read_bytes = 0
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         progress = current.get()
@@ -42,13 +43,15 @@ class BlockingSocket(httpcore2.NetworkStream):
             raise httpcore2.ReadTimeout("deadline")
         try:
             self._socket.settimeout(left)
-            data = self._socket.recv(max_bytes)
+            data = self._socket.recv(max(max_bytes, self._read_bytes))
         except TimeoutError as error:
             raise httpcore2.ReadTimeout(str(error)) from error
         except OSError as error:
             raise httpcore2.ReadError(str(error)) from error
         if data:
             progress.received = True
+        # What fills a read is a large answer: fewer, larger steps.
+        self._read_bytes = min(2 * len(data), CHUNK_BYTES) if len(data) >= max_bytes else 0
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
