@@ -139,23 +139,27 @@ def _integers(flat: list[Any], datatype: str, dtype: np.dtype[Any]) -> Array:
 
 
 def _floats(flat: list[Any], datatype: str, dtype: np.dtype[Any]) -> Array:
+    if not flat:
+        return np.empty(0, dtype)
     try:
-        sum(flat)  # refuses text, null and objects in C, which numpy would convert
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = np.fromiter(flat, dtype, len(flat))
-    except (TypeError, ValueError):
+        # In C, and it refuses text, null and objects, which numpy would convert.
+        exact = np.frombuffer(array("d", flat), np.float64)
+    except TypeError:
         wrong = set(map(type, flat)) - {int, float}
         raise TensorError(f"expected numbers for {datatype}, got {_names(wrong)}") from None
     except OverflowError:
         raise TensorError(f"an element is out of range for {datatype}") from None
+    if dtype == np.float64:
+        return exact
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = exact.astype(dtype)
     if not np.isfinite(values).all():
-        _refuse_overflow(flat, values, datatype)
+        _refuse_overflow(exact, values, datatype)
     return values
 
 
-def _refuse_overflow(flat: list[Any], values: Array, datatype: str) -> None:
+def _refuse_overflow(exact: Array, values: Array, datatype: str) -> None:
     """Let `Infinity` through, but not a finite number too large for the type."""
-    exact = np.array(flat, dtype=np.float64)
     overflowed = np.isfinite(exact) & ~np.isfinite(values.astype(np.float64))
     if overflowed.any():
         worst = exact[int(np.argmax(overflowed))]
