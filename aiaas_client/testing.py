@@ -9,6 +9,9 @@
         assert client.model("double").infer(x=[[1.0, 2.0]])["y"].tolist() == [[2.0, 4.0]]
         server.fail(503, times=2, retry_after=0.0)     # the next two inference requests
 
+Tasks are Python functions, too: `server.add_task("mood", lambda text: Classification(...),
+task="text-classification")` answers `client.model("mood").predict("text")`.
+
 It is a real HTTP server on a loopback port in a thread, speaking the Open Inference Protocol in
 JSON and binary, and needs nothing but this package. Inputs are checked as a real server checks
 them. `requests` records everything that arrived, `wait_for` waits until enough has.
@@ -16,6 +19,7 @@ them. `requests` records everything that arrived, `wait_for` waits until enough 
 
 from __future__ import annotations
 
+import base64
 import inspect
 import socket
 import threading
@@ -31,6 +35,7 @@ from urllib.parse import unquote, urlsplit
 from zlib import crc32
 
 import numpy as np
+from pydantic import BaseModel
 
 from aiaas_client.protocol.codec import (
     CodecError,
@@ -49,6 +54,7 @@ from aiaas_client.protocol.tensors import Array, config_name_of, datatype_of
 __all__ = ["FakeError", "FakeModel", "FakeServer", "Gate", "RecordedRequest", "tensor"]
 
 ModelFunction = Callable[..., "Mapping[str, Any] | Array"]
+TaskFunction = Callable[..., "BaseModel | Mapping[str, Any]"]
 _LARGEST_BODY = 64 * 2**20
 _CODES = {
     400: "invalid_request",
@@ -297,9 +303,19 @@ class _Fault:
     cut: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A function of one payload, and the task whose predictions it gives."""
+
+    function: TaskFunction
+    task: str
+    kind: str
+
+
 @dataclass(slots=True)
 class _State:
     models: dict[str, FakeModel] = field(default_factory=dict)
+    tasks: dict[str, _Task] = field(default_factory=dict)
     faults: deque[_Fault] = field(default_factory=deque)
     requests: list[RecordedRequest] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -380,9 +396,23 @@ class FakeServer:
         self._state.models[name] = model
         return model
 
+    def add_task(self, name: str, function: TaskFunction, *, task: str, kind: str = "text") -> None:
+        """Serve `function` as a model with a card, for `predict` and all that goes with it.
+
+        Args:
+            name: The model's name.
+            function: Called with one payload (bytes where a file was sent) and the params as
+                keywords; gives a prediction or its fields. A `ValueError` is what is wrong with
+                that payload; any other exception, but `FakeError`, is a failure of the model.
+            task: The task of the card, by which the client knows the prediction's type.
+            kind: What the card says of payloads: text, image, audio, features, bytes or any.
+        """
+        self._state.tasks[name] = _Task(function, task, kind)
+
     def remove(self, name: str) -> None:
         """Forget a model; it answers 404 from now on."""
         self._state.models.pop(name, None)
+        self._state.tasks.pop(name, None)
 
     def set_ready(self, ready: bool) -> None:
         """Choose what `/v2/health/ready` answers: 200 or 503."""
@@ -640,8 +670,10 @@ def _route(state: _State, request: RecordedRequest) -> _Answer:
             return _Answer(200, b"")
         case ["v2", "health", "ready"]:
             return _Answer(200, b"") if state.ready else _error(503, "not ready", "model_not_ready")
-        case ["v2", *_] if not _allowed(state, request):
+        case ["v1" | "v2", *_] if not _allowed(state, request):
             return _error(401, "expected 'Authorization: Bearer <key>'")
+        case ["v1", "models", *rest] if rest:
+            return _task_route(state, request, "/".join(rest))
         case ["v2"]:
             extensions = list(state.extensions)
             return _json({"name": "fake", "version": "1", "extensions": extensions})
@@ -731,6 +763,44 @@ def _infer(state: _State, request: RecordedRequest, model: FakeModel, version: s
     answer = InferResponse(model.name, version or model.versions[-1], model.run(decoded))
     answer.id = decoded.id
     return _encoded(encode_response(answer, decoded))
+
+
+def _task_route(state: _State, request: RecordedRequest, path: str) -> _Answer:
+    """`/v1/models/{m}[/versions/{v}][:predict]`."""
+    path, colon, verb = path.partition(":")
+    name = path.partition("/")[0]
+    served = state.tasks.get(name)
+    if served is None or (colon and verb != "predict"):
+        raise FakeError(404, f"model {name!r} is not found", code="model_not_found")
+    if not colon:
+        return _json({"id": name, "name": name, "task": served.task, "input": served.kind})
+    document = PYDANTIC_JSON.loads(request.body)
+    params = document.get("parameters") or {}
+    answers = [_predicted(served, instance, params) for instance in document["instances"]]
+    failed = [answer for answer in answers if isinstance(answer, FakeError)]
+    if len(failed) == len(answers):
+        raise failed[0]
+    entries = [_prediction_entry(answer) for answer in answers]
+    answer = _json({"predictions": entries})
+    return answer._replace(headers=[*answer.headers, ("X-AIAAS-Task", served.task)])
+
+
+def _predicted(served: _Task, instance: Any, params: Mapping[str, Any]) -> Any:
+    if isinstance(instance, dict) and set(instance) == {"b64"}:
+        instance = base64.b64decode(instance["b64"])
+    try:
+        return served.function(instance, **params)
+    except FakeError as error:
+        return error
+    except ValueError as error:
+        return FakeError(400, str(error), code="invalid_request")
+
+
+def _prediction_entry(answer: Any) -> Any:
+    if isinstance(answer, FakeError):
+        code = answer.code or _CODES.get(answer.status, "internal")
+        return {"error": answer.text, "code": code}
+    return answer.model_dump(mode="json") if isinstance(answer, BaseModel) else dict(answer)
 
 
 def _encoded(encoded: Encoded) -> _Answer:

@@ -130,6 +130,11 @@ class Predictor:
         deadline: float,
     ) -> list[Answer]:
         prepared = await _prepare(task, payloads, params)
+        if len(prepared) == 1:  # the common call: nothing to group
+            (only,) = prepared
+            if isinstance(only, ServerError):
+                return [only]
+            return await _finish(task, [only], await _run_group(model, [only], deadline), params)
         ready = {i: p for i, p in enumerate(prepared) if isinstance(p, Prepared)}
         room = asyncio.Semaphore(RUNS_AT_ONCE)
         answers: list[Answer | None] = [p if isinstance(p, ServerError) else None for p in prepared]

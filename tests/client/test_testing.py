@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from aiaas_client import BadRequestError, Classification, Client, ModelNotFoundError
 from aiaas_client.protocol.codec import (
     InferRequest,
     RequestedOutput,
@@ -223,3 +224,42 @@ def test_closing_ends_idle_connections_and_threads():
     server.close()
     connection.close()
     assert set(threading.enumerate()) <= before
+
+
+def moods(text, top_k=None):
+    if not text:
+        raise ValueError("text is empty")
+    label = "positive" if "good" in text else "negative"
+    return Classification(label=label, score=0.9, scores={label: 0.9})
+
+
+def test_tasks_are_functions_of_one_payload():
+    with FakeServer() as server, Client(server.url) as client:
+        server.add_task("moods", moods, task="text-classification")
+        model = client.text_classification("moods")
+        assert model.predict("good film", top_k=1) == moods("good film")
+        found = list(model.predict_many(["good", "", "bad"], on_error="return"))
+        assert [type(one).__name__ for one in found] == [
+            "Classification",
+            "BadRequestError",
+            "Classification",
+        ]
+        with pytest.raises(BadRequestError, match="text is empty"):
+            model.predict("")
+        assert model.card()["task"] == "text-classification"
+        with pytest.raises(ModelNotFoundError):
+            client.model("none").predict("a")
+
+
+def test_files_reach_a_task_as_bytes():
+    with FakeServer() as server, Client(server.url) as client:
+        server.add_task("size", lambda data: {"value": len(data)}, task="tabular-regression")
+        assert client.model("size").predict(b"12345").value == 5.0
+
+
+def test_faults_hit_predictions_too():
+    with FakeServer() as server, Client(server.url) as client:
+        server.add_task("moods", moods, task="text-classification")
+        server.fail(503, path=":predict", retry_after=0.0)
+        assert client.model("moods").predict("good").label == "positive"
+        assert len(server.requests) == 2
