@@ -80,7 +80,7 @@ def test_every_example_is_run_here() -> None:
 
 
 # Notebook -> plots that it shows.
-NOTEBOOKS = {"quickstart.ipynb": 3, "text.ipynb": 2, "tabular.ipynb": 1}
+NOTEBOOKS = {"quickstart.ipynb": 3, "text.ipynb": 2, "tabular.ipynb": 1, "images.ipynb": 4}
 EXECUTE = """
 import sys, nbformat, nbclient
 notebook = nbformat.read(sys.argv[1], as_version=4)
