@@ -95,6 +95,8 @@ class InferRoute:
         length = check_length(headers, self._max_body)
         if self._pool.loads_on_demand:
             await self._pool.obtain(*target, deadline)
+        if b"expect" in headers:  # a body that waits to be asked for
+            self._refuse_when_full(self._pool.resolve(*target))
         message = await receive()
         body: Body = message.get("body", b"")
         if message.get("more_body", True) or b"content-encoding" in headers:

@@ -139,6 +139,28 @@ async def test_a_full_server_refuses_a_body_before_it_is_read(
     assert int(answer.headers["retry-after"]) >= 1
 
 
+async def test_an_expected_body_is_not_asked_for_when_it_cannot_be_served(
+    open_app: Any, make_repository: Any, onnx_models: SimpleNamespace
+) -> None:
+    call = await open_app(make_repository({"scale": onnx_models.scale()}))
+    app = call.app
+    asked = []
+
+    async def spying(scope: Any, receive: Any, send: Any) -> None:
+        async def receiving() -> Any:
+            asked.append(scope["path"])
+            return await receive()
+
+        await app(scope, receiving, send)
+
+    spy: Any = type(call)(spying)
+    expect = {"expect": "100-continue"}
+    assert (await spy("POST", "/v2/models/nope/infer", b"{}", expect)).status == 404
+    assert not asked
+    assert (await spy("POST", "/v2/models/scale/infer", b"{}", expect)).status == 400
+    assert asked
+
+
 async def test_a_full_model_refuses_a_body_before_it_is_read(
     open_app: Any, make_repository: Any, onnx_models: SimpleNamespace
 ) -> None:
