@@ -27,10 +27,8 @@ class SystemMemoryRoutes:
 
     async def status(self, request: Request) -> Response:
         """All regions, or the one that the path names; none to clients that cannot use them."""
-        name = request.path_params.get("region", "")
-        if not name and not is_local(request.scope):
-            return JsonAnswer([])
-        return JsonAnswer(self._regions.status(name))
+        regions = self._regions if is_local(request.scope) else Regions()
+        return JsonAnswer(regions.status(request.path_params.get("region", "")))
 
     async def register(self, request: Request) -> Response:
         """Register a region; refused unless it is switched on and the client is local."""

@@ -29,6 +29,7 @@ class Bf16Identity:
     batch_symbols = ("batch", "batch")
     providers = ("CPUExecutionProvider",)
     metadata: Mapping[str, str] = {}
+    has_loops = False
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None
