@@ -107,6 +107,7 @@ def predict_call(
         content_length=sum(map(len, chunks)),
         model=model,
         version=version,
+        optional=True,  # other servers of the protocol have no tasks
     )
 
 

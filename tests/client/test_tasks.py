@@ -16,9 +16,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from aiaas_client import AsyncClient, BadRequestError, BulkError, Client, InputError
+from aiaas_client import (
+    AsyncClient,
+    BadRequestError,
+    BulkError,
+    Client,
+    InputError,
+    ModelNotFoundError,
+    NotSupportedError,
+)
 from aiaas_client import _payloads as payloads
 from aiaas_client.protocol.predictions import Classification, Ranking, Record, read_prediction
+from aiaas_client.testing import FakeServer
 from aiaas_server.app import create_app
 from aiaas_server.settings import Settings
 from tests.server.http.serving import serving
@@ -278,3 +287,12 @@ def test_the_prediction_of_an_unknown_task_keeps_its_fields() -> None:
     found = read_prediction("somebodys-own", {"depth": 3})
     assert isinstance(found, Record)
     assert json.loads(found.model_dump_json()) == {"depth": 3}
+
+
+def test_a_server_without_tasks_is_told_apart_from_a_missing_model(client: Client) -> None:
+    with pytest.raises(ModelNotFoundError):
+        client.model("none").predict("a")
+    with FakeServer() as other, Client(other.url) as plain:
+        other.fail(404, text="not found", path=":predict", code="not_found")
+        with pytest.raises(NotSupportedError):
+            plain.model("moods").predict("a")
