@@ -130,10 +130,16 @@ def stubs(
 
 
 @contextmanager
-def client_of(url: str, api_key_env: str, timeout: float) -> Iterator[Client]:
-    """A client for one command; errors become one line on stderr and an exit code."""
+def client_of(
+    url: str, api_key_env: str, timeout: float, *, local: Path | None = None
+) -> Iterator[Client]:
+    """A client for one command; errors become one line on stderr and an exit code.
+
+    Args:
+        local: Run the models of this repository in this process instead of calling a server.
+    """
     try:
-        with Client(url, api_key=os.environ.get(api_key_env), deadline=timeout) as client:
+        with _open(url, api_key_env, timeout, local) as client:
             yield client
     except (UseError, InputError, ConfigurationError) as error:
         raise _exit(str(error), WRONG_USE) from None
@@ -143,6 +149,12 @@ def client_of(url: str, api_key_env: str, timeout: float) -> Iterator[Client]:
     except AiaasError as error:
         lost = isinstance(error, APIConnectionError | APITimeoutError | CircuitOpenError)
         raise _exit(str(error), UNREACHABLE if lost else FAILED) from None
+
+
+def _open(url: str, api_key_env: str, timeout: float, local: Path | None) -> Client:
+    if local is not None:
+        return Client.local(local).with_options(deadline=timeout)
+    return Client(url, api_key=os.environ.get(api_key_env), deadline=timeout)
 
 
 def _exit(text: str, code: int) -> typer.Exit:

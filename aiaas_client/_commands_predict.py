@@ -20,7 +20,6 @@ from aiaas_client._commands import (
     AsJson,
     KeyVariable,
     Timeout,
-    Url,
     UseError,
     client_of,
     print_json,
@@ -28,6 +27,7 @@ from aiaas_client._commands import (
 from aiaas_client.protocol.predictions import Prediction, Speech
 
 FILES = ("image", "audio", "bytes")
+PULLED = Path("models")  # where `aiaas pull` puts bundles when it is not told
 LONG = 60  # numbers of a vector and the like are cut in tables
 
 
@@ -51,13 +51,25 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write speech to this .wav file.")
     ] = None,
-    url: Url = DEFAULT_URL,
+    models: Annotated[
+        Path | None,
+        typer.Option("--models", help="Run this repository's models in this process, no server."),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", envvar="AIAAS_BASE_URL", help="Where the server is.")
+    ] = None,
     api_key_env: KeyVariable = "AIAAS_API_KEY",
     timeout: Timeout = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Predict: pictures, texts, sound, files or records to what the model's task answers."""
-    with client_of(url, api_key_env, timeout) as client:
+    """Predict: pictures, texts, sound, files or records to what the model's task answers.
+
+    Without --url the model in the directory `models` is run here, if `aiaas pull` or you have put
+    it there; otherwise the server on this machine is called.
+    """
+    if models is None and url is None and (PULLED / model).is_dir():
+        models = PULLED
+    with client_of(url or DEFAULT_URL, api_key_env, timeout, local=models) as client:
         handle = client.model(model, version)
         kind = str(handle.card().get("input") or "any")
         payloads = [text] if text is not None else _payloads(inputs or [], kind)
