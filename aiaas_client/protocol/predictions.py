@@ -12,6 +12,8 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -291,8 +293,8 @@ def json_schema_of(task: str) -> dict[str, Any]:
     kinds = PREDICTIONS.get(task, (Record,))
     if len(kinds) == 1:
         return kinds[0].model_json_schema()
-    schemas = [TypeAdapter(kind).json_schema() for kind in kinds]
-    return {"anyOf": schemas}
+    adapter: TypeAdapter[Any] = TypeAdapter(reduce(or_, kinds))
+    return adapter.json_schema()
 
 
 Shape = tuple[Iterable[tuple[float, float]], str]

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router
 
 from aiaas_server.core.pool import ModelPool
 from aiaas_server.http.changeable import Changeable
@@ -15,6 +15,7 @@ from aiaas_server.http.group import Group
 from aiaas_server.http.health import HealthRoutes
 from aiaas_server.http.metadata import MetadataRoutes
 from aiaas_server.http.openai_embeddings import EmbeddingRoutes
+from aiaas_server.http.openapi import OpenApiRoute
 from aiaas_server.http.predict import PredictRoutes
 from aiaas_server.http.regions import Regions
 from aiaas_server.http.repository import RepositoryRoutes
@@ -65,42 +66,41 @@ def make_router(
     changed = SettingsRoutes(pool, settings, changeable, group)
     predict = PredictRoutes(pool, settings)
     both = ["GET", "POST"]
-    return Router(
-        routes=[
-            # The busiest first: Starlette tries one after another.
-            Route("/predict", predict.simple, methods=["POST"]),
-            Route("/v1/models/{model}:predict", predict.v1, methods=["POST"]),
-            Route(
-                "/v1/models/{model}/versions/{version:version}:predict",
-                predict.v1,
-                methods=["POST"],
-            ),
-            Route("/v2/health/live", health.live),
-            Route("/v2/health/ready", health.ready),
-            Route("/v2", metadata.server),
-            Route("/v2/models/stats", statistics.all_models),
-            *_of_model("", metadata.model),
-            *_of_model("/ready", metadata.ready),
-            *_of_model("/config", metadata.config),
-            *_of_model("/stats", statistics.model),
-            *_of_model("/generate", generate.generate, methods=["POST"]),
-            *_of_model("/generate_stream", generate.stream, methods=["POST"]),
-            Route("/v2/repository/index", repository.index, methods=["POST"]),
-            Route("/v2/repository/models/{model}/load", repository.load, methods=["POST"]),
-            Route("/v2/repository/models/{model}/unload", repository.unload, methods=["POST"]),
-            *_of_memory("/v2/systemsharedmemory", SystemMemoryRoutes(regions, group, settings)),
-            *_of_memory("/v2/cudasharedmemory", CudaMemoryRoutes()),
-            Route("/v2/logging", changed.logging, methods=both),
-            Route("/v2/trace/setting", changed.tracing, methods=both),
-            Route("/v2/models/{model}/trace/setting", changed.model_tracing, methods=both),
-            Route("/v1/models", predict.models),
-            Route("/v1/models/{model}", predict.model),
-            Route("/v1/models/{model}/versions/{version:version}", predict.model),
-            Route("/v1/embeddings", EmbeddingRoutes(pool, settings).create, methods=["POST"]),
-            Route("/metrics", statistics.metrics),
-        ],
-        redirect_slashes=False,
-    )
+    routes: list[BaseRoute] = [
+        # The busiest first: Starlette tries one after another.
+        Route("/predict", predict.simple, methods=["POST"]),
+        Route("/v1/models/{model}:predict", predict.v1, methods=["POST"]),
+        Route(
+            "/v1/models/{model}/versions/{version:version}:predict",
+            predict.v1,
+            methods=["POST"],
+        ),
+        Route("/v2/health/live", health.live),
+        Route("/v2/health/ready", health.ready),
+        Route("/v2", metadata.server),
+        Route("/v2/models/stats", statistics.all_models),
+        *_of_model("", metadata.model),
+        *_of_model("/ready", metadata.ready),
+        *_of_model("/config", metadata.config),
+        *_of_model("/stats", statistics.model),
+        *_of_model("/generate", generate.generate, methods=["POST"]),
+        *_of_model("/generate_stream", generate.stream, methods=["POST"]),
+        Route("/v2/repository/index", repository.index, methods=["POST"]),
+        Route("/v2/repository/models/{model}/load", repository.load, methods=["POST"]),
+        Route("/v2/repository/models/{model}/unload", repository.unload, methods=["POST"]),
+        *_of_memory("/v2/systemsharedmemory", SystemMemoryRoutes(regions, group, settings)),
+        *_of_memory("/v2/cudasharedmemory", CudaMemoryRoutes()),
+        Route("/v2/logging", changed.logging, methods=both),
+        Route("/v2/trace/setting", changed.tracing, methods=both),
+        Route("/v2/models/{model}/trace/setting", changed.model_tracing, methods=both),
+        Route("/v1/models", predict.models),
+        Route("/v1/models/{model}", predict.model),
+        Route("/v1/models/{model}/versions/{version:version}", predict.model),
+        Route("/v1/embeddings", EmbeddingRoutes(pool, settings).create, methods=["POST"]),
+        Route("/metrics", statistics.metrics),
+    ]
+    routes.append(Route("/openapi.json", OpenApiRoute(pool, routes).document))
+    return Router(routes=routes, redirect_slashes=False)
 
 
 def make_metrics_router(pool: ModelPool, group: Group) -> Router:
