@@ -26,6 +26,14 @@ def _minilm() -> tuple[Bundle, ...]:
             "long_text": "truncate",
         },
         "postprocessing": {"output": "last_hidden_state", "pooling": "mean", "normalize": True},
+        "batching": {  # what the mask hides changes nothing for the rest
+            "pad": {
+                "input_ids": {"axis": 1},
+                "attention_mask": {"axis": 1},
+                "token_type_ids": {"axis": 1},
+            },
+            "slice": {"last_hidden_state": 1},
+        },
     }
     assets = {"tokenizer.json": content(files.MINILM_TOKENIZER)}
     return (Bundle("minilm", content(files.MINILM), card, assets),)

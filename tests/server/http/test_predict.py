@@ -115,6 +115,23 @@ async def test_instances_share_batches(call: AsgiCaller) -> None:
     assert model.statistics.as_json("moods", "1")["execution_count"] <= 20
 
 
+async def test_texts_of_different_lengths_share_batches_where_the_card_allows(
+    tmp_path: Path, open_app: OpenApp
+) -> None:
+    pad = {name: {"axis": 1} for name in PARTS}
+    card = {**MOOD_CARD, "preprocessing": {"pad_to": 1}, "batching": {"pad": pad, "max_waste": 0.9}}
+    model, files = table_model(MOODS, PARTS, pooled=True), {"tokenizer.json": tokenizer()}
+    write_bundle(tmp_path / "m", "moods", card, model, files)
+    call = await open_app(tmp_path / "m")
+    texts = ["good" + " tea" * count for count in range(8)]
+    alone = [(await call("POST", "/predict", {"text": text})).json()["score"] for text in texts]
+    before = call.app.pool.resolve("moods").statistics.as_json("moods", "1")["execution_count"]
+    answer = await call("POST", MOODS_URL, {"instances": texts})
+    after = call.app.pool.resolve("moods").statistics.as_json("moods", "1")["execution_count"]
+    assert [one["score"] for one in answer.json()["predictions"]] == pytest.approx(alone)
+    assert after - before <= 2
+
+
 async def test_many_callers_at_once_get_their_own_answers(call: AsgiCaller) -> None:
     words = ["good", "bad", "good film", "bad tea"] * 15
     answers = await asyncio.gather(*(call("POST", "/predict", {"text": w}) for w in words))
