@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 from starlette.types import Message, Receive
 
 from aiaas_client.protocol.compression import inflate
@@ -64,7 +65,8 @@ async def read_rest(
 
 
 async def _collect(message: Message, receive: Receive, length: int | None, limit: int) -> Body:
-    body = bytearray(length or 0)
+    # Memory that nobody has written: zeros would cost as much as the body itself.
+    body = np.empty(length or 0, np.uint8).data
     filled = 0
     while True:
         if message["type"] == "http.disconnect":
@@ -73,14 +75,23 @@ async def _collect(message: Message, receive: Receive, length: int | None, limit
         end = filled + len(chunk)
         if end > limit:
             raise too_large(limit)
+        if end > len(body):
+            body = _grown(body, end)
         body[filled:end] = chunk
         filled = end
         if not message.get("more_body", False):
             break
         message = await receive()
-    if filled < len(body):
+    if length is not None and filled < length:
         raise HttpError(400, ErrorCode.INVALID_REQUEST, "request body: shorter than Content-Length")
-    return body
+    return body[:filled]
+
+
+def _grown(body: memoryview, size: int) -> memoryview:
+    """Make room for a body whose length nobody told."""
+    larger = np.empty(2 * size, np.uint8).data
+    larger[: len(body)] = body
+    return larger
 
 
 async def unwrap(body: Body, headers: Headers, limit: int) -> Body:
