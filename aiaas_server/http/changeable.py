@@ -8,6 +8,8 @@ from typing import Any
 
 Document = dict[str, Any]
 
+_OWN_LOGGERS = ("aiaas", "aiaas_server")
+
 LOGGING: Mapping[str, Any] = {
     "log_file": "",
     "log_info": True,
@@ -43,7 +45,8 @@ class Changeable:
         """Change settings of one kind: `logging`, `tracing` or `model_tracing`."""
         if kind == "logging":
             self.logging |= changes
-            logging.getLogger("aiaas_server").setLevel(log_level(self.logging))
+            for name in _OWN_LOGGERS:
+                logging.getLogger(name).setLevel(log_level(self.logging))
         elif kind == "tracing":
             for key, value in changes.items():
                 self.tracing[key] = TRACING[key] if value is None else value

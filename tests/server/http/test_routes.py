@@ -262,6 +262,21 @@ async def test_logging_settings_change_and_are_told(open_app: Any, repository: A
         assert (await call("POST", "/v2/logging", bad)).status == 400, bad
 
 
+@pytest.mark.parametrize("name", ["aiaas.server", "aiaas_server"])
+async def test_the_log_switches_hold_for_all_of_the_servers_loggers(
+    open_app: Any, repository: Any, name: str
+) -> None:
+    call = await open_app(repository)
+    logger = logging.getLogger(name)
+    await call("POST", "/v2/logging", {"log_info": False})
+    assert not logger.isEnabledFor(logging.INFO)
+    assert logger.isEnabledFor(logging.WARNING)
+    await call("POST", "/v2/logging", {"log_verbose_level": 1})
+    assert logger.isEnabledFor(logging.DEBUG)
+    await call("POST", "/v2/logging", {"log_info": True, "log_verbose_level": 0})
+    assert not logger.isEnabledFor(logging.DEBUG)
+
+
 async def test_trace_settings_change_and_null_resets(open_app: Any, repository: Any) -> None:
     call = await open_app(repository)
     start = (await call("GET", "/v2/trace/setting")).json()
