@@ -140,6 +140,10 @@ def serve(
     keyfile: Annotated[
         Path | None, _option("--keyfile", panel=SAFETY, help="Private key of it, PEM.")
     ] = None,
+    client_ca: Annotated[
+        Path | None,
+        _option("--client-ca", panel=SAFETY, help="Who may certify clients, PEM; all must be."),
+    ] = None,
     insecure: Annotated[
         bool | None,
         _option("--insecure", panel=SAFETY, help="Serve other machines without a key or TLS."),

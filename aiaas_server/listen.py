@@ -55,8 +55,10 @@ def check_exposure(settings: Settings) -> None:
         hosts.append(settings.metrics_host or settings.host)
     open_host = next((host for host in hosts if not is_loopback(host)), None)
     missing: list[str] = []
-    if settings.api_key is None:
-        missing.append("anyone who reaches it may use it (give --api-key-file FILE)")
+    if settings.api_key is None and settings.client_ca is None:
+        missing.append(
+            "anyone who reaches it may use it (give --api-key-file FILE or --client-ca FILE)"
+        )
     if settings.certfile is None:
         missing.append("anyone on the way may read and change it (give --certfile and --keyfile)")
     if open_host is not None and missing:
@@ -170,14 +172,17 @@ def most_connections(wanted: int) -> int:
     return max(1, min(wanted, soft - RESERVED_DESCRIPTORS))
 
 
-def tls_context(certfile: Path, keyfile: Path) -> ssl.SSLContext:
-    """Make the context for TLS 1.2 and newer.
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Make the context for TLS 1.2 and newer; None where TLS is not asked for.
 
     Raises:
         StartError: A file is missing, unreadable or does not fit the other.
     """
-    for path in (certfile, keyfile):
-        if not path.is_file():
+    certfile, keyfile, client_ca = settings.certfile, settings.keyfile, settings.client_ca
+    if certfile is None or keyfile is None:
+        return None
+    for path in (certfile, keyfile, client_ca):
+        if path is not None and not path.is_file():
             raise StartError(f"{path}: no such file")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -186,7 +191,17 @@ def tls_context(certfile: Path, keyfile: Path) -> ssl.SSLContext:
         context.load_cert_chain(certfile, keyfile)
     except (OSError, ssl.SSLError) as error:
         raise StartError(f"{certfile} with {keyfile}: {error}") from None
+    if client_ca is not None:
+        _demand_certificates(context, client_ca)
     return context
+
+
+def _demand_certificates(context: ssl.SSLContext, client_ca: Path) -> None:
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(cafile=client_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(f"--client-ca {client_ca}: {error}") from None
 
 
 class Acceptor:

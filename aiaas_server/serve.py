@@ -94,8 +94,7 @@ def _serve(settings: Settings) -> int:
         raise StartError(f"otel needs {missing}; run: pip install 'aiaas-client[server,tracing]'")
     if not settings.models.exists():
         raise StartError(f"--models {settings.models}: no such file or directory")
-    if settings.certfile is not None and settings.keyfile is not None:
-        tls_context(settings.certfile, settings.keyfile)
+    tls_context(settings)
     listener = (
         bind_unix(settings.uds)
         if settings.uds is not None
@@ -232,9 +231,7 @@ class Process:
 
     def _listen(self) -> None:
         settings = self.settings
-        context: ssl.SSLContext | None = None
-        if settings.certfile is not None and settings.keyfile is not None:
-            context = tls_context(settings.certfile, settings.keyfile)
+        context = tls_context(settings)
         limits = edge_limits(settings)
         on_access = access_logger() if settings.access_log else None
         protocol = make_protocol(limits, on_access=on_access)

@@ -106,6 +106,9 @@ class Settings(BaseModel):
     replaced."""
     certfile: Path | None = None
     keyfile: Path | None = None
+    client_ca: Path | None = None
+    """Certificates, PEM, of those who may certify clients; whoever has none of theirs is turned
+    away in the TLS handshake."""
     insecure: bool = False
     """Listen on an address other than loopback without a key or without TLS."""
     api_key: SecretStr | None = None
@@ -163,6 +166,8 @@ class Settings(BaseModel):
     def _agree(self) -> Self:
         if (self.certfile is None) != (self.keyfile is None):
             raise ValueError("certfile and keyfile go together: one of them is missing")
+        if self.client_ca is not None and self.certfile is None:
+            raise ValueError("client_ca needs certfile and keyfile: it is about TLS")
         if self.default_deadline > self.max_deadline:
             raise ValueError(
                 f"default_deadline ({self.default_deadline}) is longer than "

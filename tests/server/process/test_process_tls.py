@@ -41,6 +41,36 @@ def ask(sock: ssl.SSLSocket) -> bytes:
     return data
 
 
+def test_with_a_client_authority_only_clients_that_it_certified_get_in(
+    start_aiaas: Any, make_repository: Any, onnx_models: SimpleNamespace, tmp_path: Path
+) -> None:
+    ours, others = trustme.CA(), trustme.CA()
+    pair, authority = tmp_path / "server.pem", tmp_path / "clients.pem"
+    ours.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pair)
+    ours.cert_pem.write_to_path(authority)
+    models = make_repository({"tiny": onnx_models.identity()})
+    tls = ("--certfile", pair, "--keyfile", pair, "--client-ca", authority)
+    server = start_aiaas("--models", models, *tls)
+
+    def asked(certified_by: trustme.CA | None) -> bytes:
+        context = ssl.create_default_context()
+        ours.configure_trust(context)
+        if certified_by is not None:
+            certified_by.issue_cert("client@example.org").configure_cert(context)
+        try:
+            with (
+                server.connect() as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as sock,
+            ):
+                return ask(sock)
+        except (ssl.SSLError, ConnectionError):
+            return b""  # TLS 1.3 tells at the first read
+
+    assert asked(ours).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert asked(others) == b""
+    assert asked(None) == b""
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_tls_1_2_and_1_3_are_spoken(
     secured: tuple[Any, ssl.SSLContext], version: ssl.TLSVersion
