@@ -1,7 +1,7 @@
 """Inference answers: arrays to header list and body, remembered where they repeat.
 
-Small binary answers of one shape differ only in their tensor bytes: their JSON and their headers
-are kept from the first time, so that writing the next one is a join.
+Small answers of one shape differ only in their tensors, be they bytes or JSON numbers: the text
+around them and the headers are kept from the first time, so that writing the next one is a join.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _COMPRESS_INLINE = 32 << 10  # bytes compressed on the event loop, at most about
 _JOIN_BELOW = 64 << 10  # smaller answers leave in one piece, and their text may be remembered
 _LONGEST_TEXT = 4096
 _CAPACITY = 256
+_DATA = b'"data":'
 
 Chunks = Sequence[bytes | memoryview]
 Answer = tuple[HeaderList, Chunks]
@@ -41,10 +42,14 @@ _Key = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What repeats in an answer; `signature` tells whether the model is still the same."""
+    """What repeats in an answer; `signature` tells whether the model is still the same.
+
+    `texts` stand before each tensor in JSON and after the last one; one is all the JSON before
+    tensors in binary.
+    """
 
     signature: Signature
-    text: bytes
+    texts: tuple[bytes, ...]
     headers: tuple[tuple[bytes, bytes], ...]
 
 
@@ -101,8 +106,14 @@ class AnswerWriter:
         known = self._known.get(_key(model, request, outputs))
         if known is None or known.signature is not model.signature:
             return None
-        pieces = [known.text, *[array.tobytes() for array in outputs.values()]]
-        return [*known.headers], [b"".join(pieces)]
+        texts = known.texts
+        if len(texts) == 1:
+            pieces = [texts[0], *[array.tobytes() for array in outputs.values()]]
+            return [*known.headers], [b"".join(pieces)]
+        body = texts[-1]
+        for text, array in zip(reversed(texts[:-1]), reversed(outputs.values()), strict=True):
+            body = b"".join((text, _numbers(array), body))
+        return [*known.headers, (b"content-length", b"%d" % len(body))], [body]
 
     def _remember(
         self,
@@ -112,17 +123,22 @@ class AnswerWriter:
         encoded: Encoded,
         head: HeaderList,
     ) -> None:
-        text = encoded.chunks[0]
-        # One chunk a tensor: every output is binary and none is empty.
-        all_binary = len(encoded.chunks) == 1 + len(outputs)
-        plain = all(_is_plain(array) for array in outputs.values())
-        if request.id or not all_binary or not plain or len(text) > _LONGEST_TEXT:
+        if request.id or not all(_is_plain(array) for array in outputs.values()):
             return
         if any(output.classification for output in request.outputs):
             return
+        text = bytes(encoded.chunks[0])
+        if encoded.json_length is None:
+            texts = _around(text, outputs)
+            head = [pair for pair in head if pair[0] != b"content-length"]
+        else:
+            # One chunk a tensor: every output is binary and none is empty.
+            texts = (text,) if len(encoded.chunks) == 1 + len(outputs) else ()
+        if not texts or sum(map(len, texts)) > _LONGEST_TEXT:
+            return
         if len(self._known) >= _CAPACITY:
             del self._known[next(iter(self._known))]
-        known = _Known(model.signature, bytes(text), tuple(head))
+        known = _Known(model.signature, texts, tuple(head))
         self._known[_key(model, request, outputs)] = known
 
     async def _encode(
@@ -173,6 +189,25 @@ def _key(model: LoadedModel, request: InferRequest, outputs: dict[str, Array]) -
 def _is_plain(array: Array) -> bool:
     """Whether `tobytes` gives the wire's bytes."""
     return array.dtype.kind != "O" and array.dtype.byteorder != ">"
+
+
+def _numbers(array: Array) -> bytes:
+    return FAST_JSON.dumps(array.reshape(-1))
+
+
+def _around(text: bytes, outputs: dict[str, Array]) -> tuple[bytes, ...]:
+    """What stands in an answer of JSON alone around the numbers; empty when it is not so plain."""
+    if text.count(_DATA) != len(outputs):  # in a text, its quotes would be escaped
+        return ()
+    parts: list[bytes] = []
+    for array in outputs.values():
+        before, mark, text = text.partition(_DATA)
+        numbers = _numbers(array)
+        if not text.startswith(numbers):
+            return ()
+        parts.append(before + mark)
+        text = text[len(numbers) :]
+    return (*parts, text)
 
 
 def _describe(encoded: Encoded) -> HeaderList:
