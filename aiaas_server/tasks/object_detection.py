@@ -12,7 +12,7 @@
 
 A card:
 
-    {"task": "object-detection", "labels": ["text", "title", ...],
+    {"task": "object-detection", "labels": ["text", "title", "figure"],
      "preprocessing": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
      "postprocessing": {"boxes": "distributions", "threshold": 0.4, "overlap": 0.5}}
 """
