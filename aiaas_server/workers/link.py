@@ -65,6 +65,8 @@ class Link:
                 self._take(json.loads(await self._reader.readexactly(size)))
         except (asyncio.IncompleteReadError, OSError):
             return
+        except (ValueError, TypeError, KeyError):
+            logger.exception("what came between workers is no call")
         finally:
             self._end()
 
