@@ -257,11 +257,14 @@ class ModelPool:
 
     @property
     def ready(self) -> bool:
-        """Started, not stopping, and every model that was asked for by name serves."""
+        """Started, not stopping, and every model that was asked for by name serves.
+
+        One that was unloaded on purpose is not asked for any more.
+        """
+        if not self._started or self._draining:
+            return False
         demanded = (name for name in self._settings.load_models if name != "*")
-        return (
-            self._started and not self._draining and all(name in self._newest for name in demanded)
-        )
+        return all(name in self._put_away or self.is_ready(name) for name in demanded)
 
     @property
     def draining(self) -> bool:
@@ -316,7 +319,7 @@ class ModelPool:
             await self._load_stored(name, config=config, force=force)
 
     async def _load_stored(self, name: str, *, config: str | None = None, force: bool) -> None:
-        override = None if config is None else ModelConfig.parse(config)
+        override = None if config is None else _named(name, config)
         async with self._one_load:
             stored = await self._blocking(self._repository.find, name)
             if stored is None:
@@ -332,7 +335,7 @@ class ModelPool:
     async def _load_files(self, name: str, config: str | None, files: Mapping[str, bytes]) -> None:
         if config is None:
             raise LoadFailed(f"model '{name[:64]}': files need a config beside them")
-        parsed = ModelConfig.parse(config)
+        parsed = _named(name, config)
         async with self._one_load:
             upload = self._repository.upload(name, parsed, files)
             stored = await self._blocking(upload.__enter__)
@@ -341,6 +344,7 @@ class ModelPool:
             finally:
                 await self._blocking(upload.__exit__, None, None, None)
             self._uploaded.add(name)
+            self._put_away.discard(name)
 
     async def _apply(self, stored: StoredModel, *, force: bool) -> None:
         """Load the versions that the policy wants; retire the others when all went well."""
@@ -580,7 +584,8 @@ class ModelPool:
         """
         self._refuse_control()
         async with self._one_load:
-            self._put_away.add(name)
+            if name in self._models or name in self._known:  # not any name a client thinks of
+                self._put_away.add(name)
             ending = self._withdraw(name, list(self._models.get(name, {})))
             self._uploaded.discard(name)
         await _all(ending)
@@ -755,6 +760,14 @@ def _entry(name: str, number: int, version: _Version) -> dict[str, str]:
     if version.reason:
         entry["reason"] = version.reason
     return entry
+
+
+def _named(name: str, text: str) -> ModelConfig:
+    """A configuration that is given for `name`."""
+    config = ModelConfig.parse(text)
+    if config.name not in ("", name):
+        raise LoadFailed(f"configuration: expected the name '{name}', got '{config.name[:64]}'")
+    return config
 
 
 def _stamp(stored: StoredModel) -> Hashable:

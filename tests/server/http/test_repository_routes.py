@@ -67,6 +67,16 @@ async def test_unload_and_load(open_app: Any, repository: Any) -> None:
     assert await first(call) == 2
 
 
+async def test_a_model_unloaded_on_purpose_does_not_keep_the_server_from_being_ready(
+    open_app: Any, repository: Any
+) -> None:
+    call = await open_app(repository, load_models="scale")
+    assert (await call("GET", "/v2/health/ready")).status == 200
+    await call("POST", UNLOAD)
+    assert (await call("GET", "/v2/health/ready")).status == 200
+    assert (await call("GET", "/v2/models/scale/ready")).status == 404
+
+
 async def test_force_reloads_what_has_not_changed(open_app: Any, repository: Any) -> None:
     call = await open_app(repository)
     before = call.app.pool.resolve("scale")
@@ -109,6 +119,7 @@ async def test_files_replace_the_repository_for_this_load(
         {"config": "{}", "file:model.onnx": "AAAA"},
         {"config": "{}", "file:1/a\x00b": "AAAA"},
         {"config": '{"max_batch_size": -1}'},
+        {"config": '{"name": "another"}'},
     ],
     ids=lambda p: str(p)[:50],
 )
