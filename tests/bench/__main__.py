@@ -54,11 +54,17 @@ def main() -> None:
     began = time.perf_counter()
     rows: list[table.Row] = []
     points: list[curves.Point] = []
+    failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         plan = _plan(options, models, Path(folder))
         for name in [group for group in GROUPS if group in options.only]:
             console.print(f"measuring {name} ...")
-            rows += GROUPS[name](plan)
+            try:
+                rows.extend(GROUPS[name](plan))
+            except Exception as error:  # the other groups still tell something
+                failed.append(name)
+                console.print_exception()
+                console.print(f"{name} ended early: {error}")
         if CURVES in options.only:
             console.print("measuring curves ...")
             points += curves.ours(plan)
@@ -73,6 +79,8 @@ def main() -> None:
         options.json.write_text(json.dumps(_told(rows, points, took), indent=1) + "\n", "utf-8")
     if options.markdown:
         options.markdown.write_text(table.markdown(rows) + "\n", "utf-8")
+    if failed:
+        sys.exit(f"not measured to the end: {', '.join(failed)}")
 
 
 def _plan(options: argparse.Namespace, models: Path, folder: Path) -> Plan:

@@ -1,4 +1,4 @@
-"""Throughput and p99 against connections, for `plot.py`: the 784-32-10 network, one row a request."""
+"""Throughput and p99 against connections, for `plot.py`: the 784-32-10 network, single rows."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def _models(plan: Plan, inputs: dict[str, np.ndarray]) -> Iterator[Row]:
         folder = plan.work / f"models-{count}"
         names = graphs.copies(plan.network / "digits", folder, count)
         requests = [wire.binary(name, inputs) for name in names]
-        with processes.aiaas(folder) as server:
+        with processes.aiaas(folder, patience=240.0) as server:
             (load,) = processes.interleaved([(server, requests)], 32, plan.seconds, plan.rounds)
             found.append((count, load.cpu * MICRO, server.rss() / 1e6, server.start_seconds))
     yield from _spread("loaded models", "models", [(n, cpu) for n, cpu, _, _ in found])

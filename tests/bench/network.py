@@ -74,9 +74,10 @@ def _rows(
     yield Row(GROUP, f"{name}: rate", ours.rate, "requests/s", least.rate, NAMES["bytes"])
     yield Row(GROUP, f"{name}: p99", ours.p99 * MICRO, "µs", least.p99 * MICRO, NAMES["bytes"])
     if connections == 1:
-        goal = value_at_most(60) if form == "binary" else None
+        goals = {"bytes": value_at_most(60)} if form == "binary" else {}
         for kind in ("bytes", "prototype"):
+            added, beside = ours.p50 - bare.p50, found[kind].p50 - bare.p50
             yield Row(
-                GROUP, f"{name}: p50 added to session.run", (ours.p50 - bare.p50) * MICRO, "µs",
-                (found[kind].p50 - bare.p50) * MICRO, NAMES[kind], goal if kind == "bytes" else None,
+                GROUP, f"{name}: p50 added to session.run", added * MICRO, "µs",
+                beside * MICRO, NAMES[kind], goals.get(kind),
             )  # fmt: skip

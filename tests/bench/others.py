@@ -137,7 +137,7 @@ def _triton_client(
     if missing:
         report("tritonclient: skipped, it is not installed")
         return
-    import tritonclient.http as triton
+    import tritonclient.http as triton  # type: ignore[import-untyped]  # it ships no types
 
     from aiaas_client import Client
 
@@ -149,7 +149,7 @@ def _triton_client(
         def call() -> object:
             tensor = triton.InferInput("image", image.shape, "FP32")
             tensor.set_data_from_numpy(image)
-            return theirs.infer("digits", [tensor]).as_numpy("probabilities")
+            return theirs.infer("digits", [tensor]).as_numpy("logits")
 
         model = ours.model("digits")
         cpu = {"ours": 0.0, "theirs": 0.0}

@@ -23,7 +23,7 @@ class Plan:
     models: Path
     network: Path
     work: Path
-    seconds: float = 1.5
+    seconds: float = 1.0
     rounds: int = 3
     share: float = 1.0
     long: bool = False

@@ -87,12 +87,12 @@ def _ticks(pid: int) -> int:
 
 
 @contextmanager
-def aiaas(models: Path, **settings: object) -> Iterator[Target]:
-    """Our server on `models`; `settings` by their names."""
+def aiaas(models: Path, patience: float = 60.0, **settings: object) -> Iterator[Target]:
+    """Our server on `models`, ready within `patience` seconds; `settings` by their names."""
     command = [sys.executable, "-m", "aiaas_server", "serve", "--models", str(models)]
     variables = {f"AIAAS_SERVER_{name.upper()}": str(value) for name, value in settings.items()}
     command += ["--metrics-port", "0", "--log-level", "warning", "--port"]
-    with started("aiaas", command, environment=variables) as target:
+    with started("aiaas", command, environment=variables, patience=patience) as target:
         yield target
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,7 +72,7 @@ def best(model: Path, feeds: Sequence[inprocess.Feed], join: Join, sizes: Sequen
     found = []
     for size in sizes:
         batches = join(feeds, size)
-        again = lambda batches=batches: inprocess.work(session, batches, CORES)  # noqa: E731
+        again = partial(inprocess.work, session, batches, CORES)
         found.append(Best(again(), f"batches of {size}", again))
     return max(found, key=lambda one: one.work.rate)
 

@@ -73,7 +73,7 @@ def _sync(url: str, image: Image, plan: Plan) -> tuple[float, float]:
 
 
 async def _async(url: str, image: Image, tasks: int, plan: Plan) -> dict[str, float]:
-    """CPU of a call in microseconds: ours, the bare transport, and both on aiohttp if it is here."""
+    """CPU of a call in microseconds: ours, the bare transport, both on aiohttp if it is here."""
     request = _request(url, image)
     async with AsyncClient(url) as client, httpx2.AsyncHTTPTransport() as transport:
         model = client.model("digits")

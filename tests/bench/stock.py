@@ -1,4 +1,4 @@
-"""Our application on uvicorn's own HTTP protocol, without the edge. `python stock.py MODELS PORT`."""
+"""Our application on uvicorn's own HTTP protocol: `python stock.py MODELS PORT`."""
 
 from __future__ import annotations
 

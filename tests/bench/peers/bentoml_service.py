@@ -27,7 +27,8 @@ if __name__ == "__main__":
 
     here = Path(__file__)
     code = (
-        "import sys; sys.argv[1:] = {!r}; sys.path.insert(0, {!r}); import {} as service; "
-        "service.Digits.serve_http(host='127.0.0.1', port={})"
-    ).format(sys.argv[1:], str(here.parent), here.stem, int(sys.argv[2]))
+        f"import sys; sys.argv[1:] = {sys.argv[1:]!r}; sys.path.insert(0, {str(here.parent)!r}); "
+        f"import {here.stem} as service; "
+        f"service.Digits.serve_http(host='127.0.0.1', port={int(sys.argv[2])})"
+    )
     sys.exit(call([sys.executable, "-c", code]))

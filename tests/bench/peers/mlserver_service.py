@@ -1,4 +1,7 @@
-"""The network behind MLServer, inline, as its documentation writes it. `python FILE MODEL.onnx PORT`."""
+"""The network behind MLServer, as its documentation writes it. `python FILE MODEL.onnx PORT`.
+
+The model runs inline: MLServer's parallel workers cost a request more than this model.
+"""
 
 import asyncio
 import sys
@@ -21,7 +24,8 @@ class Digits(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         image = NumpyCodec.decode_input(payload.inputs[0])
         found = self.session.run(None, {self.input: image})
-        outputs = [NumpyCodec.encode_output(n, a) for n, a in zip(self.outputs_, found)]
+        named = zip(self.outputs_, found, strict=True)
+        outputs = [NumpyCodec.encode_output(name, array) for name, array in named]
         return InferenceResponse(model_name=self.name, outputs=outputs)
 
 
