@@ -109,11 +109,9 @@ class FaceCascade:
         for scale in self._scales(picture):
             tensor = await run.thread(_scaled, picture, scale)
             outputs = _by_width(await run({self.input_name: tensor}), 2, 4)
-            every.append(_proposals(outputs[2][0], outputs[4][0], scale, self.settings))
-        candidates = np.concatenate([*every, np.zeros((0, 9), np.float32)])
-        kept = _suppress(candidates[:, :4], candidates[:, 4], 0.7)
-        boxes, moves = candidates[kept, :4], candidates[kept, 5:]
-        return _squares(boxes + moves * _sides(boxes))
+            scores, moves = outputs[2][0], outputs[4][0]
+            every.append(await run.thread(_proposals, scores, moves, scale, self.settings))
+        return await run.thread(_merged, every)
 
     async def _refine(self, picture: Pixels, boxes: Floats, run: Run) -> Floats:
         """Squares `(n, 4)` that R-Net let through, moved to where it sees the face."""
@@ -123,10 +121,8 @@ class FaceCascade:
         crops = await run.thread(_crops, picture, boxes, 24)
         answer = await run.model(step.model, step.version)({step.input: crops})
         outputs = _by_width(answer, 2, 4)
-        scores = outputs[2][:, 1]
-        passed = np.flatnonzero(scores > self.settings.thresholds[1])
-        kept = passed[_suppress(boxes[passed], scores[passed], 0.7)]
-        return _squares(boxes[kept] + outputs[4][kept] * (_sides(boxes[kept]) + 1))
+        least = self.settings.thresholds[1]
+        return await run.thread(_refined, boxes, outputs[2][:, 1], outputs[4], least)
 
     async def _mark(
         self, picture: Pixels, boxes: Floats, run: Run
@@ -188,6 +184,20 @@ def _proposals(scores: Floats, moves: Floats, scale: float, settings: CascadeSet
     boxes = np.trunc(np.concatenate([corner, corner + CELL - 1], axis=1) / scale)
     rows = np.column_stack([boxes, found, moves[column, row]]).astype(np.float32)
     return rows[_suppress(rows[:, :4], rows[:, 4], 0.5)]
+
+
+def _merged(every: list[Floats]) -> Floats:
+    """The proposals of all scales as squares, moved to where P-Net sees the face."""
+    candidates = np.concatenate([*every, np.zeros((0, 9), np.float32)])
+    kept = _suppress(candidates[:, :4], candidates[:, 4], 0.7)
+    boxes, moves = candidates[kept, :4], candidates[kept, 5:]
+    return _squares(boxes + moves * _sides(boxes))
+
+
+def _refined(boxes: Floats, scores: Floats, moves: Floats, least: float) -> Floats:
+    passed = np.flatnonzero(scores > least)
+    kept = passed[_suppress(boxes[passed], scores[passed], 0.7)]
+    return _squares(boxes[kept] + moves[kept] * (_sides(boxes[kept]) + 1))
 
 
 def _suppress(

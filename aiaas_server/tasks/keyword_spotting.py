@@ -128,17 +128,25 @@ class KeywordSpotting:
     async def _vectors(self, samples: Samples, run: Run) -> Floats:
         """`(vectors, width)`, one every `hop` frames."""
         heard = self.heard
-        hop = heard.hop * FRAME
-        whole = np.pad(samples, (self.span, -len(samples) % hop + hop))
-        tensor = (whole * np.float32(heard.amplitude))[None]
+        tensor = await run.thread(self._padded, samples)
         mel = _only(await run.model(heard.mel.model, heard.mel.version)({heard.mel.input: tensor}))
-        frames = mel.reshape(-1, mel.shape[-1]) * np.float32(heard.mel_scale)
-        frames = (frames + np.float32(heard.mel_shift)).astype(np.float32)  # (frames, bands)
-        windows = np.lib.stride_tricks.sliding_window_view(frames, heard.window, axis=0)
-        batch = np.ascontiguousarray(windows[:: heard.hop].transpose(0, 2, 1)[..., None])
+        batch = await run.thread(self._windows, mel.reshape(-1, mel.shape[-1]))
         model = run.model(heard.embedding.model, heard.embedding.version)
         vectors = _only(await model({heard.embedding.input: batch}))
         return vectors.reshape(len(batch), -1)
+
+    def _padded(self, samples: Samples) -> Floats:
+        hop = self.heard.hop * FRAME
+        whole = np.pad(samples, (self.span, -len(samples) % hop + hop))
+        return (whole * np.float32(self.heard.amplitude))[None]
+
+    def _windows(self, mel: Floats) -> Floats:
+        """Frames `(frames, bands)` as the embedding's batch `(windows, window, bands, 1)`."""
+        heard = self.heard
+        frames = mel * np.float32(heard.mel_scale) + np.float32(heard.mel_shift)
+        windows = np.lib.stride_tricks.sliding_window_view(frames, heard.window, axis=0)
+        batch = windows[:: heard.hop].transpose(0, 2, 1)[..., None]
+        return np.ascontiguousarray(batch, np.float32)
 
     async def _scores(self, vectors: Floats, run: Run) -> Floats:
         """Scores `(steps, labels)`, the first after one hop of the recording."""

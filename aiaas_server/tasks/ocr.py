@@ -174,9 +174,13 @@ class Ocr:
             tensor = await run.thread(self._lines, [crops[i] for i in group], widest)
             outputs = await run.model(step.model, step.version)({step.input: tensor})
             (scores,) = outputs.values()  # (n, steps, signs)
-            for index, probabilities in zip(group, scores, strict=True):
-                read[index] = self._text(probabilities)
+            texts = await run.thread(self._texts, scores)
+            for index, text in zip(group, texts, strict=True):
+                read[index] = text
         return read
+
+    def _texts(self, scores: Array) -> list[tuple[str, float]]:
+        return [self._text(probabilities) for probabilities in scores]
 
     def _text(self, probabilities: Array) -> tuple[str, float]:
         if probabilities.shape[1] != len(self.signs):

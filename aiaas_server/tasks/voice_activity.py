@@ -179,10 +179,10 @@ class VoiceActivity:
             else Stream.beginning(self.heard)
         )
         before = stream.heard + len(stream.rest)
-        frames = self._frames(stream, sound, whole=not streams)
+        frames = await run.thread(self._frames, stream, sound, not streams)
         scores = await self.listen(frames, stream, run)
         threshold = self.settings.threshold if params.threshold is None else params.threshold
-        found = self._segments(scores, stream, threshold)
+        found = await run.thread(self._segments, scores, stream, threshold)
         end = before + len(sound)
         return Segments(
             segments=tuple(self._timed(found, end)),
@@ -196,7 +196,7 @@ class VoiceActivity:
         limit = self.heard.max_seconds
         return decode_audio(payload, rate=self.heard.rate, max_seconds=limit).samples
 
-    def _frames(self, stream: Stream, samples: Samples, *, whole: bool) -> Floats:
+    def _frames(self, stream: Stream, samples: Samples, whole: bool) -> Floats:
         """`(frames, context + frame)`; the last is filled with silence when the clip is whole."""
         size, context = self.heard.frame, self.heard.context
         samples = np.concatenate([stream.rest, samples])
