@@ -137,7 +137,7 @@ class AiohttpTransport:
             ssl=self._ssl_context() if request.base_url.startswith("https:") else True,
             timeout=aiohttp.ClientTimeout(
                 total=progress.clip(None),
-                sock_connect=timeouts.connect,
+                connect=timeouts.connect,  # the name's look-up, the connection and its TLS
                 sock_read=timeouts.read,
                 ceil_threshold=math.inf,
             ),

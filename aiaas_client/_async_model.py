@@ -44,7 +44,7 @@ class AsyncModel(AsyncPredicts, Handle):
     """
 
     def __init__(self, client: AsyncClient, name: str, version: str | int | None = None) -> None:
-        super().__init__(name, version, needs_wire=client.needs_wire)
+        super().__init__(name, version, client._facts)
         self._client = client
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None

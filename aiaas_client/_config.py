@@ -72,6 +72,19 @@ async def _async_sleep(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
+@dataclass(slots=True)
+class ServerFacts:
+    """What a client has learned about its servers; all its handles share it.
+
+    Attributes:
+        needs_wire: False where calls stay in this process, so that nothing need be encoded.
+        reads_binary: Whether binary tensors are understood; None until an answer has told.
+    """
+
+    needs_wire: bool = True
+    reads_binary: bool | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """Time, sleep and chance, in one place that tests can replace."""

@@ -23,6 +23,7 @@ from aiaas_client._config import (
     MAX_SERVER_TIMEOUT_MS,
     CallOptions,
     Limits,
+    ServerFacts,
     Timeouts,
     resolve_api_key,
     resolve_base_urls,
@@ -145,7 +146,7 @@ class Core:
         self._hedge_after = hedge_after
         self._headers = _base_headers(key, headers or {})
         self._given_transport = transport
-        self.needs_wire: bool = getattr(transport, "needs_wire", True)
+        self._facts = ServerFacts(getattr(transport, "needs_wire", True))
         self._shared = Shared(self._urls, breaker, retry)
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiaas_client import _calls as calls
 from aiaas_client import _inputs
+from aiaas_client._config import ServerFacts
 from aiaas_client._errors import (
     AiaasError,
     APIStatusError,
@@ -95,13 +96,12 @@ def make_ask(
 class Handle:
     """The thinking of both handles: state, and generators that yield the calls to be sent."""
 
-    def __init__(self, name: str, version: str | int | None, *, needs_wire: bool) -> None:
+    def __init__(self, name: str, version: str | int | None, facts: ServerFacts) -> None:
         self.name = name
         self.version = None if version is None else str(version)
-        self._needs_wire = needs_wire
+        self._facts = facts
         self._signature: Signature | None = None
         self._limits: Limits | None = None
-        self._reads_binary: bool | None = None  # None until a first answer has told
 
     def __repr__(self) -> str:
         version = "" if self.version is None else f", version={self.version!r}"
@@ -190,20 +190,20 @@ class Handle:
             id=ask.request_id,
             parameters=dict(ask.parameters),
         )
-        binary = self._reads_binary is not False if ask.binary is None else ask.binary
+        binary = self._facts.reads_binary is not False if ask.binary is None else ask.binary
         try:
             result: InferResult = yield self._call(request, binary)
         except APIStatusError as error:
-            undecided = ask.binary is None and self._reads_binary is None
+            undecided = ask.binary is None and self._facts.reads_binary is None
             if not undecided or error.status_code not in _CANNOT_READ_BINARY:
                 raise
             if (yield from self._lists_binary()):
                 raise
             result = yield self._call(request, False)
-            self._reads_binary = False
+            self._facts.reads_binary = False
         else:
             if binary:
-                self._reads_binary = True
+                self._facts.reads_binary = True
         return result
 
     def _post_steps(
@@ -214,7 +214,7 @@ class Handle:
         return result
 
     def _call(self, request: InferRequest, binary: bool) -> Call[InferResult]:
-        if not self._needs_wire:
+        if not self._facts.needs_wire:
             return calls.infer_here(self.name, self.version, request)
         try:
             return calls.infer(self.name, self.version, request, binary=binary)
@@ -228,7 +228,7 @@ class Handle:
         except AiaasError:
             return False
         if listed:
-            self._reads_binary = True
+            self._facts.reads_binary = True
         return listed
 
     def _plan(self, max_rows: int | None, max_bytes: int, rows: bool) -> Steps[BulkPlan]:

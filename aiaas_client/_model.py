@@ -44,7 +44,7 @@ class Model(Predicts, Handle):
     """
 
     def __init__(self, client: Client, name: str, version: str | int | None = None) -> None:
-        super().__init__(name, version, needs_wire=client.needs_wire)
+        super().__init__(name, version, client._facts)
         self._client = client
         self._lock = threading.Lock()
 

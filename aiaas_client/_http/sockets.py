@@ -10,8 +10,11 @@ import contextlib
 import select
 import socket
 import ssl
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import httpcore2
@@ -119,7 +122,14 @@ def _is_readable(connected: socket.socket) -> bool:
 
 
 class BlockingSockets(httpcore2.NetworkBackend):
-    """Opens blocking sockets within the deadline of the attempt at hand."""
+    """Opens blocking sockets within the deadline of the attempt at hand.
+
+    Args:
+        look_up: `socket.getaddrinfo`, which has no time limit of its own.
+    """
+
+    def __init__(self, look_up: Callable[..., list[Any]] = socket.getaddrinfo) -> None:
+        self._look_up = look_up
 
     def connect_tcp(
         self,
@@ -130,8 +140,9 @@ class BlockingSockets(httpcore2.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
         progress = current.get()
+        until = time.monotonic() + max(progress.clip(timeout), 1e-3)
         try:
-            connected = socket.create_connection((host, port), max(progress.clip(timeout), 1e-3))
+            connected = _connect(self._addresses(host, port, until), until)
         except TimeoutError as error:
             raise httpcore2.ConnectTimeout(str(error)) from error
         except OSError as error:
@@ -139,3 +150,49 @@ class BlockingSockets(httpcore2.NetworkBackend):
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         progress.connected = True
         return BlockingSocket(connected)
+
+    def _addresses(self, host: str, port: int, until: float) -> list[Any]:
+        """Resolve a name on a thread that is left behind when it takes too long."""
+        with contextlib.suppress(socket.gaierror):  # it is a name, not a number
+            return socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            )
+        found: SimpleQueue[list[Any] | OSError] = SimpleQueue()
+
+        def look() -> None:
+            try:
+                found.put(self._look_up(host, port, type=socket.SOCK_STREAM))
+            except OSError as error:
+                found.put(error)
+
+        threading.Thread(target=look, name="aiaas-look-up", daemon=True).start()
+        try:
+            answer = found.get(timeout=_left(until))
+        except Empty:
+            raise TimeoutError(f"no address of {host!r} in time") from None
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+def _connect(addresses: list[Any], until: float) -> socket.socket:
+    """Connect to the first address that answers; all of them share the time there is."""
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in addresses:
+        candidate = socket.socket(family, kind, protocol)
+        try:
+            candidate.settimeout(_left(until))
+            candidate.connect(address)
+        except OSError as error:
+            candidate.close()
+            failure = failure or error
+        else:
+            return candidate
+    raise failure or OSError("the name has no address")

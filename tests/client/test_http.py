@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 import zlib
 from typing import Any
 
+import httpcore2
 import httpx
 import httpx2
 import pytest
@@ -50,6 +52,39 @@ def test_the_second_call_uses_the_connection_of_the_first(
         for _ in range(3):
             caller.send(calls.server_metadata())
     assert {received.connection for received in server.received} == {1}
+
+
+def test_a_name_that_nobody_resolves_is_given_up_in_time() -> None:
+    from aiaas_client._http.sockets import BlockingSockets, current
+    from aiaas_client._wire import Progress
+
+    asked = threading.Event()
+
+    def look_up(*arguments: Any, **options: Any) -> list[Any]:
+        asked.wait()
+        raise OSError("too late")
+
+    token = current.set(Progress(time.monotonic() + 60))
+    try:
+        with pytest.raises(httpcore2.ConnectTimeout, match="'models.example' in time"):
+            BlockingSockets(look_up).connect_tcp("models.example", 80, 0.05)
+    finally:
+        asked.set()
+        current.reset(token)
+
+
+def test_an_unknown_name_is_a_connection_error(kind: str, call_through: Any) -> None:
+    with (
+        call_through(kind, "http://nobody.invalid", retry=ONCE) as caller,
+        pytest.raises(APIConnectionError, match="cannot connect"),
+    ):
+        caller.send(calls.server_metadata())
+
+
+def test_a_name_is_resolved(kind: str, call_through: Any, wire: Any) -> None:
+    url = wire().url.replace("127.0.0.1", "localhost")
+    with call_through(kind, url) as caller:
+        assert caller.send(calls.server_metadata()).name == "wire"
 
 
 def test_a_dead_server_is_a_connection_error(

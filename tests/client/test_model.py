@@ -236,7 +236,8 @@ def test_a_server_without_binary_gets_json_from_then_on():
         model = client.model("double")
         assert model.infer(x=[[1, 2]])["y"].tolist() == [[2, 4]]
         assert model.infer(x=[[1, 2]])["y"].tolist() == [[2, 4]]
-        assert [request.binary for request in server.infer_requests] == [True, False, False]
+        assert client.model("double").infer(x=[[1, 2]])["y"].tolist() == [[2, 4]]  # all handles
+        assert [request.binary for request in server.infer_requests] == [True, *[False] * 3]
         with pytest.raises(BadRequestError):
             model.infer(x=[[1, 2]], binary=True)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -105,3 +107,24 @@ def test_a_refused_parameter_is_the_server_s_error(client):
     with pytest.raises(BadRequestError, match="triton_"):
         model.infer(x=[[1, 2, 3, 4]], parameters={"triton_secret": 1})
     assert isinstance(model.infer(x=[[1, 2, 3, 4]]), InferResult)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["httpx2", "aiohttp"])
+async def test_ten_thousand_calls_leave_less_than_a_megabyte(url, backend):
+    x = np.ones((1, 784), np.float32)
+    async with AsyncClient(url, backend=backend) as client:
+        model = client.model("digits")
+
+        async def memory_after(count):
+            for _ in range(count // 20):
+                await asyncio.gather(*(model.infer(image=x) for _ in range(20)))
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0]
+
+        tracemalloc.start()
+        try:
+            before = await memory_after(1_000)
+            assert await memory_after(10_000) - before < 1_000_000
+        finally:
+            tracemalloc.stop()
