@@ -26,7 +26,7 @@ from .signature import Signature, TensorSpec
 
 _log = logging.getLogger("aiaas.server")
 _MAX_ELEMENTS = 16 * 1024 * 1024
-_TRIAL_NS = 20_000_000
+_TRIAL_NS = 10_000_000
 _MOST_OF = 0.85
 
 
@@ -128,44 +128,50 @@ def _from_bytes(name: str, content: bytes, datatype: str, shape: tuple[int, ...]
 def useful_runs_at_once(session: Session, signature: Signature, most: int) -> int:
     """How many runs at a time are worth it: the fewest that reach most of the best throughput.
 
-    Tried with threads on zeros, each count for a few hundredths of a second. A model so quick
-    that it never leaves the event loop, or so slow that trying would delay its start, is not
-    tried: it gets `most`.
+    Tried with threads on zeros, each count twice for about a hundredth of a second. A model so
+    quick that it never leaves the event loop, or so slow that trying would delay its start, is
+    not tried: it gets `most`.
     """
     try:
         inputs = _inputs(signature, 1)
         began = time.monotonic_ns()
         session.run(inputs, signature.output_names)
         took = time.monotonic_ns() - began
-        if not INLINE_NS <= took <= _TRIAL_NS:
+        if not INLINE_NS <= took <= 2 * _TRIAL_NS:
             return most
         counts = sorted({1, *(most >> shift for shift in range(most.bit_length()))})
-        runs = max(_TRIAL_NS // took, 1)
-        rates = {n: _throughput(session, signature, inputs, n, runs) for n in counts}
+        rates = {n: _throughput(session, signature, inputs, n) for n in counts}
     except (ServerError, _TooLarge):
         return most
+    return fewest_near_best(rates)
+
+
+def fewest_near_best(rates: Mapping[int, float]) -> int:
+    """The smallest of the counts whose rate is close to the best of `rates`."""
     best = max(rates.values())
-    return next(n for n in counts if rates[n] >= _MOST_OF * best)
+    return min(count for count, rate in rates.items() if rate >= _MOST_OF * best)
 
 
 def _throughput(
-    session: Session, signature: Signature, inputs: Mapping[str, Array], threads: int, runs: int
+    session: Session, signature: Signature, inputs: Mapping[str, Array], threads: int
 ) -> float:
-    """Runs a second over `threads` threads that do `runs` each; the better of two trials."""
+    """Runs a nanosecond over `threads` threads; the better of two trials."""
 
-    def work(_: int) -> None:
-        for _ in range(runs):
+    def work(until: int) -> int:
+        runs = 0
+        while not runs or time.monotonic_ns() < until:
             session.run(inputs, signature.output_names)
+            runs += 1
+        return runs
 
+    best = 0.0
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(threads)))  # threads start, the runtime allocates
-        shortest = 0
+        list(pool.map(work, [0] * threads))  # threads start, the runtime allocates
         for _ in range(2):
             began = time.monotonic_ns()
-            list(pool.map(work, range(threads)))
-            took = time.monotonic_ns() - began
-            shortest = min(shortest or took, took)
-    return threads * runs / shortest
+            runs = sum(pool.map(work, [began + _TRIAL_NS] * threads))
+            best = max(best, runs / (time.monotonic_ns() - began))
+    return best
 
 
 class _TooLarge(Exception):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
-import time
 
 import numpy as np
 import pytest
 
 from aiaas_server.core.config import ModelConfig
-from aiaas_server.core.errors import LoadFailed
+from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.core.pool import ModelPool
 from aiaas_server.core.session import StopToken
 from aiaas_server.core.signature import Signature, TensorSpec
-from aiaas_server.core.warmup import run_declared, useful_runs_at_once
+from aiaas_server.core.warmup import fewest_near_best, run_declared, useful_runs_at_once
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
 from aiaas_server.store.repository import Repository
@@ -123,33 +121,39 @@ async def test_a_load_warms_up_and_reports_its_memory(make_repository, onnx_mode
     await pool.close()
 
 
-class Sleeping(Recording):
-    """A run takes 2 ms; with `alone`, one at a time."""
-
-    inputs = (TensorSpec("x", "FP32", (-1,)),)
-    outputs = (TensorSpec("y", "FP32", (-1,)),)
-
-    def __init__(self, *, alone=False, seconds=0.002):
-        super().__init__()
-        self.lock = threading.Lock() if alone else contextlib.nullcontext()
-        self.seconds = seconds
-
-    def run(self, inputs, outputs, stop: StopToken | None = None):
-        with self.lock:
-            time.sleep(self.seconds)
-        return [inputs["x"]]
-
-
 @pytest.mark.parametrize(
-    ("session", "expected"),
+    ("rates", "expected"),
     [
-        (Sleeping(), 4),
-        (Sleeping(alone=True), 1),
-        (Sleeping(seconds=0), 4),
-        (Sleeping(alone=True, seconds=0.03), 4),
+        ({1: 10, 2: 19, 4: 36}, 4),
+        ({1: 10, 2: 11, 4: 11}, 1),
+        ({1: 10, 2: 18, 4: 19}, 2),
+        ({1: 10, 2: 7, 4: 3}, 1),
+        ({1: 5}, 1),
     ],
-    ids=["scales", "does not", "too quick to try", "too slow to try"],
+    ids=["scales", "hardly scales", "up to two", "gets in its own way", "one"],
 )
-def test_runs_at_once_follow_how_the_model_scales(session, expected):
-    signature = Signature("m", session.inputs, session.outputs, 8)
-    assert useful_runs_at_once(session, signature, 4) == expected
+def test_runs_at_once_are_the_fewest_that_are_near_the_best(rates, expected):
+    assert fewest_near_best(rates) == expected
+
+
+def test_scaling_is_tried_with_as_many_threads_as_are_counted():
+    seen = set()
+
+    class Slow(Recording):
+        def run(self, inputs, outputs, stop: StopToken | None = None):
+            seen.add(threading.current_thread().name.rpartition("_")[2])
+            threading.Event().wait(0.002)
+            return []
+
+    signature = Signature("m", [TensorSpec("x", "FP32", (-1,))], [], 8)
+    assert useful_runs_at_once(Slow(), signature, 4) in (1, 2, 4)
+    assert {"0", "1", "2", "3"} <= seen
+
+
+def test_a_model_that_cannot_run_on_zeros_gets_what_was_asked_for():
+    class Refusing(Recording):
+        def run(self, inputs, outputs, stop: StopToken | None = None):
+            raise InvalidInput("no zeros")
+
+    signature = Signature("m", [TensorSpec("x", "FP32", (-1,))], [], 8)
+    assert useful_runs_at_once(Refusing(), signature, 4) == 4
