@@ -28,7 +28,7 @@ async def test_a_served_process_is_settled_until_it_stops(
 
     life = asyncio.create_task(app({"type": "lifespan"}, messages.get, send))
     async with asyncio.timeout(20):
-        while gc.get_freeze_count() == before:
+        while gc.get_freeze_count() == before:  # noqa: ASYNC110  # the collector tells nobody
             await asyncio.sleep(0.001)
         assert app.pool.ready
         assert gc.get_freeze_count() > 20 * len(gc.get_objects(generation=2))
@@ -51,7 +51,7 @@ async def test_an_unloaded_model_is_freed_without_the_collector(
             await app.pool.unload("m")
             del model
             async with asyncio.timeout(20):  # a thread of it may be about to end
-                while any(reference() is not None for reference in gone):
+                while any(reference() is not None for reference in gone):  # noqa: ASYNC110  # the collector tells nobody
                     await asyncio.sleep(0.001)
         finally:
             gc.enable()
