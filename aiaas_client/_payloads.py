@@ -22,6 +22,7 @@ import numpy as np
 from aiaas_client._errors import InputError
 from aiaas_client.protocol.tensors import Array
 
+LARGE_FILE = 1 << 20  # bytes from which base64 inside JSON is not worth its cost
 ACCEPTED = (
     "text, bytes, a Path, a PIL image, an array, (samples, rate), a record or a list of values"
 )
@@ -79,6 +80,22 @@ def encode(value: Any, *, files: bool = False) -> bytes:
         raise InputError("the text holds half of a character (a lone surrogate)") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"cannot be sent: {error}; accepted: {ACCEPTED}") from None
+
+
+def file_of(value: Any, *, files: bool = False) -> bytes | None:
+    """The bytes of a payload that is a large file: they travel as they are. None for any other.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if files and isinstance(value, str):
+        value = Path(value)
+    if isinstance(value, PathLike):
+        path = Path(value)
+        return path.read_bytes() if path.stat().st_size >= LARGE_FILE else None
+    if isinstance(value, bytes | bytearray | memoryview) and len(value) >= LARGE_FILE:
+        return bytes(value)
+    return None
 
 
 def _plain(value: Any) -> Any:

@@ -16,10 +16,10 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import numpy as np
 
@@ -58,6 +58,7 @@ MAX_INSTANCES = 64  # payloads in one request of a bulk call
 MAX_BYTES = 4 * 2**20
 ROW = "instance"  # the column under which payloads travel through bulk work
 JSON_TYPE = (b"Content-Type", b"application/json")
+FILE_TYPE = (b"Content-Type", b"application/octet-stream")
 # The status that each code of an entry of `predictions` would have had alone.
 ENTRY_STATUS = {
     "invalid_request": 400,
@@ -109,6 +110,31 @@ def predict_call(
         version=version,
         optional=True,  # other servers of the protocol have no tasks
     )
+
+
+def file_call(
+    model: str, version: str | int | None, content: bytes, params: Mapping[str, Any]
+) -> Call[InferResult]:
+    """The same for one file, as the body itself; params travel in the query."""
+    call = predict_call(model, version, [b""], {})
+    query = f"?{urlencode(params)}" if params else ""
+    return replace(
+        call,
+        path=call.path + query,
+        headers=(FILE_TYPE,),
+        content=[content],
+        content_length=len(content),
+    )
+
+
+def _one_call(
+    model: str, version: str | None, payload: Any, params: Mapping[str, Any], *, files: bool
+) -> Call[InferResult]:
+    if all(isinstance(value, str | int | float) for value in params.values()):
+        content = payloads.file_of(payload, files=files)
+        if content is not None:
+            return file_call(model, version, content, params)
+    return predict_call(model, version, [payloads.encode(payload, files=files)], params)
 
 
 def card_call(model: str, version: str | int | None = None) -> Call[dict[str, Any]]:
@@ -306,9 +332,8 @@ class Predicts:
         if payloads.is_many(payload):
             many = self.predict_many(payload, timeout=timeout, deadline=deadline, **params)
             return list(many)
-        instance = payloads.encode(payload, files=self._files)
-        client = _limited(self._client, timeout, deadline)
-        return _first(client._send(predict_call(self.name, self.version, [instance], params)))
+        call = _one_call(self.name, self.version, payload, params, files=self._files)
+        return _first(_limited(self._client, timeout, deadline)._send(call))
 
     def predict_many(
         self,
@@ -423,9 +448,8 @@ class AsyncPredicts:
         if payloads.is_many(payload):
             many = self.predict_many(payload, timeout=timeout, deadline=deadline, **params)
             return [answer async for answer in many]
-        instance = payloads.encode(payload, files=self._files)
-        client = _limited(self._client, timeout, deadline)
-        return _first(await client._send(predict_call(self.name, self.version, [instance], params)))
+        call = _one_call(self.name, self.version, payload, params, files=self._files)
+        return _first(await _limited(self._client, timeout, deadline)._send(call))
 
     def predict_many(
         self,

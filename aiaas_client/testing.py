@@ -774,9 +774,12 @@ def _task_route(state: _State, request: RecordedRequest, path: str) -> _Answer:
         raise FakeError(404, f"model {name!r} is not found", code="model_not_found")
     if not colon:
         return _json({"id": name, "name": name, "task": served.task, "input": served.kind})
-    document = PYDANTIC_JSON.loads(request.body)
-    params = document.get("parameters") or {}
-    answers = [_predicted(served, instance, params) for instance in document["instances"]]
+    instances: list[Any] = [request.body]
+    params: Mapping[str, Any] = {}
+    if request.headers.get("content-type") != "application/octet-stream":
+        document = PYDANTIC_JSON.loads(request.body)
+        instances, params = document["instances"], document.get("parameters") or {}
+    answers = [_predicted(served, instance, params) for instance in instances]
     failed = [answer for answer in answers if isinstance(answer, FakeError)]
     if len(failed) == len(answers):
         raise failed[0]

@@ -107,7 +107,9 @@ class PredictRoutes:
         settings = self._settings
         seconds = deadline_seconds(headers, settings.default_deadline, settings.max_deadline)
         deadline = asyncio.get_running_loop().time() + seconds
-        return deadline, kind, await read_body(request, headers, settings.max_body_bytes, deadline)
+        # A few megabytes of JSON can become a hundred times as much memory; a file cannot.
+        limit = settings.max_json_bytes if kind is None else settings.max_body_bytes
+        return deadline, kind, await read_body(request, headers, limit, deadline)
 
     async def _parse(self, body: bytes) -> dict[str, Any]:
         if len(body) > self._settings.offload_json_bytes:

@@ -144,6 +144,18 @@ def test_pictures_come_in_every_form(client: Client, picture: Any) -> None:
     assert client.model("digits").predict(picture).scores == pytest.approx(expected.scores)
 
 
+def test_a_large_file_travels_as_it_is(client: Client, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1100, 1100), np.uint8)
+    path = tmp_path / "large.png"
+    Image.fromarray(pixels).save(path)
+    assert path.stat().st_size > payloads.LARGE_FILE
+    by_array = client.model("digits").predict(pixels, top_k=3)
+    assert client.model("digits").predict(path, top_k=3) == by_array
+    assert client.digits("digits").predict(path.read_bytes(), top_k=3) == by_array
+    with pytest.raises(BadRequestError, match="takes a text, got a file"):
+        client.model("moods").predict(path)
+
+
 def test_files_come_as_paths(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "digit.png"
     path.write_bytes(png())
