@@ -6,13 +6,12 @@ Absolute figures belong to the machine and its mood; read the ratio column.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
@@ -30,6 +29,7 @@ import startup
 import table
 from plan import Plan
 from rich.console import Console
+from told import Told
 from zoo import repository
 
 GROUPS: dict[str, Callable[[Plan], Iterable[table.Row]]] = {
@@ -39,9 +39,9 @@ GROUPS: dict[str, Callable[[Plan], Iterable[table.Row]]] = {
     "bulk": bulk.rows,
     "large": bulk.large,
     "sdk": sdk.rows,
-    "many": many.rows,
     "memory": memory.rows,
     "features": features.rows,
+    "many": many.rows,
 }
 CURVES = "curves"
 
@@ -51,36 +51,37 @@ def main() -> None:
     console = Console(stderr=True)
     _allow_many_connections()
     models = repository.prepare(report=console.print)
-    began = time.perf_counter()
-    rows: list[table.Row] = []
-    points: list[curves.Point] = []
+    told = Told(options.json, options.markdown)
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         plan = _plan(options, models, Path(folder))
-        for name in [group for group in GROUPS if group in options.only]:
+        for name, measure in _wanted(options, plan, told, console.print):
             console.print(f"measuring {name} ...")
             try:
-                rows.extend(GROUPS[name](plan))
-            except Exception as error:  # the other groups still tell something
+                measure()
+            except Exception:  # the other groups still tell something
                 failed.append(name)
                 console.print_exception()
-                console.print(f"{name} ended early: {error}")
-        if CURVES in options.only:
-            console.print("measuring curves ...")
-            points += curves.ours(plan)
-        if options.peers:
-            found = others.measured(plan, options.peer_python, console.print)
-            rows += found.rows
-            points += found.points
-    took = time.perf_counter() - began
-    table.show(rows, Console(width=None if sys.stdout.isatty() else 160))
-    console.print(f"took {took:.0f} s")
-    if options.json:
-        options.json.write_text(json.dumps(_told(rows, points, took), indent=1) + "\n", "utf-8")
-    if options.markdown:
-        options.markdown.write_text(table.markdown(rows) + "\n", "utf-8")
+            told.write()
+    table.show(told.rows, Console(width=None if sys.stdout.isatty() else 160))
+    console.print(f"took {told.took():.0f} s")
     if failed:
         sys.exit(f"not measured to the end: {', '.join(failed)}")
+
+
+def _wanted(
+    options: argparse.Namespace, plan: Plan, told: Told, report: Callable[[str], None]
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    if CURVES in options.only:
+        yield CURVES, lambda: told.points.extend(curves.ours(plan))
+    for name in [group for group in GROUPS if group in options.only]:
+        yield name, partial(_measure, name, plan, told)
+    if options.peers:
+        yield "peers", lambda: others.measure(plan, options.peer_python, report, told)
+
+
+def _measure(name: str, plan: Plan, told: Told) -> None:
+    told.rows.extend(GROUPS[name](plan))
 
 
 def _plan(options: argparse.Namespace, models: Path, folder: Path) -> Plan:
@@ -90,16 +91,6 @@ def _plan(options: argparse.Namespace, models: Path, folder: Path) -> Plan:
     if options.quick:
         return Plan(models, network, work, 0.1, 1, 0.01)
     return Plan(models, network, work, long=options.long)
-
-
-def _told(rows: list[table.Row], points: list[curves.Point], took: float) -> dict[str, object]:
-    return {
-        "machine": table.machine(),
-        "versions": table.versions(),
-        "seconds": took,
-        "rows": table.as_json(rows),
-        "curves": curves.as_json(points),
-    }
 
 
 def _allow_many_connections() -> None:

@@ -11,7 +11,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import processes
 import wire
 from plan import Plan
 from table import Row
+from told import Told
 from zoo import digits
 
 GROUP = "peers"
@@ -52,19 +53,10 @@ PEERS = (
 )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Found:
-    """Rows and curves of all peers that could be measured."""
-
-    rows: list[Row] = field(default_factory=list)
-    points: list[curves.Point] = field(default_factory=list)
-
-
-def measured(plan: Plan, python: Path, report: Report) -> Found:
+def measure(plan: Plan, python: Path, report: Report, found: Told) -> None:
     """Measure every peer that `python` can import, in turns with our server."""
     _, held_out = digits.load()
     image = np.ascontiguousarray(held_out.images[:1])
-    found = Found()
     model = plan.network / "digits" / "1" / "model.onnx"
     with processes.aiaas(plan.network, max_connections_per_address=0) as server:
         for peer in PEERS:
@@ -80,7 +72,6 @@ def measured(plan: Plan, python: Path, report: Report) -> Found:
             except (RuntimeError, OSError) as error:
                 report(f"{peer.name} {version}: skipped, {error}")
         found.rows.extend(_triton_client(server, image, plan, report))
-    return found
 
 
 def _compare(
@@ -90,7 +81,7 @@ def _compare(
     server: processes.Target,
     image: Image,
     plan: Plan,
-    found: Found,
+    found: Told,
 ) -> None:
     own = wire.text("digits", {"image": image})
     theirs = _request(peer, image)

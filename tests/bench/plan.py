@@ -15,7 +15,7 @@ class Plan:
         network: A repository with the 784-32-10 network alone, named `digits`.
         work: A folder for what a group makes.
         seconds: Of one round of load.
-        rounds: Medians are over so many.
+        rounds: Of which the best counts: what else the machine does only ever adds.
         share: Of the rows, requests and cycles that a group counts instead of seconds; 1 is all.
         long: A million requests where memory is watched, not a fifth of it.
     """

@@ -90,7 +90,7 @@ def _in_turns(
         works.append(way.again())
         for (target, requests), found in zip(loads, seen, strict=True):
             found.append(processes.one_round(target, requests, connections, plan.seconds * 2))
-    return inprocess.middle(works), [processes.median(found) for found in seen]
+    return inprocess.best(works), [processes.best(found) for found in seen]
 
 
 def _minilm(plan: Plan, folder: Path, server: processes.Target) -> Iterator[Row]:
