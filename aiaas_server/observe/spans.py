@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aiaas_server.core.events import InferenceRecord
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.trace import TracerProvider
 
 _SCOPE = "aiaas_server"
@@ -81,6 +82,13 @@ def _attributes(record: InferenceRecord) -> dict[str, Any]:
     }
 
 
+def described(found: Resource) -> Resource:
+    """What the environment says of this process, called `aiaas` where it gives no name."""
+    if not str(found.attributes.get("service.name", "unknown_service")).startswith("unknown_"):
+        return found
+    return found.merge(type(found)({"service.name": "aiaas"}))
+
+
 def _exporting() -> TracerProvider:
     """The global provider, set to export by OTLP if nobody has set it."""
     from opentelemetry import trace
@@ -93,8 +101,7 @@ def _exporting() -> TracerProvider:
     from opentelemetry.sdk.trace import TracerProvider as SdkProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    # The environment's OTEL_SERVICE_NAME stands above the name given here.
-    provider = SdkProvider(resource=Resource({"service.name": "aiaas"}).merge(Resource.create()))
+    provider = SdkProvider(resource=described(Resource.create()))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     return provider

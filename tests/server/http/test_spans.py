@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("opentelemetry.sdk")
 
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -16,7 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from aiaas_server.app import create_app
 from aiaas_server.core.events import InferenceRecord
-from aiaas_server.observe.spans import SpanObserver
+from aiaas_server.observe.spans import SpanObserver, described
 from aiaas_server.settings import Settings
 from tests.server.http.serving import AsgiCaller
 
@@ -82,6 +83,16 @@ async def test_a_request_without_a_trace_starts_one_and_has_its_own_id(
     (span,) = exporter.get_finished_spans()
     assert span.parent is None
     assert (span.attributes or {})["aiaas.request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("unknown_service:python", "aiaas"), ("mine", "mine")],
+    ids=["no name", "a name of the environment's"],
+)
+def test_the_service_has_a_name(given: str, name: str) -> None:
+    found = Resource({"service.name": given, "host.name": "here"})
+    assert described(found).attributes == {"service.name": name, "host.name": "here"}
 
 
 def test_a_failure_is_an_error(exporter: InMemorySpanExporter, observer: SpanObserver) -> None:
