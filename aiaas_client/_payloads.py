@@ -23,6 +23,7 @@ from aiaas_client._errors import InputError
 from aiaas_client.protocol.tensors import Array
 
 LARGE_FILE = 1 << 20  # bytes from which base64 inside JSON is not worth its cost
+SLOW_BYTES = 64 << 10
 ACCEPTED = (
     "text, bytes, a Path, a PIL image, an array, (samples, rate), a record or a list of values"
 )
@@ -96,6 +97,14 @@ def file_of(value: Any, *, files: bool = False) -> bytes | None:
     if isinstance(value, bytes | bytearray | memoryview) and len(value) >= LARGE_FILE:
         return bytes(value)
     return None
+
+
+def is_slow(value: Any, *, files: bool = False) -> bool:
+    """Whether making its bytes reads a disk or takes long: not for an event loop."""
+    if isinstance(value, PathLike) or (files and isinstance(value, str)):
+        return True
+    size = len(value) if isinstance(value, bytes) else getattr(value, "nbytes", 0)
+    return size > SLOW_BYTES or hasattr(value, "getbands")
 
 
 def _plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 from urllib.parse import quote, urlencode
@@ -448,7 +449,13 @@ class AsyncPredicts:
         if payloads.is_many(payload):
             many = self.predict_many(payload, timeout=timeout, deadline=deadline, **params)
             return [answer async for answer in many]
-        call = _one_call(self.name, self.version, payload, params, files=self._files)
+        make = partial(_one_call, self.name, self.version, payload, params, files=self._files)
+        if payloads.is_slow(payload, files=self._files):
+            import asyncio  # loaded by whoever has a loop, and not for a `Client`
+
+            call = await asyncio.to_thread(make)
+        else:
+            call = make()
         return _first(await _limited(self._client, timeout, deadline)._send(call))
 
     def predict_many(

@@ -226,7 +226,7 @@ def test_a_pipeline_answers_with_its_last_steps_type(client: Client) -> None:
 
 @pytest.mark.parametrize("kind", ["http", "local"])
 async def test_the_asynchronous_client_does_the_same(
-    kind: str, repository: Path, server: str
+    kind: str, repository: Path, server: str, tmp_path: Path
 ) -> None:
     client = AsyncClient(server) if kind == "http" else AsyncClient.local(repository)
 
@@ -250,6 +250,11 @@ async def test_the_asynchronous_client_does_the_same(
         assert ranking.ranking[0].index == 1
         with pytest.raises(BulkError):
             await model.predict(["good", ""])
+        path = tmp_path / "digit.png"
+        path.write_bytes(png())
+        assert await client.digits("digits").predict(str(path)) == await client.predict(
+            "digits", stroke()
+        )
 
 
 def test_a_recording_travels_as_wav() -> None:
