@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,7 @@ def main() -> None:
     options = _options()
     console = Console(stderr=True)
     _allow_many_connections()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the servers as well
     models = repository.prepare(report=console.print)
     told = Told(options.json, options.markdown)
     failed: list[str] = []

@@ -38,8 +38,7 @@ def ours(plan: Plan) -> list[Point]:
     """Our server in both forms, and the echo in between."""
     _, held_out = digits.load()
     inputs = {"image": np.ascontiguousarray(held_out.images[:1])}
-    room = {"max_connections_per_address": 0}
-    with processes.aiaas(plan.network, **room) as server, processes.echo() as echo:
+    with processes.aiaas(plan.network, **processes.CROWD) as server, processes.echo() as echo:
         binary = wire.binary("digits", inputs)
         return [
             *along("aiaas, binary", server, binary, plan),

@@ -42,8 +42,7 @@ def _models(plan: Plan, inputs: dict[str, np.ndarray]) -> Iterator[Row]:
 def _connections(plan: Plan, inputs: dict[str, np.ndarray]) -> Iterator[Row]:
     counts = [1, 100, plan.count(1_000, 200)]
     request = [wire.binary("digits", inputs)]
-    room = {"max_connections": 3_000, "max_connections_per_address": 0}
-    with processes.aiaas(plan.network, **room) as server, processes.echo() as echo:
+    with processes.aiaas(plan.network, **processes.CROWD) as server, processes.echo() as echo:
         found, beside = [], []
         for count in counts:
             targets = [(server, request), (echo, request)]

@@ -20,6 +20,11 @@ from load import write_requests
 
 HERE = Path(__file__).parent
 TICK = os.sysconf("SC_CLK_TCK")
+CROWD = {
+    "max_connections": 3_000, "max_connections_per_address": 0,
+    "queue_size": 3_000, "total_queue_size": 3_000,
+}  # fmt: skip
+"""Settings that let one address have very many connections with a request on each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def _ticks(pid: int) -> int:
 
 
 @contextmanager
-def aiaas(models: Path, patience: float = 60.0, **settings: object) -> Iterator[Target]:
+def aiaas(models: Path, patience: float = 60.0, **settings: int | str) -> Iterator[Target]:
     """Our server on `models`, ready within `patience` seconds; `settings` by their names."""
     command = [sys.executable, "-m", "aiaas_server", "serve", "--models", str(models)]
     variables = {f"AIAAS_SERVER_{name.upper()}": str(value) for name, value in settings.items()}
