@@ -253,3 +253,29 @@ def test_there_are_no_import_cycles(package: str) -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_the_http_libraries_are_loaded_with_the_first_request_only() -> None:
+    transports = ("aiaas_client._http", "aiaas_client._aiohttp")
+    early = [
+        i
+        for i in OURS
+        if i.at_load
+        and any(within(i.target, room) for room in transports)
+        and not any(within(i.source, room) for room in transports)
+    ]
+    assert named(early) == []
+
+
+def test_what_thinks_in_the_client_does_not_wait() -> None:
+    """The core of clients and handles, and the seam below, load nothing that does I/O."""
+    thinking = ("_core", "_handle", "_calls", "_wire", "_answers", "_inputs", "_endpoints")
+    waits = {"asyncio", "socket", "ssl", "select", "selectors"}
+    wrong = [
+        i
+        for i in IMPORTS
+        if i.at_load
+        and i.source in {f"aiaas_client.{name}" for name in thinking}
+        and i.target.split(".")[0] in waits
+    ]
+    assert named(wrong) == []
