@@ -27,7 +27,7 @@ from .signature import Signature, TensorSpec
 _log = logging.getLogger("aiaas.server")
 _MAX_ELEMENTS = 16 * 1024 * 1024
 _TRIAL_NS = 10_000_000
-_MOST_OF = 0.85
+_MOST_OF = 0.95
 
 
 def warm_up(session: Session, signature: Signature, placement: Placement) -> list[str]:
