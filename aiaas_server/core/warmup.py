@@ -139,11 +139,16 @@ def useful_runs_at_once(session: Session, signature: Signature, most: int) -> in
         took = time.monotonic_ns() - began
         if not INLINE_NS <= took <= 2 * _TRIAL_NS:
             return most
-        counts = sorted({1, *(most >> shift for shift in range(most.bit_length()))})
-        rates = {n: _throughput(session, signature, inputs, n) for n in counts}
+        return fewest_near_best(rates_of(session, signature, most))
     except (ServerError, _TooLarge):
         return most
-    return fewest_near_best(rates)
+
+
+def rates_of(session: Session, signature: Signature, most: int) -> dict[int, float]:
+    """Throughput of runs on zeros, by how many go on at a time: `most`, half of it, ... and 1."""
+    inputs = _inputs(signature, 1)
+    counts = sorted({1, *(most >> shift for shift in range(most.bit_length()))})
+    return {count: _throughput(session, signature, inputs, count) for count in counts}
 
 
 def fewest_near_best(rates: Mapping[int, float]) -> int:

@@ -13,7 +13,7 @@ from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.core.pool import ModelPool
 from aiaas_server.core.session import StopToken
 from aiaas_server.core.signature import Signature, TensorSpec
-from aiaas_server.core.warmup import fewest_near_best, run_declared, useful_runs_at_once
+from aiaas_server.core.warmup import fewest_near_best, rates_of, run_declared, useful_runs_at_once
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
 from aiaas_server.store.repository import Repository
@@ -136,18 +136,21 @@ def test_runs_at_once_are_the_fewest_that_are_near_the_best(rates, expected):
     assert fewest_near_best(rates) == expected
 
 
-def test_scaling_is_tried_with_as_many_threads_as_are_counted():
-    seen = set()
+@pytest.mark.parametrize(("most", "counts"), [(1, {1}), (4, {1, 2, 4}), (6, {1, 3, 6})])
+def test_scaling_is_tried_with_real_threads_at_halves_of_the_most(most, counts):
+    threads = set()
 
-    class Slow(Recording):
+    class Waiting(Recording):
         def run(self, inputs, outputs, stop: StopToken | None = None):
-            seen.add(threading.current_thread().name.rpartition("_")[2])
-            threading.Event().wait(0.002)
+            threads.add(threading.current_thread())
+            assert inputs["x"].shape == (1, 2)
             return []
 
-    signature = Signature("m", [TensorSpec("x", "FP32", (-1,))], [], 8)
-    assert useful_runs_at_once(Slow(), signature, 4) in (1, 2, 4)
-    assert {"0", "1", "2", "3"} <= seen
+    signature = Signature("m", [TensorSpec("x", "FP32", (-1, 2))], [], 8)
+    rates = rates_of(Waiting(), signature, most)
+    assert set(rates) == counts
+    assert all(rate > 0 for rate in rates.values())
+    assert threading.current_thread() not in threads
 
 
 def test_a_model_that_cannot_run_on_zeros_gets_what_was_asked_for():
