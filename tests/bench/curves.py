@@ -29,7 +29,9 @@ def along(name: str, target: processes.Target, request: bytes, plan: Plan) -> li
     """One server's curve."""
     points = []
     for connections in _connections(plan):
-        load = processes.one_round(target, [request], connections, plan.seconds)
+        (load,) = processes.interleaved(
+            [(target, [request])], connections, plan.seconds, plan.rounds
+        )
         points.append(Point(name, connections, load.rate, load.p99, load.cpu))
     return points
 

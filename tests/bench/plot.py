@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 
 Curves = dict[str, list[dict[str, Any]]]
 
@@ -46,7 +46,10 @@ def draw(curves: Curves, path: Path) -> None:
     for axes, title in ((left, "requests a second"), (right, "p99, milliseconds")):
         axes.set(title=title, xscale="log", yscale="log", xlabel="connections")
         axes.set_xticks(every, [str(count) for count in every])
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(ticker.NullLocator())
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.grid(visible=True, alpha=0.3)
     left.legend(fontsize=8)
     figure.suptitle("784-32-10 network, one row a request, one server process", fontsize=10)
