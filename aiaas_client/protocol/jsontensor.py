@@ -6,9 +6,10 @@ numpy itself is not, so each conversion here picks the C routine that refuses wh
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,19 @@ from aiaas_client.protocol.tensors import (
 
 MAX_NESTING = 100
 _LITERAL_PROBES = 32
+_STRUCT_CODES: Mapping[str, str] = {
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "FP16": "e",
+    "FP32": "f",
+    "FP64": "d",
+}
 
 
 def count_booleans(text: bytes | bytearray | memoryview) -> int:
@@ -95,9 +109,10 @@ def _convert(flat: list[Any], datatype: str, may_hold_booleans: bool) -> Array:
         return _booleans(flat)
     if may_hold_booleans and bool in set(map(type, flat)):
         raise TensorError(f"expected numbers for {datatype}, got a boolean")
-    if dtype.kind in "iu":
-        return _integers(flat, datatype, dtype)
-    return _floats(flat, datatype, dtype)
+    code = _STRUCT_CODES.get(datatype)
+    if code is None:
+        return _rounded(flat, datatype, dtype)
+    return _packed(flat, datatype, dtype, code)
 
 
 def _texts(flat: list[Any]) -> Array:
@@ -117,53 +132,44 @@ def _booleans(flat: list[Any]) -> Array:
     return np.array(flat, dtype=np.bool_)
 
 
-def _integers(flat: list[Any], datatype: str, dtype: np.dtype[Any]) -> Array:
-    if not flat:
-        return np.empty(0, dtype)
-    typecode = "Q" if dtype == np.dtype("<u8") else "q"
+def _packed(flat: list[Any], datatype: str, dtype: np.dtype[Any], code: str) -> Array:
+    """Convert by `struct`, which is several times faster than numpy on lists.
+
+    It refuses text, null, objects, fractions for integers, and finite numbers out of range.
+    """
+    buffer = bytearray(len(flat) * dtype.itemsize)
     try:
-        wide = np.frombuffer(array(typecode, flat), dtype=typecode)
-    except OverflowError:
-        raise TensorError(f"an element is out of range for {datatype}") from None
-    except TypeError:
-        wrong = set(map(type, flat)) - {int}
-        raise TensorError(f"expected integers for {datatype}, got {_names(wrong)}") from None
-    if dtype.itemsize == wide.itemsize:
-        return wide
-    info = np.iinfo(dtype)
-    lowest, highest = int(wide.min()), int(wide.max())
-    if lowest < info.min or highest > info.max:
-        worst = lowest if lowest < info.min else highest
-        raise TensorError(f"{worst} is out of range for {datatype} ({info.min} to {info.max})")
-    return wide.astype(dtype)
+        struct.pack_into(f"<{len(flat)}{code}", buffer, 0, *flat)
+    except (struct.error, OverflowError):
+        raise TensorError(_complaint(flat, datatype, dtype)) from None
+    return np.frombuffer(buffer, dtype) if flat else np.empty(0, dtype)
 
 
-def _floats(flat: list[Any], datatype: str, dtype: np.dtype[Any]) -> Array:
-    if not flat:
-        return np.empty(0, dtype)
-    try:
-        # In C, and it refuses text, null and objects, which numpy would convert.
-        exact = np.frombuffer(array("d", flat), np.float64)
-    except TypeError:
-        wrong = set(map(type, flat)) - {int, float}
-        raise TensorError(f"expected numbers for {datatype}, got {_names(wrong)}") from None
-    except OverflowError:
-        raise TensorError(f"an element is out of range for {datatype}") from None
-    if dtype == np.float64:
-        return exact
+def _complaint(flat: list[Any], datatype: str, dtype: np.dtype[Any]) -> str:
+    """Say which of the two was wrong, the type of an element or its size."""
+    integral = dtype.kind in "iu"
+    wrong = set(map(type, flat)) - ({int} if integral else {int, float})
+    if wrong:
+        wanted = "integers" if integral else "numbers"
+        return f"expected {wanted} for {datatype}, got {_names(wrong)}"
+    low: float = np.iinfo(dtype).min if integral else float(np.finfo(dtype).min)
+    high: float = np.iinfo(dtype).max if integral else float(np.finfo(dtype).max)
+    finite = (element for element in flat if not isinstance(element, float) or isfinite(element))
+    worst = next((element for element in finite if not low <= element <= high), None)
+    shown = "an element" if worst is None else str(worst)[:32]
+    return f"{shown} is out of range for {datatype} ({low} to {high})"
+
+
+def _rounded(flat: list[Any], datatype: str, dtype: np.dtype[Any]) -> Array:
+    """Convert by way of float64, for BF16, which `struct` does not know."""
+    exact = _packed(flat, datatype, np.dtype(np.float64), "d")
     with np.errstate(over="ignore", invalid="ignore"):
         values = exact.astype(dtype)
-    if not np.isfinite(values).all():
-        _refuse_overflow(exact, values, datatype)
-    return values
-
-
-def _refuse_overflow(exact: Array, values: Array, datatype: str) -> None:
-    """Let `Infinity` through, but not a finite number too large for the type."""
     overflowed = np.isfinite(exact) & ~np.isfinite(values.astype(np.float64))
     if overflowed.any():
         worst = exact[int(np.argmax(overflowed))]
         raise TensorError(f"{worst!s} is out of range for {datatype}")
+    return values
 
 
 def _names(kinds: set[type]) -> str:
