@@ -39,9 +39,11 @@ def rows(plan: Plan) -> Iterator[Row]:
             yield from _async_rows(url, image, tasks, plan)
     with Client.local(plan.network) as client:
         model = client.model("digits")
-        local = _repeat(lambda: model.infer(image=image), plan.seconds) * MICRO
+        rounds = [
+            _repeat(lambda: model.infer(image=image), plan.seconds) for _ in range(plan.rounds)
+        ]
         name = "Client.local, one row: CPU"
-        yield Row(GROUP, name, local, "µs/call", None, "", value_at_most(60))
+        yield Row(GROUP, name, min(rounds) * MICRO, "µs/call", None, "", value_at_most(60))
 
 
 def _async_rows(url: str, image: Image, tasks: int, plan: Plan) -> Iterator[Row]:
