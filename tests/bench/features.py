@@ -148,7 +148,7 @@ def _each(call: Callable[[], object], times: int = 5_000) -> float:
 
 
 async def _each_async(call: Callable[[], Awaitable[object]], seconds: float) -> float:
-    found = []
+    found: list[float] = []
     until = time.perf_counter() + seconds
     while not found or time.perf_counter() < until:
         began = time.process_time()
