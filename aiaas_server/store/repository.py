@@ -49,7 +49,7 @@ class Repository:
 
     def find(self, name: str) -> StoredModel | None:
         """One model as it is now, or None."""
-        place = self._places().get(name)
+        place = self._place(name)
         if place is None:
             return None
         if place.suffix == ".onnx" and place.is_file():
@@ -118,8 +118,22 @@ class Repository:
             )
 
     def _label_place(self, name: str) -> Path | None:
-        place = self._places().get(name)
+        place = self._place(name)
         return place if place is not None and place.is_dir() else None
+
+    def _place(self, name: str) -> Path | None:
+        """As `_places` has it, without a look at all the others: a server may have thousands."""
+        if self.root.is_file():
+            return self.root if name == self.root.stem else None
+        if not _may_name(name):
+            return None
+        directory, file = self.root / name, self.root / f"{name}.onnx"
+        try:
+            if directory.is_dir() and _is_model(directory):
+                return directory
+            return file if file.is_file() else None
+        except OSError:  # too long a name, or not ours to read
+            return None
 
     def _places(self) -> dict[str, Path]:
         """Model name to its directory or file; a directory stands above a file of its name."""
@@ -131,13 +145,18 @@ class Repository:
         except OSError as error:
             raise LoadFailed(f"the model repository cannot be read: {error.strerror}") from error
         for entry in entries:
-            if entry.name.startswith(".") or not entry.name.isprintable():
+            if not _may_name(entry.name):
                 continue
             if entry.suffix == ".onnx" and entry.is_file():
                 places.setdefault(entry.stem, entry)
             elif entry.is_dir() and _is_model(entry):
                 places[entry.name] = entry
         return places
+
+
+def _may_name(name: str) -> bool:
+    """Whether a file of the repository may be called this; neither hidden nor elsewhere."""
+    return bool(name) and not name.startswith(".") and "/" not in name and name.isprintable()
 
 
 def _bare_card(model: Path) -> Path:

@@ -145,3 +145,16 @@ def test_a_model_that_cannot_be_read_is_left_out(make_repository):
         assert Repository(root).names() == ["b"]
     finally:
         (root / "a").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../models", "a/1", ".git", "not-a-model", "a\n", "x" * 5000, "\ud800"],
+)
+def test_only_what_is_listed_is_found(make_repository, name):
+    root = make_repository({"a": b"x"})
+    (root / ".git" / "1").mkdir(parents=True)
+    (root / "not-a-model").mkdir()
+    repository = Repository(root)
+    assert name not in repository.names()
+    assert repository.find(name) is None
