@@ -51,9 +51,10 @@ def draw(curves: Curves, path: Path) -> None:
         axes.yaxis.set_minor_locator(ticker.NullLocator())
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.grid(visible=True, alpha=0.3)
-    left.legend(fontsize=8)
     figure.suptitle("784-32-10 network, one row a request, one server process", fontsize=10)
-    figure.tight_layout()
+    lines, names = left.get_legend_handles_labels()
+    figure.legend(lines, names, loc="lower center", ncols=len(names), fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path)
 
 
