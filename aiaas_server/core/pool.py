@@ -31,7 +31,7 @@ from .errors import (
     VersionNotFound,
 )
 from .events import Observer
-from .memory import estimate, resident_bytes
+from .memory import estimate, give_back, resident_bytes
 from .model import LoadedModel
 from .padding import Padding, declared, verify
 from .placement import Placement
@@ -624,6 +624,7 @@ class ModelPool:
             if entry is not None and entry.state == "UNLOADING":
                 entry.state, entry.reason, entry.stamp = "UNAVAILABLE", "unloaded", None
                 model.statistics.memory_bytes = 0
+            await asyncio.to_thread(give_back)
 
         task = asyncio.create_task(finish())
         self._ending.add(task)
