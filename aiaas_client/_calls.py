@@ -197,9 +197,7 @@ def infer(
     )
 
 
-def infer_here(
-    model: str, version: str | int | None, request: InferRequest
-) -> Call[InferResult]:
+def infer_here(model: str, version: str | int | None, request: InferRequest) -> Call[InferResult]:
     """As `infer` for a transport that takes `Call.infer`: nothing is encoded."""
     return Call(
         "POST",
