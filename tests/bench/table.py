@@ -30,7 +30,7 @@ class Goal:
 
     def __str__(self) -> str:
         sign = "≥" if self.at_least else "≤"
-        return f"{sign} {self.limit:g}{' ×' if self.of == 'ratio' else ''}"
+        return f"{sign} {self.limit:.3g}{' ×' if self.of == 'ratio' else ''}"
 
     def reached(self, figure: float) -> bool:
         return figure >= self.limit if self.at_least else figure <= self.limit
