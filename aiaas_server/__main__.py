@@ -7,7 +7,7 @@ import sys
 EXTRA = 'pip install "aiaas-client[server]"'
 NEEDED = frozenset(  # the modules of that extra
     {"typer", "rich", "starlette", "uvicorn", "uvloop", "httptools", "onnxruntime", "orjson"}
-    | {"prometheus_client", "google"}
+    | {"google"}  # of protobuf
 )
 
 

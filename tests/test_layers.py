@@ -52,7 +52,6 @@ HOMES = {
     "uvloop": ("aiaas_server.serve",),
     "orjson": ("aiaas_server.http",),
     "google": ("aiaas_server.store",),
-    "prometheus_client": ("aiaas_server.observe", "aiaas_server.http"),
     "watchfiles": ("aiaas_server.store",),
     "httpx2": ("aiaas_client._http",),
     "httpx": ("aiaas_client._http",),
