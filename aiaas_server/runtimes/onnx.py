@@ -66,6 +66,7 @@ _LOOPS: Final = tuple(
     bytes([4 << 3 | 2, len(name)]) + name for name in (b"Loop", b"Scan", b"If", b"SequenceMap")
 )
 _MEMORY_ADDRESSES: Final = (b"_ORT_MEM_ADDR_", b"_ORT_NATIVE_ENDIAN_MEM_ADDR_")
+_SMALL_RUN: Final = 64 * 1024  # input bytes of runs whose memory is not worth giving back
 _MAX_REASON: Final = 300
 _MAX_LOGGED: Final = 1024
 
@@ -151,6 +152,38 @@ def clean(text: str) -> str:
     return line[:_MAX_REASON] or "the runtime gave no reason"
 
 
+class Arena:
+    """Decides which runs give the session's arena back to the system.
+
+    The arena keeps what a run took for the next one, which saves a quarter of the time of large
+    batches, and keeps the most that any run ever took. So a run gives it back where the largest
+    one since then was far from typical: after a single huge request, and once large ones stop.
+    """
+
+    __slots__ = ("_largest", "_typical")
+
+    def __init__(self) -> None:
+        self._largest = 0
+        self._typical = 0.0
+
+    def options(
+        self, inputs: Mapping[str, Array], options: ort.RunOptions | None
+    ) -> ort.RunOptions | None:
+        """The options of a run on `inputs`, made from `options`; None is the default ones."""
+        size = 0
+        for array in inputs.values():
+            size += array.nbytes
+        self._typical += (size - self._typical) / 8
+        if size > self._largest:
+            self._largest = size
+        if self._largest < _SMALL_RUN or self._largest < 4 * self._typical:
+            return options
+        self._largest = 0
+        options = options or ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return options
+
+
 class OnnxSession:
     """One `InferenceSession`, shared by threads; see `core.session.Session`."""
 
@@ -176,6 +209,7 @@ class OnnxSession:
         if recorded is not None and has_text:
             raise LoadFailed("cuda_graphs: a model with text cannot be recorded")
         self._recorded = recorded
+        self._arena = Arena()
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None
@@ -189,7 +223,7 @@ class OnnxSession:
                 name: _as_text(name, array) if name in self._text_inputs else array
                 for name, array in inputs.items()
             }
-        options = None if stop is None else _stoppable(stop)
+        options = self._arena.options(inputs, None if stop is None else _stoppable(stop))
         try:
             arrays: list[Array] | None = None
             if self._recorded is not None:
@@ -270,7 +304,7 @@ def _options(config: ModelConfig, threads: int) -> ort.SessionOptions:
     options.intra_op_num_threads = int(own) if own.isdecimal() else threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = False
+    options.enable_cpu_mem_arena = True  # a quarter of a convolutional batch's time; see `Arena`
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4  # errors come as exceptions, and are logged without paths
     return options

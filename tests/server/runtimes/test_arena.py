@@ -1,0 +1,57 @@
+"""Memory that runs took is kept while it is of use, and given back afterwards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aiaas_server.runtimes.onnx import Arena
+
+SMALL, LARGE = 4_000, 4_000_000  # bytes
+
+
+def gives_back(arena: Arena, size: int) -> bool:
+    return arena.options({"x": np.zeros(size, np.uint8)}, None) is not None
+
+
+def test_small_runs_never_give_back() -> None:
+    arena = Arena()
+    assert not any(gives_back(arena, size) for size in (SMALL, 10 * SMALL, 1, SMALL))
+
+
+def test_a_single_large_run_gives_back_at_once() -> None:
+    arena = Arena()
+    for _ in range(20):
+        gives_back(arena, SMALL)
+    assert gives_back(arena, LARGE)
+    assert not any(gives_back(arena, SMALL) for _ in range(20))
+
+
+def test_steady_large_runs_keep_their_memory() -> None:
+    arena = Arena()
+    for _ in range(5):
+        gives_back(arena, LARGE)
+    assert not any(gives_back(arena, LARGE) for _ in range(100))
+
+
+def test_memory_is_given_back_once_when_large_runs_end() -> None:
+    arena = Arena()
+    for _ in range(50):
+        gives_back(arena, LARGE)
+    assert sum(gives_back(arena, SMALL) for _ in range(100)) == 1
+
+
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
+def test_results_do_not_depend_on_what_is_given_back(onnx_models, size: int) -> None:
+    from aiaas_server.runtimes.onnx import open_session
+
+    session = open_session(onnx_models.mlp)
+    (spec,) = session.inputs
+    rows = size // (spec.shape[1] * 4)
+    batch = np.random.default_rng(0).random((rows, spec.shape[1]), np.float32)
+    one = [session.run({spec.name: batch[:1]}, [session.outputs[0].name])[0]]
+    for _ in range(3):
+        one.append(session.run({spec.name: batch}, [session.outputs[0].name])[0][:1])
+        one.append(session.run({spec.name: batch[:1]}, [session.outputs[0].name])[0])
+    for answer in one:
+        np.testing.assert_allclose(answer, one[0], rtol=1e-5, atol=1e-5)
