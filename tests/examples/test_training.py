@@ -51,26 +51,6 @@ def test_sentiment_is_trained_and_served(tmp_path: Path) -> None:
         assert model.predict("这是一个负面的评论").label == "negative"
 
 
-@pytest.mark.slow
-def test_english_sentiment_is_trained_and_served(tmp_path: Path) -> None:
-    english = pytest.importorskip("train_sentiment_english")
-    accuracy = english.build(tmp_path / "sentiment-english")
-    assert accuracy == pytest.approx(0.735, abs=0.03)
-    assert card_of(tmp_path / "sentiment-english")["metrics"]["accuracy"] == round(accuracy, 4)
-    with Client.local(tmp_path) as client:
-        model = client.text_classification("sentiment-english")
-        for text, label, score in (
-            ("I absolutely loved this film, it is wonderful.", "positive", 1.0),
-            ("A dull, tedious and boring waste of time.", "negative", 0.987),
-            ("This is a positive review.", "positive", 0.891),
-            ("This is a negative review.", "negative", 0.905),
-        ):
-            found = model.predict(text)
-            assert (found.label, found.score) == (label, pytest.approx(score, abs=0.06))
-        outputs = {output.name for output in client.models.get("sentiment-english").outputs}
-        assert outputs == {"probabilities", "sentence_embedding"}
-
-
 def test_the_english_head_is_the_logistic_regression_it_was_trained_as() -> None:
     english = pytest.importorskip("train_sentiment_english")
     rng = np.random.default_rng(0)
