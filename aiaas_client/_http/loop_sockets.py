@@ -119,6 +119,7 @@ class LoopSocket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
     async def aclose(self) -> None:
         if self._transport is not None and not self._loop.is_closed():
             self._transport.abort()
+            await asyncio.sleep(0)  # the loop closes the socket in its next turn, maybe its last
 
     def abandon(self) -> None:
         """Close from outside the loop, which may be running elsewhere or be closed."""

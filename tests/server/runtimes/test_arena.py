@@ -45,7 +45,7 @@ def test_memory_is_given_back_once_when_large_runs_end() -> None:
 def test_results_do_not_depend_on_what_is_given_back(onnx_models, size: int) -> None:
     from aiaas_server.runtimes.onnx import open_session
 
-    session = open_session(onnx_models.mlp)
+    session = open_session(onnx_models.mlp())
     (spec,) = session.inputs
     rows = size // (spec.shape[1] * 4)
     batch = np.random.default_rng(0).random((rows, spec.shape[1]), np.float32)
