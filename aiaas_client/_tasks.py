@@ -19,6 +19,7 @@ from collections.abc import (
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 from urllib.parse import quote, urlencode
 
@@ -78,7 +79,14 @@ class HasArray(Protocol):
 
 # One payload, and many of them: a list of numbers is one record.
 One = str | bytes | PathLike[str] | Mapping[str, Any] | list[float] | HasArray | tuple["Array", int]
-Many = list[str] | list[bytes] | list["PathLike[str]"] | list[dict[str, Any]] | list[list[float]]
+Many = (
+    list[str]
+    | list[bytes]
+    | list[Path]
+    | list["PathLike[str]"]
+    | list[dict[str, Any]]
+    | list[list[float]]
+)
 
 
 def predict_call(

@@ -70,9 +70,10 @@ class Settings(BaseModel):
     """Pick up new, changed and removed model versions from the repository."""
     watch_interval: Seconds = 2.0
     default_max_batch_size: int = Field(default=64, ge=0)
-    """For a model without a configuration whose graph can batch. The reference takes 4, which
-    caps its throughput long before the hardware does; the cost of 64 is bounded, since a batch
-    is only what queued meanwhile."""
+    """For a model without a configuration whose graph can batch; up to sixteen times as much where
+    items are of fixed size and a full batch stays below 4 MiB. The reference takes 4, which caps
+    its throughput long before the hardware does; the cost of 64 is bounded, since a batch is only
+    what queued meanwhile."""
 
     default_models: Pairs = Field(default_factory=dict)
     """The model that answers where a call names none: by task, `text-classification=sentiment`,

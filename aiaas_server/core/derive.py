@@ -5,7 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from aiaas_client.protocol.tensors import TensorError, config_name_of, datatype_from_config
+from aiaas_client.protocol.tensors import (
+    TensorError,
+    config_name_of,
+    datatype_from_config,
+    dtype_of,
+    element_count,
+)
 
 from .config import DynamicBatching, InputConfig, InstanceGroup, ModelConfig, OutputConfig
 from .errors import LoadFailed
@@ -14,6 +20,7 @@ from .signature import Signature, TensorSpec
 
 _log = logging.getLogger("aiaas.server")
 _CPU_ONLY = ("CPUExecutionProvider",)
+_FULL_BATCH_BYTES = 4 * 1024 * 1024
 
 
 def complete(
@@ -123,7 +130,8 @@ def can_batch(session: Session) -> bool:
 
 def _batch_size(stored: ModelConfig, session: Session, default: int) -> int:
     if stored.max_batch_size is None:
-        return default if can_batch(session) and not _lists_full_shapes(stored, session) else 0
+        batches = can_batch(session) and not _lists_full_shapes(stored, session)
+        return _fitting_size(session, default) if batches else 0
     if stored.max_batch_size == 0:
         return 0
     for spec in (*session.inputs, *session.outputs):
@@ -133,6 +141,21 @@ def _batch_size(stored: ModelConfig, session: Session, default: int) -> int:
                 f"dimension of the graph is {spec.shape[0]}, not variable"
             )
     return stored.max_batch_size
+
+
+def _fitting_size(session: Session, default: int) -> int:
+    """`default`, or up to sixteen times it for small items, whose full batch is small still.
+
+    Each request of a bulk job is at most one batch, so 64 rows of a few numbers would be mostly
+    overhead. Where a dimension varies the size of an item is not known, and `default` stands.
+    """
+    item = 0
+    for spec in (*session.inputs, *session.outputs):
+        if -1 in spec.shape[1:] or spec.datatype == "BYTES":
+            return default
+        item += element_count(spec.shape[1:]) * dtype_of(spec.datatype).itemsize
+    rows = _FULL_BATCH_BYTES // max(item, 1)
+    return max(default, min(16 * default, 1 << max(rows.bit_length() - 1, 0)))
 
 
 def _lists_full_shapes(stored: ModelConfig, session: Session) -> bool:

@@ -41,13 +41,24 @@ def completed(graph=BATCHES, **stored):
     ("graph", "size"),
     [
         (BATCHES, 64),
-        (Graph({"x": (None, 4)}, {"y": ("N", 2)}), 64),
+        (Graph({"x": (None, 4)}, {"y": ("N", 2)}), 1024),
+        (Graph({"x": ("N", 3, 64, 64)}, {"y": ("N", 2)}), 64),
+        (Graph({"x": ("N", 2, 1000)}, {"y": ("N", 2)}), 512),
         (Graph({"x": ("N", 4)}, {"y": ("M", 2)}), 0),
         (Graph({"x": (1, 4)}, {"y": (1, 2)}), 0),
         (Graph({"x": ("N", 4)}, {"y": ()}), 0),
         (Graph({"x": ("N",), "k": (1,)}, {"y": ("N",)}), 0),
     ],
-    ids=["same symbol", "one unnamed", "other symbol", "fixed", "scalar output", "fixed input"],
+    ids=[
+        "same symbol, varies",
+        "one unnamed, small items",
+        "large items",
+        "items between",
+        "other symbol",
+        "fixed",
+        "scalar output",
+        "fixed input",
+    ],
 )
 def test_a_graph_batches_when_all_first_dimensions_vary_together(graph, size):
     config = completed(graph)

@@ -235,7 +235,7 @@ async def test_a_config_override_holds_for_that_load(make_repository, onnx_model
     await pool.load("m", config='{"max_batch_size": 3}')
     assert pool.resolve("m").config.max_batch_size == 3
     await pool.load("m")
-    assert pool.resolve("m").config.max_batch_size == 64
+    assert pool.resolve("m").config.max_batch_size == 1024
     with pytest.raises(LoadFailed, match="configuration: Invalid JSON"):
         await pool.load("m", config="{")
 

@@ -78,7 +78,7 @@ JSON_CASES: dict[str, tuple[Any, int]] = {
     "another datatype than the model's": (body(datatype="FP64"), 400),
     "another shape than the model's": (body(shape=[1, 5], data=[0] * 5), 400),
     "another rank than the model's": (body(shape=[4]), 400),
-    "batch too large": (body(shape=[65, 4], data=[0] * 260), 400),
+    "batch too large": (body(shape=[1025, 4], data=[0] * 4100), 400),
     "too few elements": (body(data=[1, 2, 3]), 400),
     "too many elements": (body(data=[1, 2, 3, 4, 5]), 400),
     "text for a number": (body(data=[1, 2, 3, "4"]), 400),
