@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import math
 import ssl
-import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import lru_cache
@@ -49,13 +48,32 @@ class _Connector(aiohttp.TCPConnector):
             super().__init__(limit=0, force_close=True)
         else:
             super().__init__(limit=0, keepalive_timeout=limits.keepalive_expiry)
-        self.opened: weakref.WeakSet[ResponseHandler] = weakref.WeakSet()
+        # Not the protocols: they forget a transport that is closed while it has bytes to send,
+        # and it would wait for ever for a server that does not take them.
+        self._transports: list[asyncio.BaseTransport] = []
 
     async def _create_connection(self, *args: Any, **options: Any) -> ResponseHandler:
         protocol = await super()._create_connection(*args, **options)
-        self.opened.add(protocol)
+        self._transports = [known for known in self._transports if _is_open(known)]
+        if protocol.transport is not None:
+            self._transports.append(protocol.transport)
         _attempt.get().connected = True
         return protocol
+
+    def open_transports(self) -> list[asyncio.BaseTransport]:
+        """Those whose sockets are still open, among them those about to close."""
+        return [known for known in self._transports if _is_open(known)]
+
+    def abort(self) -> None:
+        """Close every socket without sending what waits."""
+        for transport in self.open_transports():
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+
+
+def _is_open(transport: asyncio.BaseTransport) -> bool:
+    socket = transport.get_extra_info("socket")
+    return socket is not None and socket.fileno() >= 0
 
 
 class _LargeBody(Payload):
@@ -158,25 +176,23 @@ class AiohttpTransport:
         if not loop.is_closed():
             loop.call_soon_threadsafe(self._abort)
             return
-        for protocol in list(self._connector.opened):
+        for transport in self._connector.open_transports():
             # A transport closes its socket through its loop, and this loop is gone; its last step,
             # which needs no loop, has no public name.
-            finish = getattr(protocol.transport, "_call_connection_lost", None)
+            finish = getattr(transport, "_call_connection_lost", None)
             if finish is not None:
                 finish(None)
         with contextlib.suppress(StopIteration):
             self._session.close().send(None)  # on a closed loop it never waits
 
     def _abort(self) -> None:
-        for protocol in list(self._connector.opened):
-            protocol.abort()
+        self._connector.abort()
         closing = self._connector._loop.create_task(self._session.close())
         closing.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def close(self) -> None:
         """Close every connection."""
-        for protocol in list(self._connector.opened):
-            protocol.abort()
+        self._connector.abort()
         await self._session.close()
         # A closed transport leaves the loop on its next turn.
         await asyncio.sleep(0)

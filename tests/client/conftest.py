@@ -223,6 +223,7 @@ class AsyncCaller:
         self._runner.run(self.client.close())
         if self._http_client is not None:
             self._runner.run(self._http_client.aclose())
+            self._runner.run(asyncio.sleep(0.01))  # a closed socket leaves the loop in later turns
         self._runner.close()
 
 

@@ -78,6 +78,8 @@ def workers_of(server: Any) -> Iterator[dict[str, Worker]]:
             connection.request("GET", "/v2/health/live")
             answer = connection.getresponse()
             answer.read()
+            if connection.sock is None:
+                continue  # a worker on its way out answers, and closes the connection
             name = answer.getheader("x-aiaas-worker")
             found.setdefault(name, Worker(connection, owner_of(server, connection)))
         yield found
