@@ -44,6 +44,7 @@ from aiaas_client._errors import (
     ProtocolError,
 )
 from aiaas_client._handle import KEPT_FAILURES
+from aiaas_client._progress import Silent
 from aiaas_client._result import InferResult
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def only_row(outputs: Mapping[str, Array]) -> Tensors:
     return {name: array.reshape(array.shape[1:]) for name, array in outputs.items()}
 
 
-def error_of(index: int, error: AiaasError) -> AiaasError:
+def error_of(index: int | None, error: AiaasError) -> AiaasError:
     """An item's own copy of an error that may concern many, with its `index`."""
     own = copy.copy(error)
     own.index = index
@@ -235,10 +236,10 @@ class _Entry:
     def is_finished(self) -> bool:
         return self.outcome is not None
 
-    def outcomes(self) -> Iterator[tuple[int, Outcome]]:
-        """Give what is handed out, by position in the input."""
+    def outcomes(self) -> Iterator[Outcome]:
+        """Give what is handed out; its `index` is the position in the input."""
         if self.outcome is not None:
-            yield self.index, self.outcome
+            yield self.outcome
 
 
 @dataclass(slots=True)
@@ -258,20 +259,22 @@ class _RowsEntry:
     def is_finished(self) -> bool:
         return not self.missing
 
+    @property
+    def is_success(self) -> bool:
+        return all(isinstance(outcome, InferResult) for _, _, outcome, _ in self.shares)
+
     def add(self, piece: Piece, outcome: Outcome, outputs: Tensors) -> None:
         self.missing -= piece.rows
         self.shares.append((piece.start, piece.rows, outcome, outputs))
 
-    def outcomes(self) -> Iterator[tuple[int, Outcome]]:
-        """Give what is handed out, by position in the input."""
+    def outcomes(self) -> Iterator[Outcome]:
+        """Give what is handed out; its `index` is the position in the input."""
         for start, rows, outcome, outputs in sorted(self.shares, key=lambda share: share[0]):
             first = self.index + start
-            for row in range(rows):
-                index = first + row
-                if isinstance(outcome, InferResult):
-                    yield index, outcome.row(outputs, row, index)
-                else:
-                    yield index, error_of(index, outcome)
+            if isinstance(outcome, InferResult):
+                yield from outcome.rows(outputs, rows, first)
+            else:
+                yield from (error_of(first + row, outcome) for row in range(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,8 +481,8 @@ class BulkCore:
         if not self._ordered:
             self._finished.append(entry)
 
-    def finished(self) -> Iterator[tuple[int, Outcome]]:
-        """Give what can be handed out now, by position in the input; each once."""
+    def finished(self) -> Iterator[_Entry | _RowsEntry]:
+        """Give what can be handed out now, each once."""
         while True:
             if self._ordered:
                 entry = next(iter(self._entries.values()), None)
@@ -490,7 +493,7 @@ class BulkCore:
             del self._entries[entry.index]
             self._held_rows -= entry.rows
             self._held_bytes -= entry.size
-            yield from entry.outcomes()
+            yield entry
 
 
 class _OpenChunk:
@@ -530,15 +533,19 @@ class Failures:
         self._failed = 0
         self._seen = 0
 
-    def filter(self, index: int, outcome: Outcome) -> Outcome | None:
+    def filter(self, outcome: Outcome) -> Outcome | None:
         """The outcome to hand out, or None for an error that is raised at the end."""
         self._seen += 1
         if isinstance(outcome, InferResult) or not self._keep:
             return outcome
         self._failed += 1
-        if len(self._errors) < self._most:
-            self._errors[index] = outcome
+        if len(self._errors) < self._most and outcome.index is not None:
+            self._errors[outcome.index] = outcome
         return None
+
+    def passed(self, count: int) -> None:
+        """So many rows of an answer are handed out as they are."""
+        self._seen += count
 
     def raise_any(self) -> None:
         """Raise what was kept.
@@ -553,6 +560,26 @@ class Failures:
             index, first = next(iter(sorted(self._errors.items())))
             text += f"; the first is item {index}: {first}"
         raise BulkError(text, failures=self._errors, count=self._failed, model=self._model)
+
+
+def handed_out(
+    entry: _Entry | _RowsEntry, failures: Failures, progress: Progress
+) -> Iterator[Outcome]:
+    """What the caller gets of a finished entry, counted and told."""
+    if isinstance(entry, _RowsEntry) and entry.is_success and isinstance(progress, Silent):
+        failures.passed(entry.rows)
+        return entry.outcomes()  # nothing else to be done for each of very many rows
+    return _sifted(entry, failures, progress)
+
+
+def _sifted(
+    entry: _Entry | _RowsEntry, failures: Failures, progress: Progress
+) -> Iterator[Outcome]:
+    for outcome in entry.outcomes():
+        progress.advance()
+        given = failures.filter(outcome)
+        if given is not None:
+            yield given
 
 
 def check(
@@ -644,11 +671,8 @@ def run_threads(
         while True:
             while not answered.empty():
                 _settle(core, *answered.get())
-            for index, outcome in core.finished():
-                progress.advance(index)
-                given = failures.filter(index, outcome)
-                if given is not None:
-                    yield given
+            for entry in core.finished():
+                yield from handed_out(entry, failures, progress)
             if (chunk := core.take()) is not None:
                 submit(chunk)
             elif core.wants_input:
@@ -701,11 +725,9 @@ async def run_tasks(
         while True:
             for task in [task for task in flying if task.done()]:
                 _settle(core, flying.pop(task), task)
-            for index, outcome in core.finished():
-                progress.advance(index)
-                given = failures.filter(index, outcome)
-                if given is not None:
-                    yield given
+            for entry in core.finished():
+                for outcome in handed_out(entry, failures, progress):
+                    yield outcome
             if (chunk := core.take()) is not None:
                 flying[asyncio.create_task(post(chunk))] = chunk
                 await asyncio.sleep(0)  # let it leave before more input is read

@@ -16,8 +16,8 @@ _SECONDS_BETWEEN_LINES = 1.0
 class Progress(Protocol):
     """Shows how many items are done."""
 
-    def advance(self, index: int) -> None:
-        """One more item, the one at `index`, has been handed out."""
+    def advance(self) -> None:
+        """One more item has been handed out."""
 
     def close(self) -> None:
         """The work has ended, one way or another."""
@@ -48,7 +48,7 @@ def open_progress(
 class Silent:
     """Shows nothing."""
 
-    def advance(self, index: int) -> None:
+    def advance(self) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class Told:
         self._total = total
         self._done = 0
 
-    def advance(self, index: int) -> None:
+    def advance(self) -> None:
         """Count and tell."""
         self._done += 1
         self._report(self._done, self._total)
@@ -89,7 +89,7 @@ class Lines:
         self._done = 0
         self._next = clock() + _SECONDS_BETWEEN_LINES
 
-    def advance(self, index: int) -> None:
+    def advance(self) -> None:
         """Count; write if the last line is old."""
         self._done += 1
         if self._clock() >= self._next:
@@ -110,7 +110,7 @@ class _Bar:
         self._step = step
         self._end = end
 
-    def advance(self, index: int) -> None:
+    def advance(self) -> None:
         """Move the bar."""
         self._step()
 

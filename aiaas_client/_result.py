@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from aiaas_client.protocol.tensors import Array
 
 Scalar = str | int | float | bool
+SHARED_BYTES = 1 << 20  # answers up to this size may be kept for the sake of one row
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -34,6 +36,18 @@ class Timing:
 _UNTIMED = Timing()
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the rows of one answer have in common, kept once for all of them."""
+
+    model_name: str
+    model_version: str
+    request_id: str
+    parameters: Mapping[str, Any]
+    timing: Timing
+    attempts: int
+
+
 class InferResult(Mapping[str, "Array"]):
     """The outputs of one call by name, in the order asked for, with `.timing` and the like.
 
@@ -41,24 +55,10 @@ class InferResult(Mapping[str, "Array"]):
     they are the same object: comparing arrays is the caller's business.
 
     Attributes:
-        model_name, model_version: What answered; the version is "" when the server did not tell.
-        request_id: The id the call was sent with, "" without one.
-        parameters: The answer's own parameters, usually empty.
-        timing: Seconds spent, see `Timing`.
-        attempts: Requests it took, 1 when nothing was repeated.
         index: The item's place in the input of `infer_many`; None for a single call.
     """
 
-    __slots__ = (
-        "_outputs",
-        "attempts",
-        "index",
-        "model_name",
-        "model_version",
-        "parameters",
-        "request_id",
-        "timing",
-    )
+    __slots__ = ("_facts", "_outputs", "index")
 
     def __init__(
         self,
@@ -73,12 +73,14 @@ class InferResult(Mapping[str, "Array"]):
         index: int | None = None,
     ) -> None:
         self._outputs = {name: _writable(array) for name, array in outputs.items()}
-        self.model_name = model_name
-        self.model_version = model_version
-        self.request_id = request_id
-        self.parameters: Mapping[str, Any] = parameters or _NOTHING
-        self.timing = timing or _UNTIMED
-        self.attempts = attempts
+        self._facts = _Facts(
+            model_name,
+            model_version,
+            request_id,
+            parameters or _NOTHING,
+            timing or _UNTIMED,
+            attempts,
+        )
         self.index = index
 
     def __getitem__(self, name: str) -> Array:
@@ -100,6 +102,36 @@ class InferResult(Mapping[str, "Array"]):
         return object.__hash__(self)
 
     @property
+    def model_name(self) -> str:
+        """The model that answered."""
+        return self._facts.model_name
+
+    @property
+    def model_version(self) -> str:
+        """Its version, "" when the server did not tell."""
+        return self._facts.model_version
+
+    @property
+    def request_id(self) -> str:
+        """The id the call was sent with, "" without one."""
+        return self._facts.request_id
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The answer's own parameters, usually empty."""
+        return self._facts.parameters
+
+    @property
+    def timing(self) -> Timing:
+        """Seconds spent, see `Timing`."""
+        return self._facts.timing
+
+    @property
+    def attempts(self) -> int:
+        """Requests it took, 1 when nothing was repeated."""
+        return self._facts.attempts
+
+    @property
     def array(self) -> Array:
         """The only output.
 
@@ -114,29 +146,31 @@ class InferResult(Mapping[str, "Array"]):
         self, outputs: Mapping[str, Array], *, index: int | None = None
     ) -> InferResult:
         """The same call's facts around other arrays, as for one row of a batch."""
-        return InferResult(
-            outputs,
-            model_name=self.model_name,
-            model_version=self.model_version,
-            request_id=self.request_id,
-            parameters=self.parameters,
-            timing=self.timing,
-            attempts=self.attempts,
-            index=self.index if index is None else index,
-        )
-
-    def row(self, outputs: Mapping[str, Array], row: int, index: int) -> InferResult:
-        """The same call's facts around one row of `outputs`, copied; bulk calls make millions."""
         one = InferResult.__new__(InferResult)
-        one._outputs = {name: array[row, ...].copy() for name, array in outputs.items()}
-        one.model_name = self.model_name
-        one.model_version = self.model_version
-        one.request_id = self.request_id
-        one.parameters = self.parameters
-        one.timing = self.timing
-        one.attempts = self.attempts
-        one.index = index
+        one._outputs = {name: _writable(array) for name, array in outputs.items()}
+        one._facts = self._facts
+        one.index = self.index if index is None else index
         return one
+
+    def rows(self, outputs: Mapping[str, Array], count: int, first: int) -> Iterator[InferResult]:
+        """The same call's facts around each row of `outputs`; bulk calls make millions of these.
+
+        Rows of a small answer are views that nobody else has: what is written into one is seen
+        in no other. Rows of a large one are copied, so that a row kept alone keeps only itself.
+
+        Args:
+            outputs: Arrays of `count` rows each, which belong to nobody else.
+            first: The index of the first row's item.
+        """
+        shared = sum(array.nbytes for array in outputs.values()) <= SHARED_BYTES
+        columns = [_rows_of(_writable(array), shared) for array in outputs.values()]
+        new, facts = InferResult.__new__, self._facts  # each step here is paid for every row
+        for index, given in enumerate(_named(list(outputs), columns, count), first):
+            one = new(InferResult)
+            one._outputs = given
+            one._facts = facts
+            one.index = index
+            yield one
 
     def __repr__(self) -> str:
         outputs = ", ".join(f"{n}: {a.dtype}{list(a.shape)}" for n, a in self._outputs.items())
@@ -175,6 +209,25 @@ def _rebuild(
 
 def _writable(array: Array) -> Array:
     return array if array.flags.writeable else np.array(array)
+
+
+def _rows_of(array: Array, shared: bool) -> Iterator[Array]:
+    if array.ndim == 1:  # iterating would give scalars, not arrays without dimensions
+        rows: Iterator[Array] = (array[row, ...] for row in range(len(array)))
+    else:
+        rows = iter(array)
+    return rows if shared else (row.copy() for row in rows)
+
+
+def _named(
+    names: Sequence[str], columns: Sequence[Iterator[Array]], count: int
+) -> Iterator[dict[str, Array]]:
+    """The columns' rows by name."""
+    if len(names) == 1:
+        (name,) = names
+        return ({name: array} for array in columns[0])
+    rows = zip(*columns, strict=True) if columns else repeat((), count)
+    return (dict(zip(names, arrays)) for arrays in rows)  # noqa: B905  # `strict` costs a third
 
 
 def _names(outputs: Mapping[str, Array]) -> str:

@@ -269,13 +269,13 @@ class _Bulk:
 
         class Found(_bulk.Failures):
             def filter(
-                self, index: int, outcome: InferResult | errors.AiaasError
+                self, outcome: InferResult | errors.AiaasError
             ) -> InferResult | errors.AiaasError | None:
                 if isinstance(outcome, InferResult):
                     answer = outcome["prediction"].item()
                     if isinstance(answer, errors.AiaasError):
-                        outcome = _bulk.error_of(index, answer)
-                return super().filter(index, outcome)
+                        outcome = _bulk.error_of(outcome.index, answer)
+                return super().filter(outcome)
 
         return Found(self.model, keep=keep)
 

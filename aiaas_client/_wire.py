@@ -94,11 +94,12 @@ class AsyncTransport(Protocol):
 class Progress:
     """What the sockets tell about the attempt they serve, and the deadline they obey."""
 
-    __slots__ = ("cancelled", "connected", "deadline", "received", "sending", "socket")
+    __slots__ = ("cancelled", "connected", "deadline", "placed", "received", "sending", "socket")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.socket: socket.socket | None = None
+        self.placed: tuple[bytes, bytes] | None = None  # see `_http.placed`
         self.sending = False
         self.cancelled = False
         self.connected = False

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpcore2
 
+from aiaas_client._http.placed import sent_for
 from aiaas_client._http.sockets import current
 from aiaas_client._wire import SMALL_BODY_BYTES
 
@@ -99,13 +100,14 @@ class LoopSocket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         if len(self._held) + len(buffer) <= SMALL_BODY_BYTES:
             self._held += buffer
             return
-        transport = self._open_transport()
+        progress, transport = current.get(), self._open_transport()
+        data = sent_for(progress, buffer)
         if self._held:
             held, self._held = self._held, b""
             transport.write(held)
-        transport.write(buffer)
+        transport.write(data)
         if self._full:
-            await self._wait_writable(current.get().clip(timeout))
+            await self._wait_writable(progress.clip(timeout))
 
     async def _wait_writable(self, timeout: float) -> None:
         self._writer = self._loop.create_future()

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpcore2
 
+from aiaas_client._http.placed import sent_for
 from aiaas_client._wire import CHUNK_BYTES, SMALL_BODY_BYTES, Progress
 
 current: ContextVar[Progress] = ContextVar("aiaas_attempt")  # the attempt this context serves
@@ -61,9 +62,11 @@ class BlockingSocket(httpcore2.NetworkStream):
         if len(self._held) + len(buffer) <= SMALL_BODY_BYTES:
             self._held += buffer
             return
-        left = current.get().clip(timeout)
+        progress = current.get()
+        data = sent_for(progress, buffer)
+        left = progress.clip(timeout)
         self._flush(left)
-        self._send(buffer, left)
+        self._send(data, left)
 
     def _flush(self, timeout: float) -> None:
         held, self._held = self._held, b""

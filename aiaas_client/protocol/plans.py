@@ -82,21 +82,29 @@ class RequestDecoder:
         Raises:
             CodecError: Anything that breaks the protocol.
         """
-        if json_length is None or not 0 < json_length <= LONGEST_TEXT:
-            return self._parse(body, json_length)
-        text = bytes(body[:json_length])
-        plan = self._plans.get(text)
-        if plan is not None and plan.tail_size == len(body) - json_length:
-            return plan.apply(body, json_length)
-        request = self._parse(body, json_length)
-        if plan is None:
-            self._remember(text, request, len(body) - json_length)
+        request = self.recall(body, json_length)
+        if request is None:
+            request = decode_request(
+                body, json_length, json=self._json, max_json_bytes=self._max_json_bytes
+            )
+            self.learn(body, json_length, request)
         return request
 
-    def _parse(self, body: Body, json_length: int | None) -> InferRequest:
-        return decode_request(
-            body, json_length, json=self._json, max_json_bytes=self._max_json_bytes
-        )
+    def recall(self, body: Body, json_length: int | None) -> InferRequest | None:
+        """As `decode` for a request like one before, however large it is; None for a new one."""
+        if json_length is None or not 0 < json_length <= LONGEST_TEXT:
+            return None
+        plan = self._plans.get(bytes(body[:json_length]))
+        if plan is None or plan.tail_size != len(body) - json_length:
+            return None
+        return plan.apply(body, json_length)
+
+    def learn(self, body: Body, json_length: int | None, request: InferRequest) -> None:
+        """Remember what a body said that was decoded elsewhere."""
+        if json_length is not None and 0 < json_length <= LONGEST_TEXT:
+            text = bytes(body[:json_length])
+            if text not in self._plans:
+                self._remember(text, request, len(body) - json_length)
 
     def _remember(self, text: bytes, request: InferRequest, tail_size: int) -> None:
         sizes = [tensor.nbytes for tensor in request.inputs.values()]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import numpy as np
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from aiaas_client.protocol.compression import inflate
 from aiaas_client.protocol.errors import ErrorCode
+from aiaas_server.http.buffers import Buffers
 from aiaas_server.http.disconnect import ClientGone
 from aiaas_server.http.errors import HttpError
 from aiaas_server.http.head import Headers, content_length
+from aiaas_server.http.intake import READ_INTO
 from aiaas_server.http.negotiation import IDENTITY, body_coding
 
 Body = bytes | bytearray | memoryview
 _INFLATE_INLINE = 16 << 10  # compressed bytes; a bomb of this size holds at most about 16 MiB
 _CLOSE = ((b"connection", b"close"),)
+_NONE: Mapping[str, Any] = {}
+_buffers = Buffers()  # of the process: it has one event loop
 
 
 def too_large(limit: int) -> HttpError:
@@ -42,11 +48,12 @@ def check_length(headers: Headers, limit: int) -> int | None:
 
 
 async def read_rest(
-    first: Message, receive: Receive, length: int | None, limit: int, deadline: float
+    scope: Scope, first: Message, receive: Receive, length: int | None, limit: int, deadline: float
 ) -> Body:
     """Collect a body of which `first` is the first part.
 
     Args:
+        scope: ASGI's scope; it may offer `READ_INTO`.
         first: The `http.request` message already received.
         receive: ASGI's receive.
         length: Bytes announced by `Content-Length`, None when chunked.
@@ -58,10 +65,29 @@ async def read_rest(
     """
     try:
         async with asyncio.timeout_at(deadline):
+            read_into = scope.get("extensions", _NONE).get(READ_INTO)
+            if read_into is not None and length is not None:
+                return await _fill(first, read_into, length)
             return await _collect(first, receive, length, limit)
     except TimeoutError:
         message = "request body: not received before the request's deadline"
         raise HttpError(408, ErrorCode.REQUEST_TIMEOUT, message, headers=_CLOSE) from None
+
+
+async def _fill(
+    message: Message, read_into: Callable[[memoryview], Awaitable[int]], length: int
+) -> Body:
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    chunk = message.get("body", b"")
+    body = _buffers.lend(length)
+    filled = len(chunk)
+    body[:filled] = chunk
+    if message.get("more_body", False):
+        filled += await read_into(body[filled:])
+    if filled < length:
+        raise ClientGone
+    return body
 
 
 async def _collect(message: Message, receive: Receive, length: int | None, limit: int) -> Body:
@@ -126,4 +152,4 @@ async def read_plain(receive: Receive, headers: Headers, limit: int, seconds: fl
         raise HttpError(415, ErrorCode.UNSUPPORTED_ENCODING, message)
     deadline = asyncio.get_running_loop().time() + seconds
     first: Message = {"type": "http.request", "body": b"", "more_body": True}
-    return await read_rest(first, receive, length, limit, deadline)
+    return await read_rest({}, first, receive, length, limit, deadline)

@@ -32,6 +32,7 @@ from aiaas_client.protocol.errors import ErrorCode
 from aiaas_server.http.errors import Problem
 from aiaas_server.http.exchange import STATUS_LINES, Exchange
 from aiaas_server.http.head import JSON_TYPE, NO_STORE, NOSNIFF, request_id_of
+from aiaas_server.http.intake import DIRECT_ABOVE, READ_INTO, Intake
 from aiaas_server.observe.logging import AccessRecord
 
 KIB = 1024
@@ -451,6 +452,9 @@ class EdgeProtocol(HttpToolsProtocol):
             expects_continue=expects,
             announced=announced,
         )
+        if announced is not None and announced > DIRECT_ABOVE:
+            scope["extensions"] = {**_EXTENSIONS, READ_INTO: exchange.read_into}
+            self.flow.pause_reading()  # until the application has a place for it
         self._phase = BODY
         self._latest = exchange
         if self._active is None:
@@ -523,6 +527,37 @@ class EdgeProtocol(HttpToolsProtocol):
             exchange.end_of_body()
             if exchange.response_complete:  # answered early, and the rest read away
                 self._since = self.loop.time()
+
+    def read_into(self, view: memoryview) -> Intake:
+        """Put the rest of the body into `view`, past the parser."""
+        intake = Intake(self, view)
+        self._change_protocol(intake)
+        self.flow.resume_reading()
+        return intake
+
+    @property
+    def wants_body(self) -> bool:
+        """False when what comes is only read away."""
+        return not self._discarding
+
+    def took(self, count: int) -> None:
+        """Take note that so many bytes of the body went into the application's memory."""
+        if self._latest is not None:
+            self._latest.took(count)
+
+    def body_complete(self) -> None:
+        """Go on with a new parser: the old one still waits for the body."""
+        self.parser = httptools.HttpRequestParser(self)
+        self._change_protocol(self)
+        if not self._discarding:
+            self.on_message_complete()
+
+    def _change_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let `protocol` have what is read next; the loops change over between two reads only."""
+        self.transport.pause_reading()
+        self.transport.set_protocol(protocol)
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
 
     # Answering
 

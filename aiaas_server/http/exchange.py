@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_server.http.errors import Problem
 from aiaas_server.http.head import JSON_TYPE, NO_STORE, NOSNIFF
+from aiaas_server.http.intake import Intake
 
 logger = logging.getLogger("aiaas_server")
 
@@ -83,6 +84,10 @@ class Connection(Protocol):
 
     def read_on(self) -> None:
         """Take further request bytes from the socket."""
+        ...
+
+    def read_into(self, view: memoryview) -> Intake:
+        """Put the rest of the body being read into `view`, which has just the room for it."""
         ...
 
     def answered(self, exchange: Exchange) -> None:
@@ -189,6 +194,10 @@ class Exchange:
             return b""
         return next((v for n, v in self._start.get("headers", ()) if n.lower() == name), b"")
 
+    def took(self, count: int) -> None:
+        """Take note of body bytes that went straight into the application's memory."""
+        self.received += count
+
     # The application's task
 
     async def run(self, app: Application, tasks: set[asyncio.Task[None]]) -> None:
@@ -228,10 +237,7 @@ class Exchange:
 
     async def receive(self) -> Message:
         """ASGI's receive: the body in pieces, then, once there is one, the disconnect."""
-        if self.expects_continue and not self.response_started:
-            self.expects_continue = False
-            if self.more_body and not self._connection.transport.is_closing():
-                self._connection.transport.write(_CONTINUE)
+        self._ask_for_body()
         while not (self._chunks or self.disconnected or self.response_complete):
             if not self.more_body and not self._ended:
                 break
@@ -251,6 +257,34 @@ class Exchange:
             self._connection.read_on()
         self._buffered = 0
         return body
+
+    async def read_into(self, view: memoryview) -> int:
+        """Fill `view` with the rest of the body, as `aiaas_server.http.intake` describes."""
+        self._ask_for_body()
+        piece = self._take() if self._chunks else b""
+        filled = len(piece)
+        view[:filled] = piece
+        if self.announced is None or not self._is_incomplete():
+            return filled
+        intake = self._connection.read_into(view[filled : filled + self.announced - self.received])
+        try:
+            while self._is_incomplete():
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
+        finally:
+            intake.let_go()
+        self._ended = not self.more_body
+        return filled + intake.taken
+
+    def _is_incomplete(self) -> bool:
+        return self.more_body and not self.disconnected
+
+    def _ask_for_body(self) -> None:
+        """Say `100 Continue` to a client that waits for it."""
+        if self.expects_continue and not self.response_started:
+            self.expects_continue = False
+            if self.more_body and not self._connection.transport.is_closing():
+                self._connection.transport.write(_CONTINUE)
 
     async def send(self, message: Message) -> None:
         """ASGI's send; the head waits for the first piece of the body and leaves with it."""

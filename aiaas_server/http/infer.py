@@ -100,7 +100,9 @@ class InferRoute:
         message = await receive()
         body: Body = message.get("body", b"")
         if message.get("more_body", True) or b"content-encoding" in headers:
-            body = await self._whole_body(target, message, receive, headers, length, deadline)
+            body = await self._whole_body(
+                target, scope, message, receive, headers, length, deadline
+            )
         model, request = await self._decode(target, body, headers)
         targets: Targets = ()
         if uses_shared_memory(request):
@@ -123,6 +125,7 @@ class InferRoute:
     async def _whole_body(
         self,
         target: Target,
+        scope: Scope,
         message: Message,
         receive: Receive,
         headers: Headers,
@@ -137,7 +140,7 @@ class InferRoute:
         if message.get("more_body", False):
             # What cannot be served is refused before its body is read.
             self._refuse_when_full(self._pool.resolve(*target))
-            body = await read_rest(message, receive, length, limit, deadline)
+            body = await read_rest(scope, message, receive, length, limit, deadline)
         return await unwrap(body, headers, limit)
 
     def _refuse_when_full(self, model: LoadedModel) -> None:
@@ -158,8 +161,9 @@ class InferRoute:
         if json_length == 0:
             return model, raw_request(model, body)
         if size <= self._offload:
-            request = self._decoder.decode(body, json_length)
-        else:
+            return model, self._decoder.decode(body, json_length)
+        request = self._decoder.recall(body, json_length)
+        if request is None:
             request = await asyncio.to_thread(
                 decode_request,
                 body,
@@ -167,6 +171,7 @@ class InferRoute:
                 json=FAST_JSON,
                 max_json_bytes=self._settings.max_json_bytes,
             )
+            self._decoder.learn(body, json_length, request)
             model = self._pool.resolve(*target)  # it may have been reloaded meanwhile
         return model, request
 

@@ -205,7 +205,7 @@ async def read_body(request: Request, headers: Headers, limit: int, deadline: fl
     """
     length = check_length(headers, limit)
     first = {"type": "http.request", "body": b"", "more_body": True}
-    body = await read_rest(first, request.receive, length, limit, deadline)
+    body = await read_rest(request.scope, first, request.receive, length, limit, deadline)
     return bytes(await unwrap(body, headers, limit))
 
 

@@ -27,7 +27,7 @@ from aiaas_client._errors import (
     ShapeError,
 )
 from aiaas_client._progress import Lines, Silent, open_progress
-from aiaas_client._result import InferResult
+from aiaas_client._result import SHARED_BYTES, InferResult
 from aiaas_client.testing import FakeServer, tensor
 
 # --- the core, without I/O -----------------------------------------------------------------------
@@ -50,7 +50,7 @@ def drive(core, values, order, refuse=lambda chunk: None):
     source = iter(values)
     flying, got, read = [], [], 0
     while True:
-        got.extend(core.finished())
+        got.extend(outcome for entry in core.finished() for outcome in entry.outcomes())
         if (chunk := core.take()) is not None:
             flying.append(chunk)
             assert core.in_flight == len(flying)
@@ -103,13 +103,13 @@ def test_every_item_is_answered_exactly_once(
         return REFUSED if has_bad_row(chunk) else None
 
     got = drive(core, items, lambda n: data.draw(st.integers(0, n - 1)), refuse)
-    indices = [index for index, _ in got]
+    indices = [outcome.index for outcome in got]
     assert sorted(indices) == list(range(len(items)))
     if ordered:
         assert indices == sorted(indices)
     assert drive.most_ahead <= (concurrency + 1) * max_rows
-    for index, outcome in got:
-        assert outcome.index == index
+    for outcome in got:
+        index = outcome.index
         if index in bad:
             assert isinstance(outcome, BadRequestError)
         else:
@@ -132,8 +132,8 @@ def test_blocks_come_back_whole(sizes, max_rows, refused_above, data):
         lambda n: data.draw(st.integers(0, n - 1)),
         lambda chunk: REFUSED if chunk.rows > refused_above else None,
     )
-    assert [index for index, _ in got] == list(range(len(blocks)))
-    for (_, outcome), block in zip(got, blocks, strict=True):
+    assert [outcome.index for outcome in got] == list(range(len(blocks)))
+    for outcome, block in zip(got, blocks, strict=True):
         assert outcome["y"].tolist() == (block["x"] * 2).tolist()
 
 
@@ -155,12 +155,29 @@ def test_rows_read_together_are_answered_one_by_one(count, bad, max_rows, step, 
         lambda n: data.draw(st.integers(0, n - 1)),
         lambda chunk: REFUSED if has_bad_row(chunk) else None,
     )
-    assert [index for index, _ in got] == list(range(count))
-    for index, outcome in got:
+    assert [outcome.index for outcome in got] == list(range(count))
+    for index, outcome in enumerate(got):
         if index in bad:
             assert isinstance(outcome, BadRequestError)
         else:
             assert outcome["y"].tolist() == [2.0 * index]
+
+
+@pytest.mark.parametrize("width", [3, SHARED_BYTES])  # small answers are shared, large ones copied
+def test_rows_of_one_answer_do_not_see_each_other(width):
+    answer = InferResult({"y": np.zeros((3, width), np.uint8), "n": np.arange(3)}, attempts=2)
+    rows = list(answer.rows(dict(answer), 3, 10))
+    rows[1]["y"][:] = 7
+    rows[1]["n"][...] = 70
+    assert [int(row["y"][0]) for row in rows] == [0, 7, 0]
+    assert [int(row["n"]) for row in rows] == [0, 70, 2]
+    assert [(row.index, row.attempts) for row in rows] == [(10, 2), (11, 2), (12, 2)]
+    assert all(isinstance(row["n"], np.ndarray) and row["n"].shape == () for row in rows)
+    assert (rows[0]["y"].base is None) == (width == SHARED_BYTES)
+
+
+def test_rows_without_outputs_are_still_counted():
+    assert [row.index for row in InferResult({}).rows({}, 3, 0)] == [0, 1, 2]
 
 
 def test_a_bad_row_costs_few_requests():
@@ -454,8 +471,8 @@ class Terminal(io.StringIO):
 def test_a_bar_appears_on_a_terminal_only():
     terminal = Terminal()
     bar = open_progress(True, 2, "double", terminal)
-    bar.advance(0)
-    bar.advance(1)
+    bar.advance()
+    bar.advance()
     bar.close()
     assert "double" in terminal.getvalue()
     assert "2/2" in terminal.getvalue()
@@ -466,10 +483,10 @@ def test_plain_lines_come_at_most_once_a_second():
     now = [0.0]
     stream = io.StringIO()
     lines = Lines(3, "double", stream, clock=lambda: now[0])
-    lines.advance(0)
+    lines.advance()
     now[0] = 1.5
-    lines.advance(1)
-    lines.advance(2)
+    lines.advance()
+    lines.advance()
     lines.close()
     assert stream.getvalue() == "double: 2 of 3\ndouble: 3 of 3\n"
 
