@@ -67,6 +67,9 @@ _LOOPS: Final = tuple(
 )
 _MEMORY_ADDRESSES: Final = (b"_ORT_MEM_ADDR_", b"_ORT_NATIVE_ENDIAN_MEM_ADDR_")
 _SMALL_RUN: Final = 64 * 1024  # input bytes of runs whose memory is not worth giving back
+# A quarter of a convolutional batch's time, see `Arena`; a tiny model gains nothing from it, and
+# a thousand of them would take a gigabyte, since an arena begins with one megabyte.
+_ARENA_FROM: Final = 1 << 20
 _MAX_REASON: Final = 300
 _MAX_LOGGED: Final = 1024
 
@@ -99,10 +102,11 @@ def open_session(
         # A location with these marks makes the runtime read weights from any address it names.
         raise LoadFailed("the model names a memory address as the place of its weights")
     loops = _holds(model, _LOOPS)
+    arena = _size_of(model) >= _ARENA_FROM
     try:
         session = ort.InferenceSession(
             model if isinstance(model, bytes) else str(model),
-            _options(config, intra_op_threads),
+            _options(config, intra_op_threads, arena=arena),
             providers=[_with_device(name, config) for name in chosen],
         )
     except Exception as error:  # onnxruntime's errors share no base class below Exception
@@ -111,11 +115,15 @@ def open_session(
     if wants_graphs(config):
         device = "cuda" if CUDA in chosen or TENSORRT in chosen else "cpu"
         return OnnxSession(
-            session, bound=False, recorded=RecordedRuns(session, device), has_loops=loops
+            session,
+            bound=False,
+            arena=arena,
+            recorded=RecordedRuns(session, device),
+            has_loops=loops,
         )
     on_gpu = CUDA in chosen or TENSORRT in chosen
     bound = on_gpu if io_binding is None else io_binding
-    return OnnxSession(session, bound=bound, has_loops=loops)
+    return OnnxSession(session, bound=bound, arena=arena, has_loops=loops)
 
 
 def choose_providers(asked: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -192,6 +200,7 @@ class OnnxSession:
         session: ort.InferenceSession,
         *,
         bound: bool,
+        arena: bool = True,
         recorded: RecordedRuns | None = None,
         has_loops: bool = False,
     ) -> None:
@@ -209,7 +218,7 @@ class OnnxSession:
         if recorded is not None and has_text:
             raise LoadFailed("cuda_graphs: a model with text cannot be recorded")
         self._recorded = recorded
-        self._arena = Arena()
+        self._arena = Arena() if arena else None
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None
@@ -223,7 +232,9 @@ class OnnxSession:
                 name: _as_text(name, array) if name in self._text_inputs else array
                 for name, array in inputs.items()
             }
-        options = self._arena.options(inputs, None if stop is None else _stoppable(stop))
+        options = None if stop is None else _stoppable(stop)
+        if self._arena is not None:
+            options = self._arena.options(inputs, options)
         try:
             arrays: list[Array] | None = None
             if self._recorded is not None:
@@ -298,13 +309,13 @@ def wants_graphs(config: ModelConfig) -> bool:
     return text.lower() in ("1", "true", "on")
 
 
-def _options(config: ModelConfig, threads: int) -> ort.SessionOptions:
+def _options(config: ModelConfig, threads: int, *, arena: bool) -> ort.SessionOptions:
     own = config.parameters.get("intra_op_thread_count", StringParameter()).string_value
     options = ort.SessionOptions()
     options.intra_op_num_threads = int(own) if own.isdecimal() else threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = True  # a quarter of a convolutional batch's time; see `Arena`
+    options.enable_cpu_mem_arena = arena
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4  # errors come as exceptions, and are logged without paths
     return options
@@ -322,6 +333,13 @@ def _holds(model: Path | bytes, marks: Sequence[bytes]) -> bool:
                 return any(view.find(mark) >= 0 for mark in marks)
     except OSError as error:
         raise LoadFailed(f"the model file cannot be read: {error.strerror}") from error
+
+
+def _size_of(model: Path | bytes) -> int:
+    """Bytes of the graph with its weights, and of whatever else lies beside it."""
+    if isinstance(model, bytes):
+        return len(model)
+    return sum(path.stat().st_size for path in model.parent.iterdir() if path.is_file())
 
 
 def _refuse_fallback(chosen: Sequence[str], got: Sequence[str]) -> None:

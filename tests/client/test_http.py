@@ -226,6 +226,21 @@ def test_a_body_arrives_whole_with_its_length(
     assert "transfer-encoding" not in received.headers
 
 
+def test_a_stand_in_that_is_lost_on_its_way_is_never_sent() -> None:
+    from aiaas_client._http.placed import PLACED_FROM, PlacedBody, sent_for
+    from aiaas_client._wire import Progress
+
+    progress = Progress(time.monotonic() + 10)
+    data = bytes(range(256)) * (PLACED_FROM // 256)
+    (shown,) = PlacedBody([data], progress)
+    assert shown != data
+    assert sent_for(progress, shown) == data
+    assert sent_for(progress, b"the next head") == b"the next head"
+    (shown,) = PlacedBody([data], progress)
+    with pytest.raises(ProtocolError, match="does not send what it was given"):
+        sent_for(progress, bytes(bytearray(shown)))
+
+
 def test_a_body_is_cut_into_pieces_without_copying() -> None:
     from aiaas_client._wire import CHUNK_BYTES, Body
 

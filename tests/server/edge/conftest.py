@@ -138,7 +138,12 @@ def serve_edge() -> Iterator[Callable[..., EdgeServer]]:
     running: list[tuple[EdgeServer, threading.Thread, asyncio.Event]] = []
 
     def start(
-        app: Any = echo, *, uds: str | None = None, on_access: Any = None, **limits: Any
+        app: Any = echo,
+        *,
+        uds: str | None = None,
+        on_access: Any = None,
+        new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+        **limits: Any,
     ) -> EdgeServer:
         protocol = make_protocol(EdgeLimits(**limits), on_access=on_access)
         ready: Future[tuple[EdgeServer, asyncio.Event]] = Future()
@@ -168,7 +173,7 @@ def serve_edge() -> Iterator[Callable[..., EdgeServer]]:
             await server.wait_closed()
 
         def main() -> None:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(run())
 
         thread = threading.Thread(target=main)

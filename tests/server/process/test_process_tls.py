@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -9,8 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import trustme
+
+from aiaas_client import AsyncClient, Client
 
 
 @pytest.fixture
@@ -115,3 +119,25 @@ def test_a_stop_ends_tls_connections_too(secured: tuple[Any, ssl.SSLContext]) ->
         assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
         server.signal()
         assert server.exit_code(15) == 0
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_large_tensors_travel_whole(
+    secured: tuple[Any, ssl.SSLContext], asynchronous: bool
+) -> None:
+    server, context = secured
+    url = f"https://127.0.0.1:{server.port}"
+    tensors = [np.arange(size, dtype=np.float32)[None] for size in (100_000, 3_000_001, 40_000)]
+
+    async def ask_all() -> list[Any]:
+        async with AsyncClient(url, verify=context) as client:
+            model = client.model("tiny")
+            return [(await model.infer(x=tensor))["y"] for tensor in tensors]
+
+    if asynchronous:
+        got = asyncio.run(ask_all())
+    else:
+        with Client(url, verify=context) as client:
+            got = [client.model("tiny").infer(x=tensor)["y"] for tensor in tensors]
+    for array, tensor in zip(got, tensors, strict=True):
+        assert np.array_equal(array, tensor)
