@@ -30,10 +30,13 @@ class Work(NamedTuple):
     seconds: float
 
 
-def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+def open_session(
+    path: Path, threads: int = 0, *, arena: bool = True
+) -> onnxruntime.InferenceSession:
     """A session whose threads do not spin; 0 takes onnxruntime's number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = arena
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
@@ -49,6 +52,12 @@ def measure(call: Callable[[Any], object], arguments: Sequence[Any], seconds: fl
         times.append(clock() - began)
         turn += 1
     return Cost((time.process_time() - cpu_before) / len(times), statistics.median(times))
+
+
+def in_turn(path: Path, count: int, feed: Feed, seconds: float) -> float:
+    """CPU seconds of a run, through `count` sessions of one small model one after another."""
+    sessions = [open_session(path, 1, arena=False) for _ in range(count)]
+    return measure(lambda session: session.run(None, feed), sessions, seconds).cpu
 
 
 def work(session: onnxruntime.InferenceSession, feeds: Sequence[Feed], threads: int) -> Work:

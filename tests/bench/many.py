@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import graphs
+import inprocess
 import numpy as np
 import processes
 import wire
@@ -12,6 +14,7 @@ from plan import Plan
 from table import Goal, Row, at_most
 from zoo import digits
 
+GROUP = "loaded models"
 MICRO = 1e6
 WITHIN = at_most(1.15)
 
@@ -27,26 +30,30 @@ def _models(plan: Plan, inputs: dict[str, np.ndarray]) -> Iterator[Row]:
     """Requests to one of the loaded models, and to all of them in turn.
 
     In turn, 32 connections seldom have two requests for one model: no batch forms, and each
-    request finds another session's memory cold.
+    request finds another session's memory cold. That is the model's own cost, shown beside.
     """
     counts = [1, plan.count(100, 3), plan.count(1_000, 10)]
-    one: list[tuple[int, float]] = []
-    turns: list[tuple[int, float]] = []
-    facts: list[Row] = []
-    for count in counts:
-        folder = plan.work / f"models-{count}"
-        names = graphs.copies(plan.network / "digits", folder, count)
-        requests = [wire.binary(name, inputs) for name in names]
-        with processes.aiaas(folder, patience=240.0) as server:
-            targets = [(server, requests[:1]), (server, requests)]
-            to_one, to_all = processes.interleaved(targets, 32, plan.seconds, plan.rounds)
-            one.append((count, to_one.cpu * MICRO))
-            turns.append((count, to_all.cpu * MICRO))
-            memory, start = server.rss() / 1e6, server.start_seconds
-        facts.append(Row("loaded models", f"{count:,} models: resident memory", memory, "MB"))
-        facts.append(Row("loaded models", f"{count:,} models: start to ready", start, "s"))
-    yield from _spread("loaded models", "models, one called", one)
-    yield from _spread("loaded models", "models, called in turn", turns)
+    with ExitStack() as stack:
+        targets: list[tuple[processes.Target, list[bytes]]] = []
+        facts: list[Row] = []
+        for count in counts:
+            folder = plan.work / f"models-{count}"
+            names = graphs.copies(plan.network / "digits", folder, count)
+            requests = [wire.binary(name, inputs) for name in names]
+            server = stack.enter_context(processes.aiaas(folder, patience=240.0))
+            targets += [(server, requests[:1]), (server, requests)]
+            loaded, start = f"{count:,} models", server.start_seconds
+            facts.append(Row(GROUP, f"{loaded}: resident memory", server.rss() / 1e6, "MB"))
+            facts.append(Row(GROUP, f"{loaded}: start to ready", start, "s"))
+        found = processes.interleaved(targets, 32, plan.seconds, plan.rounds)
+    cpu = [load.cpu * MICRO for load in found]
+    one = list(zip(counts, cpu[::2], strict=True))
+    yield from _spread(GROUP, "models, one called", one)
+    session = plan.network / "digits" / "1" / "model.onnx"
+    for count, ours in zip(counts, cpu[1::2], strict=True):
+        alone = inprocess.in_turn(session, count, inputs, plan.seconds) * MICRO
+        name = f"{count:,} models, called in turn: server CPU"
+        yield Row(GROUP, name, ours, "µs/request", alone, "session.run, in turn")
     yield from facts
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import inprocess
 import numpy as np
 import processes
+import sockets
 import wire
 from plan import Plan
 from table import Goal, Row, at_most, value_at_most
@@ -16,6 +18,7 @@ from zoo import digits
 GROUP = "784-32-10"
 MICRO = 1e6
 IMAGES = 64
+ANSWER_BYTES = 400
 
 GOALS: dict[str, dict[str, Goal]] = {
     # Where the prototype costs 26 and 49 µs, 32 and 60 are to be reached.
@@ -56,6 +59,7 @@ def rows(plan: Plan) -> Iterator[Row]:
                 )
                 found = dict(zip(kinds, others, strict=True))
                 yield from _rows(form, connections, ours, found, bare)
+            yield _there_and_back(form, requests[0], plan)
 
 
 def _rows(
@@ -83,3 +87,11 @@ def _rows(
                 GROUP, f"{name}: p50 added to session.run", added * MICRO, "µs",
                 beside * MICRO, NAMES[kind], goals.get(kind),
             )  # fmt: skip
+
+
+def _there_and_back(form: str, request: bytes, plan: Plan) -> Row:
+    """What waking two processes up costs, which no server can do without."""
+    with sockets.copying() as copy:
+        times = [copy.seconds(request, ANSWER_BYTES) for _ in range(plan.count(4_000, 50))]
+    name = f"{form}, 1 conn: p50 of raw sockets, there and back"
+    return Row(GROUP, name, statistics.median(times) * MICRO, "µs")

@@ -56,10 +56,11 @@ def _async_rows(url: str, image: Image, tasks: int, plan: Plan) -> Iterator[Row]
             GROUP, f"AsyncClient(backend='aiohttp'), {name}", found["aiohttp"], "µs/call",
             ours, "AsyncClient", at_most(0.5),
         )  # fmt: skip
-        yield Row(
-            GROUP, f"AsyncClient(backend='aiohttp'), {name}", found["aiohttp"], "µs/call",
-            found["bare aiohttp"], "bare aiohttp",
-        )  # fmt: skip
+        for beside, what in ((bare, BARE), (found["bare aiohttp"], "bare aiohttp")):
+            yield Row(
+                GROUP, f"AsyncClient(backend='aiohttp'), {name}", found["aiohttp"], "µs/call",
+                beside, what,
+            )  # fmt: skip
 
 
 def _sync(url: str, image: Image, plan: Plan) -> tuple[float, float]:

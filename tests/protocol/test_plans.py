@@ -98,3 +98,16 @@ def test_long_texts_and_json_tensors_are_decoded_too() -> None:
     text = json.dumps({"inputs": [entry]}).encode()
     for _ in range(2):
         assert decoder.decode(text, len(text)).inputs["x"].tolist() == [1.0]
+
+
+def test_what_was_decoded_elsewhere_is_recalled() -> None:
+    decoder = RequestDecoder()
+    encoded = encode_request(InferRequest({"x": np.ones((1, 3), np.float32)}))
+    body, length = encoded.join(), encoded.json_length
+    assert decoder.recall(body, length) is None
+    decoder.learn(body, length, decode_request(body, length))
+    found = decoder.recall(body, length)
+    assert found is not None
+    assert found.inputs["x"].tolist() == [[1.0, 1.0, 1.0]]
+    assert decoder.recall(body + b"x", length) is None
+    assert decoder.recall(body, None) is None
