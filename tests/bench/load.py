@@ -20,6 +20,8 @@ from typing import Any
 
 END_OF_HEAD = b"\r\n\r\n"
 LENGTH = b"\r\ncontent-length:"
+CHUNKED = b"\r\ntransfer-encoding: chunked"
+LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 def read_requests(path: Path) -> list[bytes]:
@@ -38,13 +40,14 @@ def write_requests(path: Path, requests: list[bytes]) -> None:
 class Connection:
     """One keep-alive connection: `send` a request, `receive` until its answer is whole."""
 
-    __slots__ = ("answer", "needed", "sent_at", "socket")
+    __slots__ = ("answer", "chunked", "needed", "sent_at", "socket")
 
     def __init__(self, host: str, port: int) -> None:
         self.socket = socket.create_connection((host, port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.answer = b""
         self.needed = 0
+        self.chunked = False
         self.sent_at = 0.0
 
     def send(self, request: bytes) -> None:
@@ -63,11 +66,21 @@ class Connection:
             end = self.answer.find(END_OF_HEAD)
             if end < 0:
                 return False
-            head = self.answer[:end].lower()
-            at = head.index(LENGTH) + len(LENGTH)
-            stop = head.find(b"\r", at)
-            self.needed = end + 4 + int(head[at : stop if stop > 0 else None])
+            self.needed = end + 4 + self._length(self.answer[:end].lower())
+        if self.chunked:
+            return self.answer.endswith(LAST_CHUNK)
         return len(self.answer) >= self.needed
+
+    def _length(self, head: bytes) -> int:
+        at = head.find(LENGTH)
+        self.chunked = at < 0 and CHUNKED in head
+        if self.chunked:
+            return 0
+        if at < 0:
+            raise ValueError(f"an answer without a length: {head[:200]!r}")
+        at += len(LENGTH)
+        stop = head.find(b"\r", at)
+        return int(head[at : stop if stop > 0 else None])
 
     def status(self) -> str:
         return self.answer[9:12].decode("latin-1")

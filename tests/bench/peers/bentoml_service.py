@@ -1,5 +1,6 @@
 """The network behind BentoML, as its documentation writes it. `python FILE MODEL.onnx PORT`."""
 
+import os
 import sys
 
 import bentoml
@@ -12,7 +13,7 @@ class Digits:
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(sys.argv[1], options)
+        self.session = onnxruntime.InferenceSession(os.environ["DIGITS_MODEL"], options)
         self.name = self.session.get_inputs()[0].name
 
     @bentoml.api
@@ -26,9 +27,7 @@ if __name__ == "__main__":
     from subprocess import call
 
     here = Path(__file__)
-    code = (
-        f"import sys; sys.argv[1:] = {sys.argv[1:]!r}; sys.path.insert(0, {str(here.parent)!r}); "
-        f"import {here.stem} as service; "
-        f"service.Digits.serve_http(host='127.0.0.1', port={int(sys.argv[2])})"
-    )
-    sys.exit(call([sys.executable, "-c", code]))
+    command = ["-m", "bentoml", "serve", f"{here.stem}:Digits", "--working-dir", str(here.parent)]
+    command += ["--host", "127.0.0.1", "--port", sys.argv[2]]
+    environment = {"DIGITS_MODEL": sys.argv[1], "BENTOML_DO_NOT_TRACK": "1"}
+    sys.exit(call([sys.executable, *command], env={**os.environ, **environment}))
