@@ -98,14 +98,15 @@ class Bucket:
     """Requests of one shape key, oldest first.
 
     Attributes:
-        rows: Items in all of them.
+        rows, units: Of all of them together.
     """
 
-    __slots__ = ("requests", "rows")
+    __slots__ = ("requests", "rows", "units")
 
     def __init__(self) -> None:
         self.requests: deque[Request] = deque()
         self.rows = 0
+        self.units = 0
 
 
 class Queue:
@@ -144,6 +145,7 @@ class Queue:
             bucket = buckets[request.key] = Bucket()
         bucket.requests.append(request)
         bucket.rows += request.rows
+        bucket.units += request.units
         request.lane = lane
         self.count += 1
         self._level_counts[lane >> 1] += 1
@@ -161,6 +163,7 @@ class Queue:
         else:
             bucket.requests.remove(request)
         bucket.rows -= request.rows
+        bucket.units -= request.units
         if not bucket.requests:
             del buckets[request.key]
         self.count -= 1
@@ -170,14 +173,15 @@ class Queue:
         self._budget.bytes -= request.size
         request.lane = -1
 
-    def ahead(self, level: int, key: Hashable) -> tuple[int, list[Request]]:
+    def ahead(self, level: int, key: Hashable) -> tuple[int, int, int]:
         """What waits before a new request of level `level` (from 0) and shape `key`.
 
         Returns:
-            Items of this and more urgent levels, and the requests that wait in its own bucket.
+            Items of this and more urgent levels; items and units that wait in its own bucket.
         """
+        rows = sum(self._level_rows[: level + 1])
         bucket = self._lanes[2 * level].get(key)
-        return sum(self._level_rows[: level + 1]), [] if bucket is None else [*bucket.requests]
+        return (rows, 0, 0) if bucket is None else (rows, bucket.rows, bucket.units)
 
     def candidates(self) -> Iterator[Iterator[Request]]:
         """Lines of requests that may share a batch, in the order in which to serve them.

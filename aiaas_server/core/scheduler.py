@@ -309,10 +309,10 @@ class Scheduler:
         cost = self._costs.of(request.key)
         if cost is None or left <= 0:
             return
-        rows, alike = self._queue.ahead(level, request.key)
+        rows, own_rows, units = self._queue.ahead(level, request.key)
         slope, fixed = cost.line()
-        units = request.units + sum([other.units for other in alike])
-        own_rows = request.rows + sum([other.rows for other in alike])
+        units += request.units
+        own_rows += request.rows
         own_ns = slope * units + fixed * (own_rows / self._max_rows)
         others_ns = (rows + request.rows - own_rows) * self._costs.quickest_row_ns
         wait = (own_ns + others_ns) / self._instances / 1e9
