@@ -79,7 +79,12 @@ def _wanted(
     for name in [group for group in GROUPS if group in options.only]:
         yield name, partial(_measure, name, plan, told)
     if options.peers:
-        yield "peers", lambda: others.measure(plan, options.peer_python, report, told)
+        yield (
+            "peers",
+            lambda: others.measure(
+                plan, options.peer_python or [Path(sys.executable)], report, told
+            ),
+        )
 
 
 def _measure(name: str, plan: Plan, told: Told) -> None:
@@ -109,8 +114,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--long", action="store_true", help="watch memory over 1,000,000 requests")
     parser.add_argument("--peers", action="store_true", help="other servers and clients as well")
     parser.add_argument(
-        "--peer-python", type=Path, default=Path(sys.executable), metavar="PYTHON",
-        help="the interpreter that has the other servers installed",
+        "--peer-python", type=Path, action="append", metavar="PYTHON",
+        help="an interpreter that has other servers installed; may be repeated",
     )  # fmt: skip
     names = [*GROUPS, CURVES]
     parser.add_argument(

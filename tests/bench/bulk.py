@@ -14,7 +14,7 @@ import real
 import sentences
 import sockets
 from plan import Plan
-from table import Goal, Row, at_least, at_most, value_at_most
+from table import Goal, Row, at_least, at_most, paired, value_at_most
 from zoo import digits
 
 from aiaas_client import Client
@@ -99,10 +99,11 @@ def _beside(
         assert got, name
         bare.append(alone())
         raw.append(copied())
-    seconds, model, copy = map(min, (ours, bare, raw))
     goals: Sequence[Goal | None] = (at_most(1.5), at_least(0.85)) if judged else (None, None)
-    least = copy + model
+    both = [model + copy for model, copy in zip(bare, raw, strict=True)]
+    seconds, least = paired(ours, both)
     yield Row(GROUP, f"{name}: time", seconds, "s", least, "socket copy + in process", goals[0])
+    seconds, model = paired(ours, bare)
     yield Row(
         GROUP, f"{name}: rate", count / seconds, "rows/s", count / model, "in process", goals[1]
     )
@@ -154,5 +155,7 @@ def _one_way(
         call()
         ours.append(time.perf_counter() - began)
         raw.append(copied())
-    seconds, least = min(ours) * MILLI, min(raw) * MILLI
-    yield Row("large", f"{name}: time", seconds, "ms", least, "socket copy", at_most(2.0))
+    seconds, least = paired(ours, raw)
+    yield Row(
+        "large", f"{name}: time", seconds * MILLI, "ms", least * MILLI, "socket copy", at_most(2.0)
+    )

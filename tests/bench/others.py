@@ -10,7 +10,7 @@ import importlib.util
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,16 +53,17 @@ PEERS = (
 )  # fmt: skip
 
 
-def measure(plan: Plan, python: Path, report: Report, found: Told) -> None:
-    """Measure every peer that `python` can import, in turns with our server."""
+def measure(plan: Plan, pythons: Sequence[Path], report: Report, found: Told) -> None:
+    """Measure every peer that one of `pythons` can import, in turns with our server."""
     _, held_out = digits.load()
     image = np.ascontiguousarray(held_out.images[:1])
     model = plan.network / "digits" / "1" / "model.onnx"
     with processes.aiaas(plan.network, max_connections_per_address=0) as server:
         for peer in PEERS:
-            version = _version(python, peer.package)
+            having = ((python, _version(python, peer.package)) for python in pythons)
+            python, version = next((one for one in having if one[1]), (None, None))
             if version is None:
-                report(f"{peer.name}: skipped, {python} has no {peer.package}")
+                report(f"{peer.name}: skipped, no {peer.package} in {', '.join(map(str, pythons))}")
                 continue
             report(f"measuring {peer.name} {version} ...")
             command = [str(python), str(HERE / peer.service), str(model)]

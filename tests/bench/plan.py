@@ -23,8 +23,8 @@ class Plan:
     models: Path
     network: Path
     work: Path
-    seconds: float = 1.0
-    rounds: int = 3
+    seconds: float = 0.7
+    rounds: int = 5
     share: float = 1.0
     long: bool = False
 
