@@ -28,6 +28,7 @@ from uvicorn.server import ServerState
 
 from aiaas_server.app import Application, create_app
 from aiaas_server.core.errors import ServerError
+from aiaas_server.core.memory import share_one_heap
 from aiaas_server.http.edge import TURNED_AWAY, EdgeLimits, EdgeProtocol, make_protocol
 from aiaas_server.http.group import Alone
 from aiaas_server.listen import (
@@ -128,6 +129,7 @@ def run_process(
         seat: Which worker this is.
         member: Its side of the group when it is one of several workers.
     """
+    share_one_heap()
     app = create_app(settings, make_group=member or Alone)
     process = Process(settings, app, listener, metrics, seat, member)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -351,7 +353,7 @@ class Process:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.app.close()
         except TimeoutError:
-            logger.warning("a model was still running and is left behind")
+            logger.warning("models were not released in %g s and are left behind", CLOSE_TIMEOUT)
 
 
 async def _until(condition: Callable[[], bool], end: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _STATM = Path("/proc/self/statm")
+_M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def resident_bytes() -> int:
@@ -16,6 +17,18 @@ def resident_bytes() -> int:
         return int(_STATM.read_text("ascii").split()[1]) * _PAGE
     except OSError:
         return 0
+
+
+def share_one_heap() -> None:
+    """Let all threads to come allocate from the one heap that `give_back` can empty to its end.
+
+    glibc gives each thread a heap of its own and never returns the last free stretch of those: a
+    model that a thread loaded may stay there after it was unloaded. onnxruntime and numpy allocate
+    too seldom for one heap to be a bottleneck; MiniLM's sentences cost a little less with it.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_ARENA_MAX, 1)
 
 
 def give_back() -> None:

@@ -121,6 +121,7 @@ class ModelPool:
         self._one_load = asyncio.Lock()
         self._disk = ThreadPoolExecutor(1, "aiaas-load")
         self._ending: set[asyncio.Task[None]] = set()
+        self._going = 0  # models that are still to be closed, of those in `_ending`
         self._watcher: asyncio.Task[None] | None = None
         self._seen: dict[str, Hashable] = {}
         self._tried: dict[str, Hashable] = {}
@@ -619,13 +620,18 @@ class ModelPool:
         model.scheduler.refuse()
 
         async def finish() -> None:
-            await model.scheduler.close()
+            try:
+                await model.scheduler.close()
+            finally:
+                self._going -= 1
             model.forget_answers()
             if entry is not None and entry.state == "UNLOADING":
                 entry.state, entry.reason, entry.stamp = "UNAVAILABLE", "unloaded", None
                 model.statistics.memory_bytes = 0
-            await asyncio.to_thread(give_back)
+            if not self._going and not self._closed:  # once for all that go together
+                await asyncio.to_thread(give_back)
 
+        self._going += 1
         task = asyncio.create_task(finish())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

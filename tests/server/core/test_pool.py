@@ -486,3 +486,17 @@ async def test_many_loads_at_once_open_one_session_at_a_time(
     await asyncio.gather(*[pool.load(name) for name in names])
     assert most == 1
     assert len(list(pool.models())) == 6
+
+
+async def test_memory_is_given_back_once_for_models_that_go_together(
+    make_repository, onnx_models, make_pool, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr("aiaas_server.core.pool.give_back", lambda: calls.append(1))
+    root = make_repository({name: onnx_models.scale() for name in "abcd"})
+    pool = await make_pool(root)
+    await asyncio.gather(*map(pool.unload, "abc"))
+    await until(lambda: calls)
+    assert calls == [1]
+    await pool.close()  # the process ends: nothing is worth giving back
+    assert calls == [1]
