@@ -23,8 +23,8 @@ class Plan:
     models: Path
     network: Path
     work: Path
-    seconds: float = 0.7
-    rounds: int = 5
+    seconds: float = 0.8
+    rounds: int = 4
     share: float = 1.0
     long: bool = False
 

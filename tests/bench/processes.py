@@ -209,17 +209,17 @@ def one_round(target: Target, requests: list[bytes], connections: int, seconds: 
         path = Path(folder) / "requests"
         write_requests(path, requests)
         _generate(target, path, connections, min(0.3, seconds))  # warm up
-        before = target.cpu()
         told = _generate(target, path, connections, seconds)
-        cpu = target.cpu() - before
     if set(told["statuses"]) != {"200"}:
         raise RuntimeError(f"{target.name} answered {told['statuses']}")
     count = told["requests"]
-    return Load(count / told["seconds"], cpu / count, told["p50"], told["p99"], count)
+    rate, cpu = count / told["seconds"], told["server_cpu"]
+    return Load(rate, cpu, told["p50"], told["p99"], count)
 
 
 def _generate(target: Target, path: Path, connections: int, seconds: float) -> dict[str, Any]:
-    arguments = ["127.0.0.1", str(target.port), str(connections), str(seconds), str(path)]
+    pids = ",".join(map(str, family(target.pid)))
+    arguments = ["127.0.0.1", str(target.port), str(connections), str(seconds), str(path), pids]
     command = [sys.executable, "-S", str(HERE / "load.py"), *arguments]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

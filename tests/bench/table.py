@@ -86,8 +86,8 @@ class Row:
 def paired(ours: Sequence[float], beside: Sequence[float]) -> tuple[float, float]:
     """Of rounds measured in turns, the one whose ratio is the median.
 
-    A virtual machine's cores are fast for some seconds and slow for others: the best of each
-    column may come from different moods, the two figures of one round seldom do.
+    For rounds too long to have a fast stretch: the best of each column may come from different
+    moods of the machine, the two figures of one round seldom do.
     """
     rounds = sorted(zip(ours, beside, strict=True), key=lambda pair: pair[0] / pair[1])
     return rounds[len(rounds) // 2]

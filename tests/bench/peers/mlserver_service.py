@@ -4,6 +4,7 @@ The model runs inline: MLServer's parallel workers cost a request more than this
 """
 
 import asyncio
+import socket
 import sys
 
 import onnxruntime
@@ -29,13 +30,19 @@ class Digits(MLModel):
         return InferenceResponse(model_name=self.name, outputs=outputs)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 async def main() -> None:
     port = int(sys.argv[2])
     settings = Settings(
         host="127.0.0.1",
         http_port=port,
-        grpc_port=port + 1,
-        metrics_port=port + 2,
+        grpc_port=free_port(),
+        metrics_port=free_port(),
         parallel_workers=0,
         debug=False,
         load_models_at_startup=False,
