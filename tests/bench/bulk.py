@@ -14,7 +14,7 @@ import real
 import sentences
 import sockets
 from plan import Plan
-from table import Goal, Row, at_least, at_most, paired, value_at_most
+from table import Goal, Row, at_least, at_most, value_at_most
 from zoo import digits
 
 from aiaas_client import Client
@@ -100,10 +100,9 @@ def _beside(
         bare.append(alone())
         raw.append(copied())
     goals: Sequence[Goal | None] = (at_most(1.5), at_least(0.85)) if judged else (None, None)
-    both = [model + copy for model, copy in zip(bare, raw, strict=True)]
-    seconds, least = paired(ours, both)
+    seconds, model, copy = map(min, (ours, bare, raw))
+    least = copy + model
     yield Row(GROUP, f"{name}: time", seconds, "s", least, "socket copy + in process", goals[0])
-    seconds, model = paired(ours, bare)
     yield Row(
         GROUP, f"{name}: rate", count / seconds, "rows/s", count / model, "in process", goals[1]
     )
@@ -155,7 +154,7 @@ def _one_way(
         call()
         ours.append(time.perf_counter() - began)
         raw.append(copied())
-    seconds, least = paired(ours, raw)
+    seconds, least = min(ours), min(raw)
     yield Row(
         "large", f"{name}: time", seconds * MILLI, "ms", least * MILLI, "socket copy", at_most(2.0)
     )

@@ -12,7 +12,7 @@ import processes
 import sockets
 import wire
 from plan import Plan
-from table import Goal, Row, at_most, paired, value_at_most
+from table import Goal, Row, at_most, value_at_most
 from zoo import digits
 
 GROUP = "784-32-10"
@@ -65,8 +65,8 @@ def rows(plan: Plan) -> Iterator[Row]:
 def _rows(
     form: str,
     connections: int,
-    ours: processes.Rounds,
-    found: dict[str, processes.Rounds],
+    ours: processes.Load,
+    found: dict[str, processes.Load],
     bare: inprocess.Cost,
 ) -> Iterator[Row]:
     name = f"{form}, {connections} conn"
@@ -77,8 +77,7 @@ def _rows(
             load.cpu * MICRO, NAMES[kind], goals.get(kind),
         )  # fmt: skip
     least = found["bytes"]
-    rate, beside = paired(ours.all("rate"), least.all("rate"))
-    yield Row(GROUP, f"{name}: rate", rate, "requests/s", beside, NAMES["bytes"])
+    yield Row(GROUP, f"{name}: rate", ours.rate, "requests/s", least.rate, NAMES["bytes"])
     yield Row(GROUP, f"{name}: p99", ours.p99 * MICRO, "µs", least.p99 * MICRO, NAMES["bytes"])
     if connections == 1:
         goals = {"bytes": value_at_most(60)} if form == "binary" else {}

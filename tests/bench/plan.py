@@ -24,7 +24,7 @@ class Plan:
     network: Path
     work: Path
     seconds: float = 0.8
-    rounds: int = 4
+    rounds: int = 5
     share: float = 1.0
     long: bool = False
 

@@ -172,23 +172,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Rounds:
-    """Rounds of load on one target; its own figures are the best of them, column by column."""
-
-    def __init__(self, loads: Sequence[Load]) -> None:
-        self._loads = loads
-        least = best(loads)
-        self.rate, self.cpu, self.p50, self.p99 = least.rate, least.cpu, least.p50, least.p99
-
-    def all(self, column: str) -> list[float]:
-        """One column of every round."""
-        return [getattr(load, column) for load in self._loads]
-
-
 def interleaved(
     plan: Sequence[tuple[Target, list[bytes]]], connections: int, seconds: float, rounds: int
-) -> list[Rounds]:
-    """Load each target in turn, `rounds` times over.
+) -> list[Load]:
+    """Load each target in turn, `rounds` times over; the best of each.
 
     Turns close together share the machine's mood, so that their ratio means something.
     """
@@ -196,7 +183,7 @@ def interleaved(
     for _ in range(rounds):
         for (target, requests), found in zip(plan, seen, strict=True):
             found.append(one_round(target, requests, connections, seconds))
-    return [Rounds(found) for found in seen]
+    return [best(found) for found in seen]
 
 
 def one_round(target: Target, requests: list[bytes], connections: int, seconds: float) -> Load:

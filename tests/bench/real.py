@@ -20,7 +20,7 @@ import processes
 import sentences
 import wire
 from plan import Plan
-from table import Goal, Row, at_least, at_most, paired
+from table import Goal, Row, at_least, at_most
 from zoo import efficientnet, photographs
 
 MILLI = 1e3
@@ -82,7 +82,7 @@ def _in_turns(
     way: Best,
     loads: Sequence[tuple[processes.Target, list[bytes]]],
     connections: int,
-) -> tuple[list[inprocess.Work], list[processes.Rounds]]:
+) -> tuple[inprocess.Work, list[processes.Load]]:
     """Rounds of work in process and of load, in turns."""
     works: list[inprocess.Work] = []
     seen: list[list[processes.Load]] = [[] for _ in loads]
@@ -90,7 +90,7 @@ def _in_turns(
         works.append(way.again())
         for (target, requests), found in zip(loads, seen, strict=True):
             found.append(processes.one_round(target, requests, connections, plan.seconds * 2))
-    return works, [processes.Rounds(found) for found in seen]
+    return inprocess.best(works), [processes.best(found) for found in seen]
 
 
 def _minilm(plan: Plan, folder: Path, server: processes.Target) -> Iterator[Row]:
@@ -99,22 +99,19 @@ def _minilm(plan: Plan, folder: Path, server: processes.Target) -> Iterator[Row]
     way = best(folder / "minilm", feeds, inprocess.joined_by_length, (1, 8, 16, 32))
     names = ("minilm", "minilm-by-shape", "minilm-one-by-one")
     loads = [(server, [wire.binary(name, feed) for feed in feeds]) for name in names]
-    works, (ours, by_shape, alone) = _in_turns(plan, way, loads, 32)
+    work, (ours, by_shape, alone) = _in_turns(plan, way, loads, 32)
     inside = f"in process, {way.name}"
     name, off = "32 clients, one sentence each", "batching off"
     unpadded = f"{name}, no padding declared"
-    rates = {load: load.all("rate") for load in (ours, by_shape, alone)}
-    alone_inside = [work.rate for work in works]
-    yield _cpu(group, name, ours, works, inside, at_most(1.15))
-    for what, one, other, beside, goal in (
-        (name, rates[ours], rates[alone], off, at_least(1.5)),
-        (name, rates[ours], alone_inside, inside, None),
-        (f"{inside}, the most that batching can give", alone_inside, rates[alone], off, None),
-        (unpadded, rates[by_shape], rates[alone], off, at_least(1.0)),
+    yield _cpu(group, name, ours, work, inside, at_most(1.15))
+    for what, rate, least, beside, goal in (
+        (name, ours.rate, alone.rate, off, at_least(1.5)),
+        (name, ours.rate, work.rate, inside, None),
+        (f"{inside}, the most that batching can give", work.rate, alone.rate, off, None),
+        (unpadded, by_shape.rate, alone.rate, off, at_least(1.0)),
     ):
-        rate, least = paired(one, other)
         yield Row(group, f"{what}: rate", rate, "rows/s", least, beside, goal)
-    yield _cpu(group, unpadded, by_shape, works, inside, None)
+    yield _cpu(group, unpadded, by_shape, work, inside, None)
     yield Row(group, f"{name}: p99", ours.p99 * MILLI, "ms", alone.p99 * MILLI, off)
     yield from _one_client(plan, group, server, folder, "minilm", feeds)
 
@@ -125,12 +122,11 @@ def _efficientnet(plan: Plan, folder: Path, server: processes.Target) -> Iterato
     feeds = [pictures[i % len(pictures)] for i in range(plan.count(128, 16))]
     way = best(folder / "efficientnet-lite0", feeds, inprocess.joined, (1, 4, 16))
     requests = [wire.binary("efficientnet-lite0", picture) for picture in pictures]
-    works, (ours,) = _in_turns(plan, way, [(server, requests)], 16)
+    work, (ours,) = _in_turns(plan, way, [(server, requests)], 16)
     inside = f"in process, {way.name}"
     name = "16 clients, one image each"
-    yield _cpu(group, name, ours, works, inside, at_most(1.10))
-    rate, least = paired(ours.all("rate"), [work.rate for work in works])
-    yield Row(group, f"{name}: rate", rate, "rows/s", least, inside, at_least(0.85))
+    yield _cpu(group, name, ours, work, inside, at_most(1.10))
+    yield Row(group, f"{name}: rate", ours.rate, "rows/s", work.rate, inside, at_least(0.85))
     yield Row(group, f"{name}: p99", ours.p99 * MILLI, "ms")
     yield from _one_client(plan, group, server, folder, "efficientnet-lite0", pictures)
 
@@ -138,15 +134,13 @@ def _efficientnet(plan: Plan, folder: Path, server: processes.Target) -> Iterato
 def _cpu(
     group: str,
     name: str,
-    ours: processes.Rounds,
-    works: Sequence[inprocess.Work],
+    ours: processes.Load,
+    work: inprocess.Work,
     inside: str,
     goal: Goal | None,
 ) -> Row:
-    cpu, least = paired(ours.all("cpu"), [work.cpu for work in works])
-    return Row(
-        group, f"{name}: server CPU", cpu * MILLI, "ms/row", least * MILLI, inside, goal
-    )  # fmt: skip
+    cpu, least = ours.cpu * MILLI, work.cpu * MILLI
+    return Row(group, f"{name}: server CPU", cpu, "ms/row", least, inside, goal)
 
 
 def _one_client(

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -81,16 +81,6 @@ class Row:
     @property
     def mark(self) -> str:
         return {None: "", True: "pass", False: "MISS"}[self.reached]
-
-
-def paired(ours: Sequence[float], beside: Sequence[float]) -> tuple[float, float]:
-    """Of rounds measured in turns, the one whose ratio is the median.
-
-    For rounds too long to have a fast stretch: the best of each column may come from different
-    moods of the machine, the two figures of one round seldom do.
-    """
-    rounds = sorted(zip(ours, beside, strict=True), key=lambda pair: pair[0] / pair[1])
-    return rounds[len(rounds) // 2]
 
 
 def machine() -> dict[str, str]:
