@@ -53,8 +53,8 @@ def draw(curves: Curves, path: Path) -> None:
         axes.grid(visible=True, alpha=0.3)
     figure.suptitle("784-32-10 network, one row a request, one server process", fontsize=10)
     lines, names = left.get_legend_handles_labels()
-    figure.legend(lines, names, loc="lower center", ncols=len(names), fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.legend(lines, names, loc="lower center", ncols=4, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.06 * -(-len(names) // 4), 1, 1))
     figure.savefig(path)
 
 
