@@ -22,7 +22,7 @@ Body = bytes | bytearray | memoryview
 _INFLATE_INLINE = 16 << 10  # compressed bytes; a bomb of this size holds at most about 16 MiB
 _CLOSE = ((b"connection", b"close"),)
 _NONE: Mapping[str, Any] = {}
-_buffers = Buffers()  # of the process: it has one event loop
+_buffers = Buffers()
 
 
 def too_large(limit: int) -> HttpError:

@@ -6,6 +6,7 @@ and a buffer at a time, so that one large request leaves nothing behind.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import deque
 from typing import Any
@@ -24,22 +25,21 @@ class _Lent(np.ndarray[Any, np.dtype[np.uint8]]):
 
 
 class Buffers:
-    """Lends memory and takes it back when the last view of it is gone.
-
-    `lend` is for one thread; the last view may go on any.
-    """
+    """Lends memory and takes it back when the last view of it is gone, on whatever thread."""
 
     def __init__(self, kept_bytes: int = KEPT_BYTES, largest: int = LARGEST_KEPT) -> None:
         self._most = kept_bytes
         self._largest = largest
-        self._returned: deque[_Memory] = deque()  # its methods are atomic
+        self._lock = threading.Lock()
+        self._returned: deque[_Memory] = deque()  # without the lock: an end comes at any moment
         self._kept: list[_Memory] = []
 
     def lend(self, size: int) -> memoryview:
         """Memory of `size` bytes with arbitrary content, nobody else's while a view of it lives."""
         if size > self._largest:
             return np.empty(size, np.uint8).data
-        memory = self._take(size)
+        with self._lock:
+            memory = self._take(size)
         lent = memory[:size].view(_Lent)
         weakref.finalize(lent, self._returned.append, memory).atexit = False
         return lent.data
@@ -47,8 +47,9 @@ class Buffers:
     @property
     def kept(self) -> int:
         """Bytes that wait to be used again."""
-        self._collect()
-        return sum(memory.nbytes for memory in self._kept)
+        with self._lock:
+            self._collect()
+            return sum(memory.nbytes for memory in self._kept)
 
     def _take(self, size: int) -> _Memory:
         self._collect()

@@ -74,3 +74,23 @@ def test_views_may_end_on_other_threads() -> None:
         end.join()
     assert buffers.kept > 0
     assert len(buffers.lend(200_000)) == 200_000
+
+
+def test_loops_on_several_threads_may_share_one_store() -> None:
+    buffers = Buffers(kept_bytes=MIB)
+    wrong: list[int] = []
+
+    def lend_often(mark: int) -> None:
+        for turn in range(300):
+            size = 70_000 * (1 + (turn + mark) % 5)
+            view = buffers.lend(size)
+            view[:] = bytes([mark]) * size
+            if len(view) != size or set(view[:5]) | set(view[-5:]) != {mark}:
+                wrong.append(turn)
+
+    threads = [threading.Thread(target=lend_often, args=(mark,)) for mark in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
