@@ -97,11 +97,12 @@ class LoopSocket(asyncio.Protocol, httpcore2.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if self._ended:
             raise httpcore2.WriteError("connection closed by the other side")
-        if len(self._held) + len(buffer) <= SMALL_BODY_BYTES:
-            self._held += buffer
-            return
-        progress, transport = current.get(), self._open_transport()
+        progress = current.get()
         data = sent_for(progress, buffer)
+        if len(self._held) + len(data) <= SMALL_BODY_BYTES:
+            self._held += data
+            return
+        transport = self._open_transport()
         if self._held:
             held, self._held = self._held, b""
             transport.write(held)

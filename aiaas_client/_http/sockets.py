@@ -59,11 +59,11 @@ class BlockingSocket(httpcore2.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if len(self._held) + len(buffer) <= SMALL_BODY_BYTES:
-            self._held += buffer
-            return
         progress = current.get()
         data = sent_for(progress, buffer)
+        if len(self._held) + len(data) <= SMALL_BODY_BYTES:
+            self._held += data
+            return
         left = progress.clip(timeout)
         self._flush(left)
         self._send(data, left)

@@ -226,6 +226,19 @@ def test_a_body_arrives_whole_with_its_length(
     assert "transfer-encoding" not in received.headers
 
 
+@pytest.mark.parametrize("last", [65_535, 65_536, 65_537])
+def test_the_last_piece_of_a_large_body_arrives_as_it_is(
+    flavour: str, call_through: Any, wire: Any, last: int
+) -> None:
+    size = (1 << 20) + last
+    data = bytes(range(1, 252)) * (size // 251 + 1)
+    server = wire()
+    with call_through(flavour, server.url) as caller:
+        caller.send(echo([memoryview(data)[:size]], size))
+    (received,) = server.received
+    assert received.body == data[:size]
+
+
 def test_a_stand_in_that_is_lost_on_its_way_is_never_sent() -> None:
     from aiaas_client._http.placed import PLACED_FROM, PlacedBody, sent_for
     from aiaas_client._wire import Progress
