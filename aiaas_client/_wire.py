@@ -139,8 +139,10 @@ class AsyncBody:
 
     __slots__ = ("_pieces",)
 
+    pieces: type[Body] = Body
+
     def __init__(self, chunks: list[Chunk]) -> None:
-        self._pieces = Body(chunks)
+        self._pieces = self.pieces(chunks)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:

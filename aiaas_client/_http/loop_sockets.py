@@ -10,8 +10,7 @@ from typing import Any
 
 import httpcore2
 
-from aiaas_client._http.placed import sent_for
-from aiaas_client._http.sockets import current
+from aiaas_client._http.placed import current, sent_for
 from aiaas_client._wire import SMALL_BODY_BYTES
 
 

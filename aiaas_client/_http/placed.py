@@ -7,17 +7,14 @@ the piece that each stands for.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from aiaas_client import _errors as errors
-from aiaas_client._wire import Body
+from aiaas_client._wire import AsyncBody, Body, Progress
 
-if TYPE_CHECKING:
-    from aiaas_client._calls import Chunk
-    from aiaas_client._wire import Progress
-
+current: ContextVar[Progress] = ContextVar("aiaas_attempt")  # the attempt this context serves
 PLACED_FROM = 64 << 10  # bytes of a piece
 
 
@@ -29,41 +26,28 @@ def _stand_in(size: int) -> bytes:
 _PASSES = b"".join([_stand_in(2)]) is _stand_in(2)  # not promised by the language; CPython does
 
 
-class PlacedBody:
-    """As `Body`, with a stand-in for each large piece; `sent_for` gives the piece.
+class PlacedBody(Body):
+    """As `Body`, with a stand-in for each large piece; `sent_for` gives the piece."""
 
-    Args:
-        chunks: The body.
-        progress: Where the socket of this attempt looks.
-    """
-
-    __slots__ = ("_pieces", "_progress")
-
-    def __init__(self, chunks: list[Chunk], progress: Progress) -> None:
-        self._pieces = Body(chunks)
-        self._progress = progress
+    __slots__ = ()
 
     def __iter__(self) -> Iterator[bytes]:
-        for piece in self._pieces:
+        progress = current.get()
+        for piece in super().__iter__():
             if _PASSES and len(piece) >= PLACED_FROM:
                 shown = _stand_in(len(piece))
-                self._progress.placed = (shown, piece)
+                progress.placed = (shown, piece)
                 yield shown
             else:
                 yield piece
 
 
-class AsyncPlacedBody:
+class AsyncPlacedBody(AsyncBody):
     """As `PlacedBody`, for the async side."""
 
-    __slots__ = ("_pieces",)
+    __slots__ = ()
 
-    def __init__(self, chunks: list[Chunk], progress: Progress) -> None:
-        self._pieces = PlacedBody(chunks, progress)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
+    pieces = PlacedBody
 
 
 def sent_for(progress: Progress, data: bytes) -> bytes:

@@ -14,13 +14,14 @@ import httpx2
 from aiaas_client._calls import Response
 from aiaas_client._config import Limits
 from aiaas_client._http.loop_sockets import LoopSockets
-from aiaas_client._http.placed import AsyncPlacedBody, PlacedBody
-from aiaas_client._http.sockets import BlockingSockets, current
+from aiaas_client._http.placed import AsyncPlacedBody, PlacedBody, current
+from aiaas_client._http.sockets import BlockingSockets
 from aiaas_client._wire import (
-    SMALL_BODY_BYTES,
     AnswerReader,
+    BodyKind,
     Progress,
     WireRequest,
+    content_of,
     has_body,
     is_foreign,
     translate,
@@ -55,19 +56,7 @@ def _host(base_url: str) -> tuple[bytes, bytes]:
     return b"Host", httpx2.URL(base_url).netloc
 
 
-def _content(
-    request: WireRequest, progress: Progress, kind: type[PlacedBody] | type[AsyncPlacedBody]
-) -> bytes | PlacedBody | AsyncPlacedBody | None:
-    if request.content is None:
-        return None
-    if request.content_length <= SMALL_BODY_BYTES:
-        return b"".join(request.content)
-    return kind(request.content, progress)
-
-
-def _wire(
-    request: WireRequest, progress: Progress, kind: type[PlacedBody] | type[AsyncPlacedBody]
-) -> httpcore2.Request:
+def _wire(request: WireRequest, body: BodyKind) -> httpcore2.Request:
     headers = [_host(request.base_url), *request.headers]
     if has_body(request):
         headers.append((b"Content-Length", b"%d" % request.content_length))
@@ -76,7 +65,7 @@ def _wire(
         request.method,
         _target(request.base_url, request.path),
         headers=headers,
-        content=_content(request, progress, kind),
+        content=content_of(request, body),
         extensions={
             "timeout": {
                 "connect": timeouts.connect,
@@ -109,7 +98,7 @@ class PooledTransport:
         token = current.set(progress)
         try:
             pool = self._pools.get(_is_tls(request.base_url)) or self._open(request)
-            answer = pool.handle_request(_wire(request, progress, PlacedBody))
+            answer = pool.handle_request(_wire(request, PlacedBody))
             try:
                 reader = AnswerReader(answer.status, answer.headers, self._max_answer_bytes)
                 for chunk in answer.iter_stream():
@@ -159,7 +148,7 @@ class AsyncPooledTransport:
         token = current.set(progress)
         try:
             pool = self._pools.get(_is_tls(request.base_url)) or self._open(request)
-            answer = await pool.handle_async_request(_wire(request, progress, AsyncPlacedBody))
+            answer = await pool.handle_async_request(_wire(request, AsyncPlacedBody))
             try:
                 reader = AnswerReader(answer.status, answer.headers, self._max_answer_bytes)
                 async for chunk in answer.aiter_stream():

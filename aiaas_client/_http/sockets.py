@@ -13,16 +13,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import httpcore2
 
-from aiaas_client._http.placed import sent_for
-from aiaas_client._wire import CHUNK_BYTES, SMALL_BODY_BYTES, Progress
-
-current: ContextVar[Progress] = ContextVar("aiaas_attempt")  # the attempt this context serves
+from aiaas_client._http.placed import current, sent_for
+from aiaas_client._wire import CHUNK_BYTES, SMALL_BODY_BYTES
 
 
 class BlockingSocket(httpcore2.NetworkStream):

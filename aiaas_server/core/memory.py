@@ -24,7 +24,7 @@ def share_one_heap() -> None:
 
     glibc gives each thread a heap of its own and never returns the last free stretch of those: a
     model that a thread loaded may stay there after it was unloaded. onnxruntime and numpy allocate
-    too seldom for one heap to be a bottleneck; MiniLM's sentences cost a little less with it.
+    too seldom for one heap to be a bottleneck.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:

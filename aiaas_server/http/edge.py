@@ -453,7 +453,7 @@ class EdgeProtocol(HttpToolsProtocol):
             announced=announced,
         )
         if announced is not None and announced > DIRECT_ABOVE:
-            scope["extensions"] = {**_EXTENSIONS, READ_INTO: exchange.read_into}
+            scope["extensions"] = {**_EXTENSIONS, READ_INTO: self.fill}
             self.flow.pause_reading()  # until the application has a place for it
         self._phase = BODY
         self._latest = exchange
@@ -527,6 +527,14 @@ class EdgeProtocol(HttpToolsProtocol):
             exchange.end_of_body()
             if exchange.response_complete:  # answered early, and the rest read away
                 self._since = self.loop.time()
+
+    async def fill(self, view: memoryview) -> int:
+        """`READ_INTO` of the request being answered.
+
+        The connection's, not the exchange's, whose scope holds it: a circle would stay behind.
+        """
+        active = self._active
+        return 0 if active is None else await active.read_into(view)
 
     def read_into(self, view: memoryview) -> Intake:
         """Put the rest of the body into `view`, past the parser."""

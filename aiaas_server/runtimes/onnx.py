@@ -70,6 +70,9 @@ _SMALL_RUN: Final = 64 * 1024  # input bytes of runs whose memory is not worth g
 # A quarter of a convolutional batch's time, see `Arena`; a tiny model gains nothing from it, and
 # a thousand of them would take a gigabyte, since an arena begins with one megabyte.
 _ARENA_FROM: Final = 1 << 20
+# The key under which a weight names its file. A small model that calls something else so has an
+# arena for nothing.
+_FURTHER_FILES: Final = (b"location",)
 _MAX_REASON: Final = 300
 _MAX_LOGGED: Final = 1024
 
@@ -102,8 +105,8 @@ def open_session(
         # A location with these marks makes the runtime read weights from any address it names.
         raise LoadFailed("the model names a memory address as the place of its weights")
     loops = _holds(model, _LOOPS)
-    arena = _size_of(model) >= _ARENA_FROM
     try:
+        arena = wants_arena(model)
         session = ort.InferenceSession(
             model if isinstance(model, bytes) else str(model),
             _options(config, intra_op_threads, arena=arena),
@@ -335,11 +338,10 @@ def _holds(model: Path | bytes, marks: Sequence[bytes]) -> bool:
         raise LoadFailed(f"the model file cannot be read: {error.strerror}") from error
 
 
-def _size_of(model: Path | bytes) -> int:
-    """Bytes of the graph with its weights, and of whatever else lies beside it."""
-    if isinstance(model, bytes):
-        return len(model)
-    return sum(path.stat().st_size for path in model.parent.iterdir() if path.is_file())
+def wants_arena(model: Path | bytes) -> bool:
+    """Whether a model is large: by itself, or by weights in further files."""
+    size = len(model) if isinstance(model, bytes) else model.stat().st_size
+    return size >= _ARENA_FROM or _holds(model, _FURTHER_FILES)
 
 
 def _refuse_fallback(chosen: Sequence[str], got: Sequence[str]) -> None:

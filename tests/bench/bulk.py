@@ -99,8 +99,8 @@ def _beside(
         assert got, name
         bare.append(alone())
         raw.append(copied())
-    goals: Sequence[Goal | None] = (at_most(1.5), at_least(0.85)) if judged else (None, None)
     seconds, model, copy = map(min, (ours, bare, raw))
+    goals: Sequence[Goal | None] = (at_most(1.5), at_least(0.85)) if judged else (None, None)
     least = copy + model
     yield Row(GROUP, f"{name}: time", seconds, "s", least, "socket copy + in process", goals[0])
     yield Row(
@@ -154,7 +154,5 @@ def _one_way(
         call()
         ours.append(time.perf_counter() - began)
         raw.append(copied())
-    seconds, least = min(ours), min(raw)
-    yield Row(
-        "large", f"{name}: time", seconds * MILLI, "ms", least * MILLI, "socket copy", at_most(2.0)
-    )
+    seconds, least = min(ours) * MILLI, min(raw) * MILLI
+    yield Row("large", f"{name}: time", seconds, "ms", least, "socket copy", at_most(2.0))

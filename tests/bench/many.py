@@ -47,10 +47,11 @@ def _models(plan: Plan, inputs: dict[str, np.ndarray]) -> Iterator[Row]:
             facts.append(Row(GROUP, f"{loaded}: start to ready", start, "s"))
         found = processes.interleaved(targets, 32, plan.seconds, plan.rounds)
     cpu = [load.cpu * MICRO for load in found]
-    one = list(zip(counts, cpu[::2], strict=True))
-    yield from _spread(GROUP, "models, one called", one)
+    yield from _spread(GROUP, "models, one called", list(zip(counts, cpu[::2], strict=True)))
+    turns = list(zip(counts, cpu[1::2], strict=True))
+    yield from _spread(GROUP, "models, called in turn", turns)
     session = plan.network / "digits" / "1" / "model.onnx"
-    for count, ours in zip(counts, cpu[1::2], strict=True):
+    for count, ours in turns:
         alone = inprocess.in_turn(session, count, inputs, plan.seconds) * MICRO
         name = f"{count:,} models, called in turn: server CPU"
         yield Row(GROUP, name, ours, "µs/request", alone, "session.run, in turn")

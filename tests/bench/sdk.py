@@ -50,24 +50,18 @@ def rows(plan: Plan) -> Iterator[Row]:
 
 def _async_rows(url: str, image: Image, tasks: int, plan: Plan) -> Iterator[Row]:
     found = asyncio.run(_async(url, image, tasks, plan))
-
-    def beside(way: str, other: str) -> tuple[float, float]:
-        return min(found[way]) * MICRO, min(found[other]) * MICRO
-
-    ours, bare = beside("AsyncClient", "bare")
     name = f"{tasks} in flight: CPU"
+    ours, bare = found["AsyncClient"], found["bare"]
     yield Row(GROUP, f"AsyncClient, {name}", ours, "µs/call", bare, BARE, at_most(1.4))
     if "aiohttp" not in found:
         return
-    for other, what, goal in (
-        ("AsyncClient", "AsyncClient", at_most(0.5)),
-        ("bare", BARE, None),
-        ("bare aiohttp", "bare aiohttp", None),
+    what = f"AsyncClient(backend='aiohttp'), {name}"
+    for beside, beside_what, goal in (
+        (ours, "AsyncClient", at_most(0.5)),
+        (bare, BARE, None),
+        (found["bare aiohttp"], "bare aiohttp", None),
     ):
-        ours, theirs = beside("aiohttp", other)
-        yield Row(
-            GROUP, f"AsyncClient(backend='aiohttp'), {name}", ours, "µs/call", theirs, what, goal
-        )
+        yield Row(GROUP, what, found["aiohttp"], "µs/call", beside, beside_what, goal)
 
 
 def _sync(url: str, image: Image, plan: Plan) -> tuple[float, float]:
@@ -81,8 +75,8 @@ def _sync(url: str, image: Image, plan: Plan) -> tuple[float, float]:
     return min(ours) * MICRO, min(bare) * MICRO
 
 
-async def _async(url: str, image: Image, tasks: int, plan: Plan) -> dict[str, list[float]]:
-    """CPU seconds of a call in each round: ours, the bare transport, both on aiohttp too."""
+async def _async(url: str, image: Image, tasks: int, plan: Plan) -> dict[str, float]:
+    """CPU of a call in microseconds: ours, the bare transport, both on aiohttp if it is here."""
     request = _request(url, image)
     async with AsyncClient(url) as client, httpx2.AsyncHTTPTransport() as transport:
         model = client.model("digits")
@@ -117,12 +111,12 @@ async def _async(url: str, image: Image, tasks: int, plan: Plan) -> dict[str, li
 
 async def _rounds(
     ways: dict[str, Callable[[], Awaitable[object]]], tasks: int, plan: Plan
-) -> dict[str, list[float]]:
+) -> dict[str, float]:
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(plan.rounds):
         for name, call in ways.items():
             found[name].append(await _repeat_async(call, tasks, plan.seconds))
-    return found
+    return {name: min(seconds) * MICRO for name, seconds in found.items()}
 
 
 def _parts(image: Image) -> tuple[bytes, dict[str, str], bytes]:

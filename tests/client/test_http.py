@@ -56,7 +56,8 @@ def test_the_second_call_uses_the_connection_of_the_first(
 
 
 def test_a_name_that_nobody_resolves_is_given_up_in_time() -> None:
-    from aiaas_client._http.sockets import BlockingSockets, current
+    from aiaas_client._http.placed import current
+    from aiaas_client._http.sockets import BlockingSockets
     from aiaas_client._wire import Progress
 
     asked = threading.Event()
@@ -240,18 +241,20 @@ def test_the_last_piece_of_a_large_body_arrives_as_it_is(
 
 
 def test_a_stand_in_that_is_lost_on_its_way_is_never_sent() -> None:
-    from aiaas_client._http.placed import PLACED_FROM, PlacedBody, sent_for
+    from aiaas_client._http.placed import PLACED_FROM, PlacedBody, current, sent_for
     from aiaas_client._wire import Progress
 
     progress = Progress(time.monotonic() + 10)
+    token = current.set(progress)
     data = bytes(range(256)) * (PLACED_FROM // 256)
-    (shown,) = PlacedBody([data], progress)
+    (shown,) = PlacedBody([data])
     assert shown != data
     assert sent_for(progress, shown) == data
     assert sent_for(progress, b"the next head") == b"the next head"
-    (shown,) = PlacedBody([data], progress)
+    (shown,) = PlacedBody([data])
     with pytest.raises(ProtocolError, match="does not send what it was given"):
         sent_for(progress, bytes(bytearray(shown)))
+    current.reset(token)
 
 
 def test_a_body_is_cut_into_pieces_without_copying() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
+import weakref
 from itertools import pairwise
 from typing import Any
 
@@ -188,3 +190,25 @@ def test_a_chunked_body_goes_through_the_parser(serve_edge: Any) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert serve_edge(app).ask(head + chunks).status == 204
     assert seen == [False]
+
+
+def test_a_large_request_leaves_nothing_for_the_collector(serve_edge: Any) -> None:
+    kept: list[weakref.ref[Any]] = []
+
+    class Noted(Reader):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            kept.append(weakref.ref(asyncio.current_task()))
+            await super().__call__(scope, receive, send)
+
+    server = serve_edge(Noted())
+    wire = server.connect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            wire.send(post(pattern(SIZE)))
+            assert wire.answer().body == pattern(SIZE)
+        wire.sock.close()
+        server.eventually(lambda: not server.state.connections)
+        server.eventually(lambda: not any(task() for task in kept))
+    finally:
+        gc.enable()

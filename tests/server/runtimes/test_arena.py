@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
+import onnx
 import pytest
 
-from aiaas_server.runtimes.onnx import Arena
+from aiaas_server.runtimes.onnx import Arena, wants_arena
 
 SMALL, LARGE = 4_000, 4_000_000  # bytes
 
@@ -55,3 +59,20 @@ def test_results_do_not_depend_on_what_is_given_back(onnx_models, size: int) -> 
         one.append(session.run({spec.name: batch[:1]}, [session.outputs[0].name])[0])
     for answer in one:
         np.testing.assert_allclose(answer, one[0], rtol=1e-5, atol=1e-5)
+
+
+def test_large_models_have_an_arena_and_tiny_ones_beside_them_none(
+    tmp_path: Path, onnx_models: SimpleNamespace
+) -> None:
+    tiny = tmp_path / "tiny.onnx"
+    tiny.write_bytes(onnx_models.scale())
+    (tmp_path / "large.onnx").write_bytes(bytes(1 << 20))
+    assert wants_arena(tmp_path / "large.onnx")
+    assert not wants_arena(tiny)
+    assert not wants_arena(onnx_models.scale())
+    further = onnx.load_model_from_string(onnx_models.scale())
+    onnx.save_model(
+        further, tmp_path / "further.onnx",
+        save_as_external_data=True, size_threshold=0, location="weights.bin",
+    )  # fmt: skip
+    assert wants_arena(tmp_path / "further.onnx")
