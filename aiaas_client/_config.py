@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from aiaas_client._errors import ConfigurationError
+from aiaas_client._errors import ConfigurationError, OptionTypeError
 
 VERSION = "0.1.0"  # the distribution's; reading its metadata would cost each start 10 ms
 BASE_URL_VARIABLE = "AIAAS_BASE_URL"
 API_KEY_VARIABLE = "AIAAS_API_KEY"
 
 DEFAULT_DEADLINE = 60.0
+LOCAL_ENDPOINT = "local:"  # stands for the base URL where models run in this process
 MAX_ANSWER_BYTES = 64 << 20
 MAX_SERVER_TIMEOUT_MS = 300_000  # the longest time a server takes in X-Request-Timeout-Ms
 IDLE_EXPIRY = 45.0  # below the server's 60 s, so that we close an idle connection first
@@ -45,10 +47,16 @@ class Timeouts:
 
     def clipped(self, left: float) -> Timeouts:
         """Give these timeouts, none longer than `left` seconds."""
-        phases = (self.connect, self.read, self.write, self.pool)
-        if left >= max([left + 1 if phase is None else phase for phase in phases]):
+        if left >= self.longest():
             return self
-        return Timeouts(*(left if phase is None else min(phase, left) for phase in phases))
+        return Timeouts(*(left if phase is None else min(phase, left) for phase in self._phases()))
+
+    def longest(self) -> float:
+        """Give the longest of these timeouts, infinity where one has no end of its own."""
+        return max(math.inf if phase is None else phase for phase in self._phases())
+
+    def _phases(self) -> tuple[float | None, ...]:
+        return self.connect, self.read, self.write, self.pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +87,26 @@ class ServerFacts:
     Attributes:
         needs_wire: False where calls stay in this process, so that nothing need be encoded.
         reads_binary: Whether binary tensors are understood; None until an answer has told.
+        tasks: By a model's name and version what its card tells: the task, and whether it takes
+            files.
     """
 
     needs_wire: bool = True
     reads_binary: bool | None = None
+    tasks: dict[tuple[str, str | None], tuple[str, bool]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Time, sleep and chance, in one place that tests can replace."""
+    """Time, sleep and chance, in one place that tests can replace.
+
+    Attributes:
+        monotonic: Seconds of a clock that never goes back; deadlines and waits go by it.
+        wall: Seconds since the epoch, for dates that a server names.
+        sleep: Waits so many seconds, in threads.
+        async_sleep: As `sleep`, on an event loop.
+        random: A number from 0 up to 1, which spreads the waits between attempts.
+    """
 
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
@@ -118,7 +137,7 @@ def resolve_base_urls(
         ConfigurationError: none given, not an http or https URL, or a key would travel in clear.
     """
     given = os.environ.get(BASE_URL_VARIABLE, "") if base_url is None else base_url
-    urls = given.split(",") if isinstance(given, str) else list(given)
+    urls = given.split(",") if isinstance(given, str) else _texts(given)
     endpoints = tuple(dict.fromkeys(url.strip().rstrip("/") for url in urls if url.strip()))
     if not endpoints:
         raise ConfigurationError(
@@ -128,6 +147,16 @@ def resolve_base_urls(
     for url in endpoints:
         _check_url(url, with_key=with_key, allow_insecure_http=allow_insecure_http)
     return endpoints
+
+
+def _texts(given: object) -> list[str]:
+    urls = []
+    for url in given if isinstance(given, Iterable) else [given]:
+        if not isinstance(url, str):
+            kind = type(url).__name__
+            raise OptionTypeError(f"base_url: expected text or a list of texts, got {kind}")
+        urls.append(url)
+    return urls
 
 
 def _check_url(url: str, *, with_key: bool, allow_insecure_http: bool) -> None:
@@ -165,6 +194,8 @@ def resolve_api_key(api_key: str | None) -> str | None:
         ConfigurationError: it holds characters that no header can carry.
     """
     key = os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key
+    if key is not None and not isinstance(key, str):
+        raise OptionTypeError(f"api_key: expected text, got {type(key).__name__}")
     if not key:
         return None
     if not (key.isascii() and key.isprintable() and " " not in key):

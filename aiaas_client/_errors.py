@@ -2,16 +2,20 @@
 
     AiaasError
     ├── ConfigurationError (ValueError)         a client that cannot be built as asked
+    │   └── OptionTypeError (TypeError)         an option of a type it cannot have
     ├── ClientClosedError (RuntimeError)        used after `close()`
     ├── InputError (ValueError)                 found before the wire, from the model's metadata
     │   ├── MissingInputError  UnknownInputError  ShapeError  DtypeError
+    │   └── MissingFileError (FileNotFoundError)
     ├── APIConnectionError (ConnectionError)    no connection, or it broke
     ├── APITimeoutError (TimeoutError)          one phase took too long: `.phase`
     │   ├── DeadlineExceededError               the whole call took too long
     │   └── PoolTimeoutError                    no free connection in time
     ├── CircuitOpenError                        not sent: the endpoint fails too often
+    ├── RolledBackError                         a guarded promotion that was waited for went back
     ├── ProtocolError                           an answer that cannot be trusted
     ├── BulkError                               some items of a bulk call failed: `.failures`
+    │   └── BlockError                          rows of `infer_array` failed: `.start`, `.stop`
     └── APIStatusError                          the server answered, and not with 200
         ├── BadRequestError              400    ├── LoadFailedError  ModelNotReadyError
         ├── AuthenticationError          401
@@ -20,10 +24,11 @@
         ├── MethodNotAllowedError        405
         ├── RequestTimeoutError          408
         ├── ConflictError                409
+        ├── PreconditionFailedError      412
         ├── PayloadTooLargeError         413
         ├── UriTooLongError              414
         ├── UnsupportedMediaTypeError    415
-        ├── UnprocessableError           422    ├── OutputTooLargeError
+        ├── UnprocessableError           422    ├── OutputTooLargeError  ModelRejectedError
         ├── RateLimitError               429
         ├── HeadersTooLargeError         431
         ├── InternalServerError          5xx    ├── InferenceFailedError
@@ -31,8 +36,10 @@
         ├── BadGatewayError              502
         ├── ServiceUnavailableError      503    ├── QueueFullError  QueueTimeoutError
         │                                       ├── ModelUnavailableError  DrainingError
-        │                                       └── ControlDisabledError  TooManyConnectionsError
-        └── GatewayTimeoutError          504    └── ServerDeadlineError (DeadlineExceededError)
+        │                                       ├── ControlDisabledError  TooManyConnectionsError
+        │                                       └── StateUnavailableError
+        ├── GatewayTimeoutError          504    └── ServerDeadlineError (DeadlineExceededError)
+        └── StorageFullError             507
 
 All of them pickle, and all carry `request_id`, `model`, `attempts` and `elapsed` (seconds).
 """
@@ -40,11 +47,13 @@ All of them pickle, and all carry `request_id`, `model`, `attempts` and `elapsed
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from aiaas_client.protocol.errors import ErrorCode
 
 E = TypeVar("E", bound="AiaasError")
+
+_LONGEST_MESSAGE = 4096  # characters
 
 
 class AiaasError(Exception):
@@ -70,6 +79,7 @@ class AiaasError(Exception):
         elapsed: float = 0.0,
         endpoint: str = "",
     ) -> None:
+        message = _presentable(message)
         super().__init__(message)
         self.message = message
         self.request_id = request_id
@@ -91,6 +101,26 @@ class AiaasError(Exception):
         return _rebuild, (type(self), self.args, dict(vars(self)))
 
 
+def escaped(character: str) -> str:
+    """Write a character that terminals act on, or that nobody sees, as Python would."""
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _presentable(message: str) -> str:
+    """Whatever found its way into a message: it steers no terminal and floods no log."""
+    if message.isprintable() and len(message) <= _LONGEST_MESSAGE:
+        return message
+    cut = message[:_LONGEST_MESSAGE]
+    text = "".join(one if one == "\n" or one.isprintable() else escaped(one) for one in cut)
+    return text if len(cut) == len(message) else f"{text}..."
+
+
+def complete(error: AiaasError, text: str) -> None:
+    """Add to an error's message, who was asked for example."""
+    error.message = _presentable(error.message + text)
+    error.args = (error.message, *error.args[1:])
+
+
 def _short(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
@@ -107,8 +137,14 @@ class ConfigurationError(AiaasError, ValueError):
     """The client cannot be built or used as asked."""
 
 
+class OptionTypeError(ConfigurationError, TypeError):
+    """An option has a type that it cannot have."""
+
+
 class ClientClosedError(AiaasError, RuntimeError):
-    """The client was used after `close()`; closing is final."""
+    """The client was used after `close()`, or closed during the call; closing is final."""
+
+    TEXT = "this client was closed; make a new one"
 
 
 class InputError(AiaasError, ValueError):
@@ -149,6 +185,13 @@ class ShapeError(InputError):
 
 class DtypeError(InputError):
     """An input's element type cannot become the model's without loss."""
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """A payload is the path of a file that is not there."""
+
+    def __new__(cls, *args: Any, **context: Any) -> Self:
+        return OSError.__new__(cls, *args)  # ValueError's, which comes first, cannot make one
 
 
 class APIConnectionError(AiaasError, ConnectionError):
@@ -194,6 +237,10 @@ class CircuitOpenError(AiaasError):
         self.retry_after = retry_after
 
 
+class RolledBackError(AiaasError):
+    """A rollout that was waited for ended without its version in production; the text says why."""
+
+
 class ProtocolError(AiaasError):
     """The answer breaks the protocol, so nothing in it is believed."""
 
@@ -217,6 +264,20 @@ class BulkError(AiaasError):
         super().__init__(message, **context)
         self.failures: dict[int, Exception] = dict(failures or {})
         self.count = len(self.failures) if count is None else count
+
+
+class BlockError(BulkError):
+    """Rows that travelled together failed, and `infer_array` with them.
+
+    Attributes:
+        start, stop: The first of the rows, and the one after the last; `.failures` has their error
+            under `start`.
+    """
+
+    def __init__(self, message: str = "", *, start: int = 0, stop: int = 0, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.start = start
+        self.stop = stop
 
 
 class APIStatusError(AiaasError):
@@ -293,6 +354,10 @@ class ConflictError(APIStatusError):
     """409: the state does not allow this now."""
 
 
+class PreconditionFailedError(APIStatusError):
+    """412: the object was changed since you read it; read it again, then decide."""
+
+
 class PayloadTooLargeError(APIStatusError):
     """413: the request is larger than the server takes."""
 
@@ -311,6 +376,10 @@ class UnprocessableError(APIStatusError):
 
 class OutputTooLargeError(UnprocessableError):
     """422 `output_too_large`: the answer would exceed the server's limit; send fewer rows."""
+
+
+class ModelRejectedError(UnprocessableError):
+    """422 `model_rejected`: the server looked at the model and refuses it; the text says why."""
 
 
 class RateLimitError(APIStatusError):
@@ -365,6 +434,14 @@ class TooManyConnectionsError(ServiceUnavailableError):
     """503 `too_many_connections`: the server has as many as it takes."""
 
 
+class StateUnavailableError(ServiceUnavailableError):
+    """503 `state_unavailable`: the server's database or store does not answer."""
+
+
+class StorageFullError(APIStatusError):
+    """507 `storage_full`: the server has no room to write; what only reads goes on."""
+
+
 class GatewayTimeoutError(APIStatusError):
     """504: no answer in time behind the server or a proxy."""
 
@@ -381,6 +458,7 @@ STATUS_CLASSES: Mapping[int, type[APIStatusError]] = {
     405: MethodNotAllowedError,
     408: RequestTimeoutError,
     409: ConflictError,
+    412: PreconditionFailedError,
     413: PayloadTooLargeError,
     414: UriTooLongError,
     415: UnsupportedMediaTypeError,
@@ -392,6 +470,7 @@ STATUS_CLASSES: Mapping[int, type[APIStatusError]] = {
     502: BadGatewayError,
     503: ServiceUnavailableError,
     504: GatewayTimeoutError,
+    507: StorageFullError,
 }
 
 CODE_CLASSES: Mapping[ErrorCode, type[APIStatusError]] = {
@@ -404,6 +483,11 @@ CODE_CLASSES: Mapping[ErrorCode, type[APIStatusError]] = {
     ErrorCode.NOT_FOUND: NotFoundError,
     ErrorCode.MODEL_NOT_FOUND: ModelNotFoundError,
     ErrorCode.VERSION_NOT_FOUND: VersionNotFoundError,
+    ErrorCode.CONFLICT: ConflictError,
+    ErrorCode.PRECONDITION_FAILED: PreconditionFailedError,
+    ErrorCode.MODEL_REJECTED: ModelRejectedError,
+    ErrorCode.STORAGE_FULL: StorageFullError,
+    ErrorCode.STATE_UNAVAILABLE: StateUnavailableError,
     ErrorCode.METHOD_NOT_ALLOWED: MethodNotAllowedError,
     ErrorCode.REQUEST_TIMEOUT: RequestTimeoutError,
     ErrorCode.PAYLOAD_TOO_LARGE: PayloadTooLargeError,
@@ -432,5 +516,10 @@ def status_class(status: int, code: str = "") -> type[APIStatusError]:
     """Give the class for an answer: by its code where that fits its status, else by status."""
     fallback = InternalServerError if status >= 500 else APIStatusError
     by_status = STATUS_CLASSES.get(status, fallback)
-    by_code = CODE_CLASSES.get(ErrorCode(code)) if code in _CODES else None
+    by_code = code_class(code)
     return by_code if by_code is not None and issubclass(by_code, by_status) else by_status
+
+
+def code_class(code: str) -> type[APIStatusError] | None:
+    """Give the class of a stable code; None for one that is not ours."""
+    return CODE_CLASSES.get(ErrorCode(code)) if code in _CODES else None

@@ -2,7 +2,10 @@
 
 Text stays text. Files come as `Path`, bytes, PIL images, or arrays: uint8 of two or three
 dimensions is a picture and travels as PNG, `(samples, rate)` is a recording and travels as WAV.
-Records come as mappings or pandas rows, rows of values as lists or one-dimensional arrays.
+Records come as mappings or pandas rows, rows of values as lists or one-dimensional arrays. Dates
+and times travel as ISO 8601 texts, missing values as null.
+
+A PIL image has the answer of its file: it is turned upright before its EXIF data is lost.
 """
 
 from __future__ import annotations
@@ -20,10 +23,17 @@ from typing import Any
 import numpy as np
 
 from aiaas_client._errors import InputError
-from aiaas_client.protocol.tensors import Array
+from aiaas_client.protocol import pictures
+from aiaas_client.protocol.tensors import Array, masked_values
 
 LARGE_FILE = 1 << 20  # bytes from which base64 inside JSON is not worth its cost
 SLOW_BYTES = 64 << 10
+MOST_CHANNELS = 8
+HIGHEST_RATE = 192_000  # samples a second
+# Floats are samples from -1 to 1; resampling overshoots a little. Larger ones are of another scale.
+LOUDEST = 2.0
+MOST_WAV_BYTES = 2**32 - 64
+PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})  # as they are
 ACCEPTED = (
     "text, bytes, a Path, a PIL image, an array, (samples, rate), a record or a list of values"
 )
@@ -36,7 +46,7 @@ def is_many(value: object) -> bool:
     if isinstance(value, np.ndarray):
         if value.dtype == np.uint8:
             return value.ndim == 4
-        return value.ndim == 2 or (value.ndim == 1 and value.dtype.kind in "OUS")
+        return value.ndim == 2 or (value.ndim == 1 and value.dtype.kind in "OUST")
     if not isinstance(value, list) or not value:
         return False
     return not any(item is None or _is_number(item) for item in value)
@@ -52,6 +62,10 @@ def records_of(frame: Any) -> list[dict[str, Any]]:
     if hasattr(frame, "to_dicts"):
         rows: list[dict[str, Any]] = frame.to_dicts()  # polars
         return rows
+    names = [str(name) for name in frame.columns]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"the frame has two columns '{twice}'; a record has one value a name")
     records: list[dict[str, Any]] = frame.to_dict("records")
     return records
 
@@ -103,6 +117,8 @@ def is_slow(value: Any, *, files: bool = False) -> bool:
     """Whether making its bytes reads a disk or takes long: not for an event loop."""
     if isinstance(value, PathLike) or (files and isinstance(value, str)):
         return True
+    if isinstance(value, tuple) and value:
+        value = value[0]  # of (samples, rate)
     size = len(value) if isinstance(value, bytes) else getattr(value, "nbytes", 0)
     return size > SLOW_BYTES or hasattr(value, "getbands")
 
@@ -112,15 +128,17 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, bytes | bytearray | memoryview):
-        return {"b64": base64.b64encode(value).decode("ascii")}
+        return {"b64": base64.b64encode(bytes(value)).decode("ascii")}
     if isinstance(value, PathLike):
         return _plain(Path(value).read_bytes())
     if isinstance(value, np.ndarray):
         return _array(value)
     if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], np.ndarray):
-        return _plain(wav(value[0], int(value[1])))
+        return _array(np.asarray(value))
+    if isinstance(value, tuple) and len(value) == 2:
+        recording = _recording(*value)
+        if recording is not None:
+            return _plain(recording)
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -131,10 +149,7 @@ def _plain(value: Any) -> Any:
 def _foreign(value: Any) -> Any:
     """Objects of other libraries, told by what they can do."""
     if hasattr(value, "save") and hasattr(value, "getbands"):  # PIL
-        buffer = io.BytesIO()
-        picture = value if value.mode in ("RGB", "RGBA", "L") else value.convert("RGB")
-        picture.save(buffer, "PNG")
-        return _plain(buffer.getvalue())
+        return _plain(_png_of(value))
     if hasattr(value, "isoformat"):  # dates, and pandas' NaT
         text = value.isoformat()
         return None if text == "NaT" else text
@@ -147,12 +162,55 @@ def _foreign(value: Any) -> Any:
     raise InputError(f"got {type(value).__name__}; accepted: {ACCEPTED}")
 
 
+def _png_of(image: Any) -> bytes:
+    """A PNG file with what the image's own file would show."""
+    buffer = io.BytesIO()
+    try:
+        deep = pictures.is_deep(image)
+        turned = pictures.upright(image)
+        if turned is not image:  # nothing may turn it again
+            turned.info = {k: v for k, v in turned.info.items() if k == "transparency"}
+        if turned.mode not in PNG_MODES:
+            turned = pictures.flat_rgb(turned, deep=deep)
+        turned.save(buffer, "PNG", compress_level=1)
+    except Exception as error:  # pillow raises whatever a damaged file made it stumble on
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"the picture cannot be sent: {reason}") from error
+    return buffer.getvalue()
+
+
 def _array(array: Array) -> Any:
+    if hidden := masked_values(array):
+        raise InputError(f"{hidden} of {array.size} values are masked; fill them in first")
+    array = np.asarray(array)
     if array.dtype == np.uint8 and array.ndim in (2, 3):
         return _plain(png(array))
-    if array.ndim == 0:
-        return _plain(array.item())
-    return [_plain(item) for item in array.tolist()]
+    if array.dtype.kind == "M":
+        return _dates(np.datetime_as_string(array).tolist())
+    if array.dtype.kind in "mcV":
+        raise InputError(f"got an array of {array.dtype}; accepted: {ACCEPTED}")
+    return _plain(array.tolist())
+
+
+def _dates(texts: Any) -> Any:
+    if isinstance(texts, list):
+        return [_dates(text) for text in texts]
+    return None if texts == "NaT" else texts
+
+
+def _recording(samples: Any, rate: Any) -> bytes | None:
+    """The WAV file of `(samples, rate)`; None when the pair is none, but two values of a row."""
+    if _is_number(samples) and isinstance(rate, np.ndarray) and rate.ndim:
+        raise InputError("recording: expected (samples, rate), got (rate, samples)")
+    if not hasattr(samples, "__array__") or not getattr(samples, "shape", ()):
+        return None
+    try:
+        whole = int(rate)
+    except (TypeError, ValueError, OverflowError):
+        whole = -1
+    if whole != rate:
+        raise InputError(f"recording: expected a whole number of samples a second, got {rate!r}")
+    return wav(np.asanyarray(samples), whole)
 
 
 def png(pixels: Array) -> bytes:
@@ -182,26 +240,56 @@ def png(pixels: Array) -> bytes:
 def wav(samples: Array, rate: int) -> bytes:
     """A WAV file of 16 bits: samples `(n,)` or `(n, channels)`, floats -1 to 1 or int16.
 
+    Floats a little above 1 (up to 2) are clipped.
+
     Raises:
-        InputError: Another shape or datatype, or a rate below 1.
+        InputError: Another shape, datatype or scale, or a rate that nothing is recorded at.
     """
-    if samples.ndim not in (1, 2) or rate < 1:
-        raise InputError(
-            f"recording: expected (n,) or (n, channels) and a rate of 1 or more, "
-            f"got {samples.shape} at {rate}"
-        )
-    if samples.dtype.kind == "f":
-        if not np.isfinite(samples).all():
-            raise InputError("recording: samples must be finite")
-        samples = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
-    elif samples.dtype != np.int16:
-        raise InputError(f"recording: expected floats or int16, got {samples.dtype}")
-    channels = 1 if samples.ndim == 1 else samples.shape[1]
-    data = np.ascontiguousarray(samples, "<i2").tobytes()
+    _check_shape(samples, rate)
+    whole = _sixteen_bits(samples)
+    channels = 1 if whole.ndim == 1 else whole.shape[1]
+    if whole.nbytes > MOST_WAV_BYTES:
+        raise InputError(f"recording: {whole.nbytes:,} bytes of samples are no WAV file")
+    data = np.ascontiguousarray(whole, "<i2").tobytes()
     block = 2 * channels
     head = struct.pack("<4sI8sIHHIIHH", b"RIFF", 36 + len(data), b"WAVEfmt ", 16, 1, channels,
                        rate, rate * block, block, 16)  # fmt: skip
     return head + struct.pack("<4sI", b"data", len(data)) + data
+
+
+def _check_shape(samples: Array, rate: int) -> None:
+    channels = samples.shape[1] if samples.ndim == 2 else 1
+    if samples.ndim in (1, 2) and 1 <= channels <= MOST_CHANNELS and 1 <= rate <= HIGHEST_RATE:
+        if samples.shape[0] == 0:
+            raise InputError("recording: expected 1 sample or more, got none")
+        return
+    turned = samples.ndim == 2 and samples.shape[0] <= MOST_CHANNELS < channels
+    hint = "; this looks like (channels, samples): hand in its transpose, .T" if turned else ""
+    raise InputError(
+        f"recording: expected (samples,) or (samples, channels) of up to {MOST_CHANNELS} channels "
+        f"and a rate of 1 to {HIGHEST_RATE:,}, got {samples.shape} at {rate}{hint}"
+    )
+
+
+def _sixteen_bits(samples: Array) -> Array:
+    if hidden := masked_values(samples):
+        raise InputError(f"recording: {hidden} samples are masked")
+    samples = np.asarray(samples)
+    if samples.dtype.kind == "i" and samples.dtype.itemsize == 2:
+        return samples
+    if samples.dtype.kind != "f":
+        raise InputError(f"recording: expected floats or int16, got {samples.dtype}")
+    if not np.isfinite(samples).all():
+        raise InputError("recording: samples must be finite")
+    loudest = float(np.abs(samples).max())
+    if loudest > LOUDEST:
+        raise InputError(
+            f"recording: expected floats from -1 to 1, got {loudest:,g}; "
+            "divide samples of int16 size by 32,768, or hand them in as int16"
+        )
+    wide = samples.astype(np.result_type(samples, np.float32), copy=False)  # float16 has 11 bits
+    whole: Array = np.round(np.clip(wide, -1, 1) * 32767).astype("<i2")
+    return whole
 
 
 def append_columns(frame: Any, columns: Mapping[str, Sequence[Any]]) -> Any:

@@ -29,14 +29,30 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-    from aiaas_client._calls import Response
-    from aiaas_client._middleware import AsyncSend, Send
-    from aiaas_client._wire import WireRequest
+    from aiaas_client._api.call import Response
+    from aiaas_client._send.middleware import AsyncSend, Send
+    from aiaas_client._transport.wire import WireRequest
 
 __all__ = ["AsyncOpenTelemetryMiddleware", "OpenTelemetryMiddleware"]
 
 Attributes = dict[str, str | int]
 _SCOPE = "aiaas_client"
+_WITHOUT_MODEL = frozenset(
+    {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index", "/v2/models/stats"}
+)
+_VERBS = frozenset(
+    {
+        "infer",
+        "predict",
+        "generate",
+        "generate_stream",
+        "ready",
+        "config",
+        "stats",
+        "load",
+        "unload",
+    }
+)
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -81,7 +97,7 @@ class _Instruments:
     @contextmanager
     def _around(self, request: WireRequest) -> Iterator[_Attempt]:
         measured = _measured(request)
-        name = f"{request.method} {_route(request)}"
+        name = f"{request.method} {_route(request)}".rstrip()
         with self._tracer.start_as_current_span(
             name, kind=trace.SpanKind.CLIENT, attributes={**measured, **_detail(request)}
         ) as span:
@@ -126,9 +142,19 @@ def _detail(request: WireRequest) -> Attributes:
 
 def _route(request: WireRequest) -> str:
     """The path without what varies, so that spans of one kind share a name."""
-    if request.call.model is None:
-        return request.path
-    return f"/v2/models/{{model}}/{request.path.rpartition('/')[2]}"
+    path = request.path.partition("?")[0]
+    steps = path.split("/")
+    if request.call.model is None or "models" not in steps:
+        return path if path in _WITHOUT_MODEL else ""
+    # "/v2/models/m/infer", "/v1/models/m:predict", "/v2/repository/models/m/load"
+    steps[steps.index("models") + 1 :] = ["{model}", *_verb(steps[-1])]
+    return "/".join(steps)
+
+
+def _verb(last: str) -> list[str]:
+    """The last step of a path, if it says what is done and names nothing."""
+    _, _, verb = last.rpartition(":")
+    return [verb] if verb in _VERBS else []
 
 
 def _propagate(request: WireRequest) -> None:

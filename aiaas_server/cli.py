@@ -6,15 +6,18 @@ import re
 import stat
 import sys
 from importlib.metadata import version as distribution_version
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin
 
 import typer
 from pydantic import ValidationError
 from typer import Option
 
-from aiaas_client._commands import register
-from aiaas_server.settings import PREFIX, Settings
+from aiaas_client._cli.commands import register
+from aiaas_client.protocol.texts import decode_text
+from aiaas_server.interrupts import leaving_at_once
+from aiaas_server.settings import PREFIX, Settings, unknown_variables
 from aiaas_server.zoo.commands import register as register_zoo
 
 app = typer.Typer(
@@ -25,180 +28,177 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-PROVIDERS = {"auto", "cpu", "cuda", "tensorrt"}
 LISTEN, MODELS, SAFETY, LIMITS, LOGS = "Where to listen", "Models", "Keys and TLS", "Limits", "Logs"
 
 
-def _option(*names: str, panel: str, help: str, name: str | None = None) -> Any:
-    """One option; its variable is in the help because `Settings` is what reads it."""
-    field = name or names[0].removeprefix("--").replace("-", "_")
-    text = f"{help} ({PREFIX}{field.upper()})"
-    return Option(*names, help=text, rich_help_panel=panel, show_default=False)
+class ServeOption(NamedTuple):
+    """One option of `aiaas serve`: a field of `Settings`, which also reads and checks its text."""
+
+    field: str
+    panel: str
+    help: str
+    flag: str = ""
+    """Empty where it is the field's name."""
+
+    @property
+    def name(self) -> str:
+        """As it is typed."""
+        return self.flag or "--" + self.field.replace("_", "-")
+
+    @property
+    def is_size(self) -> bool:
+        """Whether it counts bytes, and so may be written with a unit."""
+        return self.field.endswith("_bytes")
+
+    def parameter(self) -> Parameter:
+        """For typer; the help names the variable, because `Settings` is what reads it."""
+        annotation = Settings.model_fields[self.field].annotation
+        kinds = {annotation, get_origin(annotation), *get_args(annotation)}
+        kind: Any = bool if bool in kinds else list[str] if kinds & {tuple, dict} else str
+        word = next((known.__name__ for known in (int, float, Path) if known in kinds), "text")
+        option = Option(
+            self.name,
+            help=f"{self.help} ({PREFIX}{self.field.upper()})",
+            rich_help_panel=self.panel,
+            show_default=False,
+            metavar=None if kind is bool else "<size>" if self.is_size else f"<{word.lower()}>",
+        )
+        return Parameter(
+            self.field,
+            Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[kind | None, option],
+        )
+
+
+OPTIONS = (
+    ServeOption("models", MODELS, "Repository in Triton's layout, .onnx files, or one file."),
+    ServeOption("data", MODELS, "Directory of the registry: deploy, split, roll back; with state."),
+    ServeOption("artefacts_url", MODELS, "s3://bucket/prefix in place of a directory in --data."),
+    ServeOption(
+        "load_models", MODELS, "Load only this model at start; repeat for more. Default: all.",
+        flag="--load-model",
+    ),
+    ServeOption(
+        "default_models", MODELS,
+        "text=sentiment: who answers /predict where no model is named; repeat for more.",
+        flag="--default-model",
+    ),
+    ServeOption("watch", MODELS, "Pick up new and removed versions."),
+    ServeOption(
+        "providers", MODELS,
+        "auto, cpu, cuda, tensorrt or onnxruntime's own name; repeat in order.",
+        flag="--provider",
+    ),
+    ServeOption("intra_op_threads", MODELS, "Threads inside one run; 0: by cores."),
+    ServeOption(
+        "memory_budget_bytes", MODELS,
+        "Room for loaded models, 8GB; they load when called, the least used make room.",
+        flag="--memory-budget",
+    ),
+    ServeOption("host", LISTEN, "Address. Default: 127.0.0.1."),
+    ServeOption("port", LISTEN, "Port; 0 takes a free one. Default: 8000."),
+    ServeOption("uds", LISTEN, "Unix socket instead of a port."),
+    ServeOption("metrics_port", LISTEN, "Port of /metrics; 0: off. Default: 8002."),
+    ServeOption("metrics_host", LISTEN, "Address of that port. Default: as --host."),
+    ServeOption("workers", LISTEN, "Processes that act as one."),
+    ServeOption(
+        "shared_memory", LISTEN, "Let clients on this machine pass tensors through shared memory."
+    ),
+    ServeOption("certfile", SAFETY, "TLS certificate chain, PEM."),
+    ServeOption("keyfile", SAFETY, "Private key of it, PEM."),
+    ServeOption("client_ca", SAFETY, "Who may certify clients, PEM; all must be."),
+    ServeOption("insecure", SAFETY, "Serve other machines without a key or TLS."),
+    ServeOption("max_body_bytes", LIMITS, "Largest inference request. 64MiB."),
+    ServeOption("max_connections", LIMITS, "Connections open. 1000."),
+    ServeOption("max_connections_per_address", LIMITS, "Of one client address; 0: no limit. 50."),
+    ServeOption(
+        "proxies", LIMITS, "Proxy in front, address or network: not one client; repeat for more.",
+        flag="--proxy",
+    ),
+    ServeOption("queue_size", LIMITS, "Requests waiting for one model. 100."),
+    ServeOption("drain_timeout", LIMITS, "Seconds to finish when stopped. 25."),
+    ServeOption("json_logs", LOGS, "One JSON object a line."),
+    ServeOption("access_log", LOGS, "One line a request; costs CPU."),
+    ServeOption("log_level", LOGS, "debug, info, warning or error."),
+)  # fmt: skip
+
+
+class SecretFile(NamedTuple):
+    """An option that names a file with a secret, since arguments are seen by all of a machine."""
+
+    field: str
+    panel: str
+    help: str
+    what: str
+
+    @property
+    def name(self) -> str:
+        """As it is typed."""
+        return "--" + self.field.replace("_", "-") + "-file"
+
+    def parameter(self) -> Parameter:
+        """For typer; the help names the variable that can hold the secret instead."""
+        option = Option(
+            self.name,
+            help=f"{self.help} ({PREFIX}{self.field.upper()}: {self.what} itself)",
+            rich_help_panel=self.panel,
+            show_default=False,
+        )
+        return Parameter(
+            f"{self.field}_file",
+            Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[Path | None, option],
+        )
+
+
+SECRETS = (
+    SecretFile("api_key", SAFETY, "File with the key every call must carry.", "the key"),
+    SecretFile("database_url", MODELS, "File with postgresql://… in place of state.db.", "the URL"),
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
 
 
 @app.callback()
-def _main() -> None:
+def _main(
+    version: Annotated[
+        bool,
+        Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
     """Serve ONNX models, and call them."""
 
 
-@app.command()
-def serve(
-    models: Annotated[
-        Path | None,
-        _option(
-            "--models",
-            panel=MODELS,
-            help="Repository in Triton's layout, directory of .onnx files, or one file.",
-        ),
-    ] = None,
-    load_model: Annotated[
-        list[str] | None,
-        _option(
-            "--load-model",
-            panel=MODELS,
-            help="Load only this model at start; repeat for more. Default: all.",
-            name="load_models",
-        ),
-    ] = None,
-    default_model: Annotated[
-        list[str] | None,
-        _option(
-            "--default-model",
-            panel=MODELS,
-            help="text=sentiment: who answers /predict where no model is named; repeat for more.",
-            name="default_models",
-        ),
-    ] = None,
-    watch: Annotated[
-        bool | None,
-        _option("--watch", panel=MODELS, help="Pick up new and removed versions."),
-    ] = None,
-    provider: Annotated[
-        list[str] | None,
-        _option(
-            "--provider",
-            panel=MODELS,
-            help="auto, cpu, cuda, tensorrt or onnxruntime's own name; repeat in order.",
-            name="providers",
-        ),
-    ] = None,
-    intra_op_threads: Annotated[
-        int | None,
-        _option("--intra-op-threads", panel=MODELS, help="Threads inside one run; 0: by cores."),
-    ] = None,
-    memory_budget: Annotated[
-        int | None,
-        _option(
-            "--memory-budget",
-            panel=MODELS,
-            help="Bytes for loaded models; they load when called, the least used make room.",
-            name="memory_budget_bytes",
-        ),
-    ] = None,
-    host: Annotated[
-        str | None, _option("--host", panel=LISTEN, help="Address. Default: 127.0.0.1.")
-    ] = None,
-    port: Annotated[
-        int | None,
-        _option("--port", panel=LISTEN, help="Port; 0 takes a free one. Default: 8000."),
-    ] = None,
-    uds: Annotated[
-        Path | None, _option("--uds", panel=LISTEN, help="Unix socket instead of a port.")
-    ] = None,
-    metrics_port: Annotated[
-        int | None,
-        _option("--metrics-port", panel=LISTEN, help="Port of /metrics; 0: off. Default: 8002."),
-    ] = None,
-    metrics_host: Annotated[
-        str | None,
-        _option("--metrics-host", panel=LISTEN, help="Address of that port. Default: as --host."),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        _option("--workers", panel=LISTEN, help="Processes that act as one."),
-    ] = None,
-    shared_memory: Annotated[
-        bool | None,
-        _option(
-            "--shared-memory",
-            panel=LISTEN,
-            help="Let clients on this machine pass tensors through shared memory.",
-        ),
-    ] = None,
-    api_key_file: Annotated[
-        Path | None,
-        Option(
-            "--api-key-file",
-            help=f"File with the key every call must carry. ({PREFIX}API_KEY: the key itself)",
-            rich_help_panel=SAFETY,
-            show_default=False,
-        ),
-    ] = None,
-    certfile: Annotated[
-        Path | None, _option("--certfile", panel=SAFETY, help="TLS certificate chain, PEM.")
-    ] = None,
-    keyfile: Annotated[
-        Path | None, _option("--keyfile", panel=SAFETY, help="Private key of it, PEM.")
-    ] = None,
-    client_ca: Annotated[
-        Path | None,
-        _option("--client-ca", panel=SAFETY, help="Who may certify clients, PEM; all must be."),
-    ] = None,
-    insecure: Annotated[
-        bool | None,
-        _option("--insecure", panel=SAFETY, help="Serve other machines without a key or TLS."),
-    ] = None,
-    max_body_bytes: Annotated[
-        int | None,
-        _option("--max-body-bytes", panel=LIMITS, help="Largest inference request. 64 MiB."),
-    ] = None,
-    max_connections: Annotated[
-        int | None, _option("--max-connections", panel=LIMITS, help="Connections open. 1000.")
-    ] = None,
-    max_connections_per_address: Annotated[
-        int | None,
-        _option(
-            "--max-connections-per-address",
-            panel=LIMITS,
-            help="Of one client address; 0: no limit. 50.",
-        ),
-    ] = None,
-    queue_size: Annotated[
-        int | None,
-        _option("--queue-size", panel=LIMITS, help="Requests waiting for one model. 100."),
-    ] = None,
-    drain_timeout: Annotated[
-        float | None,
-        _option("--drain-timeout", panel=LIMITS, help="Seconds to finish when stopped. 25."),
-    ] = None,
-    json_logs: Annotated[
-        bool | None, _option("--json-logs", panel=LOGS, help="One JSON object a line.")
-    ] = None,
-    access_log: Annotated[
-        bool | None, _option("--access-log", panel=LOGS, help="One line a request; costs CPU.")
-    ] = None,
-    log_level: Annotated[
-        str | None, _option("--log-level", panel=LOGS, help="debug, info, warning or error.")
-    ] = None,
-) -> None:
+def serve(**given: Any) -> None:
     """Serve models over HTTP until stopped with Ctrl+C or SIGTERM.
 
     Every setting can also be given by its environment variable; options stand above them.
     """
-    given = dict(locals())
-    given.update(
-        load_models=tuple(given.pop("load_model") or ()) or None,
-        providers=tuple(given.pop("provider") or ()) or None,
-        memory_budget_bytes=given.pop("memory_budget"),
-        default_models=",".join(given.pop("default_model") or ()) or None,
-    )
-    key_file = given.pop("api_key_file")
-    if key_file is not None:
-        given["api_key"] = read_key(key_file)
-    settings = make_settings(given)
-    from aiaas_server.serve import serve as run  # onnxruntime and uvicorn only now
+    notes = unknown_variables()
+    for secret in SECRETS:
+        path = given.pop(f"{secret.field}_file")
+        if path is not None:
+            given[secret.field], told = read_secret(path, secret)
+            notes += told
+    settings = make_settings({name: _text(value) for name, value in given.items()})
+    with leaving_at_once():
+        from aiaas_server.process import exit_with  # onnxruntime and uvicorn only now
+        from aiaas_server.serve import serve as run
 
-    raise typer.Exit(run(settings))
+    exit_with(run(settings, notes))
+
+
+# typer reads a signature; this one is the table.
+serve.__signature__ = Signature(  # type: ignore[attr-defined]
+    [option.parameter() for option in (*OPTIONS, *SECRETS)]
+)
+app.command()(serve)
 
 
 @app.command()
@@ -213,25 +213,44 @@ def make_settings(given: dict[str, Any]) -> Settings:
         return Settings.from_environment(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        option = f"--{field.replace('_', '-')}: " if field else ""
-        fail(option + re.sub(r"^Value error, ", "", first["msg"]))
+        field = str(first["loc"][0]) if first["loc"] else ""
+        message = re.sub(r"^Value error, ", "", first["msg"])
+        fail(f"{_where(field, given.get(field) is not None)}: {message}" if field else message)
 
 
-def read_key(path: Path) -> str:
-    """Read the API key; a file that others may read ends the program with what to do."""
+def _text(value: Any) -> Any:
+    """An option as `Settings` reads it from a variable; None where it is not given."""
+    return (",".join(value) or None) if isinstance(value, list | tuple) else value
+
+
+def _where(field: str, as_option: bool) -> str:
+    """Where a setting was given, as a person typed it."""
+    names = {option.field: option.name for option in (*OPTIONS, *SECRETS)}
+    return names[field] if as_option and field in names else PREFIX + field.upper()
+
+
+def read_secret(path: Path, secret: SecretFile) -> tuple[str, list[str]]:
+    """Read a secret, and what to tell about its file.
+
+    A file that everybody may read ends the program with what to do; a group may, as it does where
+    secrets are mounted, and that is told.
+    """
+    where = f"{secret.name} {path}"
     try:
-        mode = path.stat().st_mode
-        text = path.read_text("ascii").strip()
+        mode = stat.S_IMODE(path.stat().st_mode)
+        text = decode_text(path.read_bytes()).strip().encode("ascii").decode()
     except OSError as error:
-        fail(f"--api-key-file {path}: {error.strerror}")
-    except UnicodeDecodeError:
-        fail(f"--api-key-file {path}: expected ASCII text")
-    if stat.S_IMODE(mode) & 0o077:
-        fail(f"--api-key-file {path}: others may read it; run: chmod 600 {path}")
+        fail(f"{where}: {error.strerror}")
+    except UnicodeError:
+        fail(f"{where}: expected ASCII text")
+    if mode & 0o007:
+        fail(
+            f"{where}: others may use it; run: chmod 600 {path}, or mount the secret with mode 0440"
+        )
     if not text or any(character.isspace() for character in text):
-        fail(f"--api-key-file {path}: expected one key without spaces")
-    return text
+        fail(f"{where}: expected {secret.what.replace('the', 'one')} without spaces")
+    told = [f"{where}: its group may use it too"] if mode & 0o070 else []
+    return text, told
 
 
 def fail(message: str) -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,8 +16,11 @@ from urllib.parse import unquote
 
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.app import create_app
-from aiaas_server.core.model import LoadedModel, Outcome
+from aiaas_server.core.errors import ModelUnavailable, ServerError
+from aiaas_server.core.model import LoadedModel
+from aiaas_server.core.schedule.requests import Outcome
 from aiaas_server.http.errors import problem_of
+from aiaas_server.http.incoming import CANCELS_ON_DISCONNECT
 from aiaas_server.settings import Settings
 
 T = TypeVar("T")
@@ -25,7 +28,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
-class Answer:
+class Response:
     """What the application answered to one request in process."""
 
     status: int = 0
@@ -59,70 +62,81 @@ class EmbeddedServer:
         """Run `work` on the server's own event loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def model(self, name: str, version: int | None) -> LoadedModel:
-        """Find what serves `name` now.
-
-        Raises:
-            ModelNotFound, VersionNotFound, ModelUnavailable.
-        """
-        return self._app.pool.resolve(name, version)
-
     def infer(
-        self, name: str, version: int | None, inputs: Mapping[str, Array], outputs: tuple[str, ...]
+        self,
+        name: str,
+        version: int | str | None,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
     ) -> tuple[LoadedModel, Outcome]:
         """Run the model in the caller's thread.
 
         Raises:
             ServerError: As the server would answer it.
         """
-        model = self._app.pool.resolve(name, version)
-        return model, model.infer_now(inputs, outputs)
+        pool = self._app.pool
+        if pool.loads_on_demand:
+            with pool.held(name):
+                return self._infer(name, version, inputs, outputs)
+        return self._infer(name, version, inputs, outputs)
+
+    def _infer(
+        self,
+        name: str,
+        version: int | str | None,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
+    ) -> tuple[LoadedModel, Outcome]:
+        """Run a model, loaded if need be, that stays; another one if it gave way meanwhile."""
+        pool = self._app.pool
+        while True:
+            model = pool.find(name, version)
+            if model is None:
+                model = self.submit(pool.obtain(name, version)).result()
+            try:
+                return model, model.infer_now(inputs, outputs)
+            except ModelUnavailable:
+                if pool.find(name, version) is model:
+                    raise
 
     def infer_queued(
         self,
-        model: LoadedModel,
+        name: str,
+        version: int | str | None,
         inputs: Mapping[str, Array],
         outputs: Sequence[str],
         timeout: float,
-    ) -> Future[Outcome]:
+    ) -> Future[tuple[LoadedModel, Outcome]]:
         """Queue the inference on the server's own loop, where concurrent calls share batches.
 
         Cancelling the future abandons the work.
         """
 
-        async def run() -> Outcome:
+        async def run() -> tuple[LoadedModel, Outcome]:
             deadline = self._loop.time() + timeout
-            return await model.infer(inputs, outputs, deadline=deadline)
+            pool = self._app.pool
+            model = pool.find(name, version)
+            if model is None:
+                model = await pool.obtain(name, version, deadline=deadline)
+            return model, await model.infer(inputs, outputs, deadline=deadline)
 
         return self.submit(run())
 
     async def answer(
-        self, method: str, target: str, headers: RawHeaders, content: Iterable[bytes | memoryview]
-    ) -> Answer:
-        """Have the application answer one request; call it on the server's own loop."""
-        path, _, query = target.partition("?")
-        answer = Answer()
+        self,
+        method: str,
+        target: str,
+        headers: RawHeaders,
+        content: Iterable[bytes | memoryview],
+        tell: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Response:
+        """Have the application answer one request; call it on the server's own loop.
+
+        `tell` gets the ASGI messages of the answer as they come, which is then not collected.
+        """
+        response = Response()
         body = b"".join(content)
-        scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": method,
-            "scheme": "http",
-            "path": unquote(path),
-            "raw_path": path.encode("ascii"),
-            "query_string": query.encode("ascii"),
-            "root_path": "",
-            "headers": [
-                (b"host", b"embedded"),
-                (b"content-length", b"%d" % len(body)),
-                *((name.lower(), value) for name, value in headers),
-            ],
-            "client": ("127.0.0.1", 0),
-            "server": ("embedded", None),
-            # whoever waits for the answer cancels the task when it stops waiting
-            "extensions": {"aiaas.cancel_on_disconnect": {}},
-        }
+        scope = _scope(method, target, headers, len(body))
         messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def receive() -> dict[str, Any]:
@@ -132,14 +146,22 @@ class EmbeddedServer:
             return message or {"type": "http.disconnect"}
 
         async def send(message: Mapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                answer.status = message["status"]
-                answer.headers = list(message["headers"])
+            if tell is not None:
+                tell(message)
+            elif message["type"] == "http.response.start":
+                response.status = message["status"]
+                response.headers = list(message["headers"])
             else:
-                answer.body += message.get("body", b"")
+                response.body += message.get("body", b"")
 
         await self._app(scope, receive, send)
-        return answer
+        return response
+
+    def refusal(self, error: ServerError, request_id: str) -> Response:
+        """What the application would answer to `error`; it is counted as if it had."""
+        problem = problem_of(error)
+        self._app.refused(problem.code)
+        return Response(problem.status, list(problem.headers), bytearray(problem.body(request_id)))
 
     def close(self) -> None:
         """Release the models and end the thread."""
@@ -152,7 +174,26 @@ class EmbeddedServer:
         self._loop.close()
 
 
-def refusal(error: Exception, request_id: str) -> Answer:
-    """Put an error of the core into the answer the server would give."""
-    problem = problem_of(error)
-    return Answer(problem.status, list(problem.headers), bytearray(problem.body(request_id)))
+def _scope(method: str, target: str, headers: RawHeaders, size: int) -> dict[str, Any]:
+    """The ASGI scope of a request whose body has `size` bytes."""
+    path, _, query = target.partition("?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": unquote(path),
+        "raw_path": path.encode("ascii"),
+        "query_string": query.encode("ascii"),
+        "root_path": "",
+        "headers": [
+            (b"host", b"embedded"),
+            (b"content-length", b"%d" % size),
+            *((name.lower(), value) for name, value in headers),
+        ],
+        "client": ("127.0.0.1", 0),
+        "server": ("embedded", None),
+        # whoever waits for the answer cancels the task when it stops waiting
+        "extensions": {CANCELS_ON_DISCONNECT: {}},
+    }

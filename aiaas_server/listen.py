@@ -10,6 +10,7 @@ import resource
 import socket
 import ssl
 import stat
+from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,7 +30,7 @@ class StartError(Exception):
     """The server cannot start; the message tells the operator what to do about it."""
 
 
-def is_loopback(host: str) -> bool:
+def resolves_to_loopback(host: str) -> bool:
     """True when only this machine can reach `host`.
 
     Raises:
@@ -53,7 +54,7 @@ def check_exposure(settings: Settings) -> None:
     hosts = [] if settings.uds is not None else [settings.host]
     if settings.metrics_port != 0:
         hosts.append(settings.metrics_host or settings.host)
-    open_host = next((host for host in hosts if not is_loopback(host)), None)
+    open_host = next((host for host in hosts if not resolves_to_loopback(host)), None)
     missing: list[str] = []
     if settings.api_key is None and settings.client_ca is None:
         missing.append(
@@ -75,7 +76,10 @@ def bind_tcp(host: str, port: int, option: str = "--port") -> socket.socket:
     Raises:
         StartError: The address is in use, not this machine's, or not allowed.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}: {error.strerror or error}") from None
     family, kind, proto, _, address = found[0]
     sock = socket.socket(family, kind, proto)
     try:
@@ -220,15 +224,30 @@ class Acceptor:
         has_room: Callable[[int], bool],
         context: ssl.SSLContext | None = None,
         handshake_timeout: float = 10.0,
+        counted_as: Callable[[str], str | None] = lambda client: None,
+        handshakes_per_address: int = 50,
     ) -> None:
-        """`has_room` is asked with the handshakes under way before another connection is taken."""
+        """Begin to accept.
+
+        Args:
+            sock: The listening socket.
+            protocol: Makes the protocol of a connection.
+            has_room: Asked with the handshakes under way before another connection is taken.
+            context: For TLS.
+            handshake_timeout: Seconds for a TLS handshake.
+            counted_as: The name under which an address is counted; None if it is not.
+            handshakes_per_address: TLS handshakes of one address under way; more are cut off.
+        """
         self._sock = sock
         self._protocol = protocol
         self._has_room = has_room
         self._context = context
         self._handshake_timeout = handshake_timeout
         self._loop = asyncio.get_running_loop()
+        self._counted_as = counted_as
+        self._handshakes_per_address = handshakes_per_address
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._of_address: Counter[str] = Counter()
         self._resume: asyncio.TimerHandle | None = None
         self._told_at = float("-inf")
         self._loop.add_reader(sock.fileno(), self._accept)
@@ -244,7 +263,7 @@ class Acceptor:
     def _accept(self) -> None:
         for _ in range(64):
             try:
-                conn, _ = self._sock.accept()
+                conn, peer = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -252,14 +271,20 @@ class Acceptor:
                     raise
                 self._pause(error)
                 return
-            if not self._has_room(len(self._handshakes)):
+            address = self._counted_as(peer[0]) if self._context and peer else None
+            if not self._has_room(len(self._handshakes)) or self._is_crowd(address):
                 conn.close()
                 continue
-            task = self._loop.create_task(self._connect(conn))
+            if address is not None:
+                self._of_address[address] += 1
+            task = self._loop.create_task(self._connect(conn, address))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
-    async def _connect(self, conn: socket.socket) -> None:
+    def _is_crowd(self, address: str | None) -> bool:
+        return address is not None and self._of_address[address] >= self._handshakes_per_address
+
+    async def _connect(self, conn: socket.socket, address: str | None) -> None:
         conn.setblocking(False)
         if conn.family != socket.AF_UNIX:
             conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -271,6 +296,11 @@ class Acceptor:
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             logger.debug("connection lost before its first byte: %s", error)
             conn.close()
+        finally:
+            if address is not None:
+                self._of_address[address] -= 1
+                if not self._of_address[address]:
+                    del self._of_address[address]
 
     def _pause(self, error: OSError) -> None:
         now = self._loop.time()

@@ -2,24 +2,36 @@
 
 `Settings.from_environment()` is the only reader of the environment: the variable of a field is
 `AIAAS_SERVER_` + its name in capitals. Durations are seconds and sizes bytes, as the names of the
-fields that are not plain seconds say.
+fields that are not plain seconds say; sizes may be written with a unit.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
+from fractions import Fraction
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 PREFIX = "AIAAS_SERVER_"
 KIB = 1024
 MIB = 1024 * KIB
 
 
-def _split(value: object) -> object:
+def _split(value: Any) -> Any:
     """A comma separated text as a tuple of its non-empty parts."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
@@ -46,17 +58,57 @@ def _is_pair(part: str) -> bool:
     return True
 
 
+_UNITS = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+_postgres = re.compile(r"postgres(ql(\+psycopg)?)?://[^\s/?]*(/[^\s/]*)?(\?\S*)?").fullmatch
+_bucket = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s?#]*)?").fullmatch
+_size = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", re.ASCII).fullmatch
+
+
+def _bytes(value: object) -> object:
+    """`8GB`, `512MiB` or `1000000` as a number of bytes; other texts as they are."""
+    if not isinstance(value, str) or re.fullmatch(r"\s*-?[0-9]+\s*", value):
+        return value
+    found = _size(value)
+    unit = _UNITS.get(found[2].lower()) if found else None
+    if found is None or unit is None:
+        raise ValueError(f"expected bytes, such as 8GB, 512MiB or 1000000, got {value[:64]!r}")
+    size = Fraction(found[1]) * unit
+    if size.denominator != 1:
+        raise ValueError(f"expected a whole number of bytes, got {value[:64]!r}")
+    return int(size)
+
+
+def _networks(value: object) -> object:
+    """Addresses and networks, comma separated, as networks."""
+    return tuple(map(_network, _split(value))) if isinstance(value, str) else value
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"expected an address or a network, such as 10.0.0.0/8: {error}") from None
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 Pairs = Annotated[dict[str, str], BeforeValidator(_pairs)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+Room = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
 
 
 class Settings(BaseModel):
     """Frozen configuration of one server process; every default is safe on a laptop."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+    )
 
     # Models
     models: Path = Path("models")
@@ -75,15 +127,38 @@ class Settings(BaseModel):
     its throughput long before the hardware does; the cost of 64 is bounded, since a batch is only
     what queued meanwhile."""
 
+    batch_cap: bool = True
+    """Join no more requests than pays: from the size on whose time an item is within 3 % of the
+    least, larger batches only wait longer. Sizes are timed when a model loads and while it serves;
+    `batch_curve` in the statistics tells what was found. Without it a batch is all that queued."""
+
     default_models: Pairs = Field(default_factory=dict)
     """The model that answers where a call names none: by task, `text-classification=sentiment`,
     or by payload, `text=sentiment`; comma separated."""
 
-    response_cache_bytes: int = Field(default=64 * MIB, ge=0)
+    response_cache_bytes: Room = 64 * MIB
     """Room for answers of models whose configuration enables `response_cache`."""
-    memory_budget_bytes: int = Field(default=0, ge=0)
+    memory_budget_bytes: Room = 0
     """Memory that loaded models may take together, estimated; 0 is no limit. With a limit, models
     are loaded when they are called, and those called least recently make room."""
+
+    # State: the life of a model
+    data: Path | None = None
+    """A directory for the registry: models that are deployed, their versions and who gets which.
+    Without it the server has no state. It holds `state.db`, `artefacts/`, `cache/`, `drafts/`."""
+    database_url: SecretStr | None = None
+    """`postgresql://user:password@host/name` in place of `state.db`; several servers share it."""
+    artefacts_url: str = ""
+    """`s3://bucket/prefix` in place of `artefacts/`; the keys are read from `AWS_*` variables."""
+    disk_reserve_bytes: Room = 1024 * MIB
+    """Free space, or 5 % of the disk where that is more, below which nothing is written any more;
+    0 keeps none. What serves goes on, and what makes room is done."""
+    verify_timeout: Seconds = 60.0
+    """Time that a new version gets to be checked, loaded and run once, in a process of its own."""
+    verify_memory_bytes: Bytes = 2048 * MIB
+    """Memory it may take meanwhile, or four times its size where that is more."""
+    alert_url: SecretStr | None = None
+    """Where alerts are posted, as JSON: a guard that broke, drift, a damaged version."""
 
     # Runtime
     providers: Names = ("auto",)
@@ -127,7 +202,11 @@ class Settings(BaseModel):
     keep_alive: Seconds = 60.0
     max_connections: Count = 1000
     max_connections_per_address: int = Field(default=50, ge=0)
-    """0 is no limit for one address."""
+    """0 is no limit for one address. This machine and `proxies` have none; of an IPv6 address the
+    first 64 bits count."""
+    proxies: Networks = ()
+    """Addresses or networks, comma separated, of proxies in front, whose connections are those of
+    many clients."""
     max_body_bytes: Bytes = 64 * MIB
     max_json_bytes: Bytes = 16 * MIB
     """JSON part of an inference request."""
@@ -135,9 +214,11 @@ class Settings(BaseModel):
     """JSON larger than this is parsed off the event loop."""
     max_control_bytes: Bytes = 1 * MIB
     """Body of any other JSON route."""
-    max_upload_bytes: int = Field(default=512 * MIB, gt=0, lt=2**31)
+    max_upload_bytes: Annotated[Bytes, Field(lt=2**31)] = 512 * MIB
     """Body of a load call that carries model files."""
     max_answer_bytes: Bytes = 64 * MIB
+    max_instances: Count = 4096
+    """Instances of one predict call, and inputs of one embeddings call."""
     compression: bool = True
     """Compress answers for clients that accept it."""
     shared_memory: bool = False
@@ -174,9 +255,30 @@ class Settings(BaseModel):
                 f"default_deadline ({self.default_deadline}) is longer than "
                 f"max_deadline ({self.max_deadline})"
             )
+        if self.data is None and (self.database_url is not None or self.artefacts_url):
+            name = "database_url" if self.database_url is not None else "artefacts_url"
+            raise ValueError(f"{name} needs data: a directory for what is kept beside it")
+        url = "" if self.alert_url is None else self.alert_url.get_secret_value()
+        if self.alert_url is not None and not url.lower().startswith(("http://", "https://")):
+            raise ValueError("alert_url: expected http://… or https://…")
         if not self.providers:
             raise ValueError("providers is empty: name at least one, or 'auto'")
         return self
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _postgres(value.get_secret_value()):
+            # the value may hold a password: it is not told
+            raise ValueError("expected postgresql://user:password@host/name")
+        return value
+
+    @field_validator("artefacts_url")
+    @classmethod
+    def _check_artefacts_url(cls, value: str) -> str:
+        if value and not _bucket(value):
+            raise ValueError(f"expected s3://bucket or s3://bucket/prefix, got {value[:64]!r}")
+        return value
 
     @property
     def threads_per_run(self) -> int:
@@ -206,3 +308,21 @@ class Settings(BaseModel):
         }
         found.update({name: value for name, value in given.items() if value is not None})
         return cls(**found)
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence about each variable that looks like a setting and is none.
+
+    Args:
+        environment: Variables to look at instead of the process's own.
+    """
+    variables = os.environ if environment is None else environment
+    known = [name.upper() for name in Settings.model_fields]
+    told = []
+    for name in sorted(variables):
+        own = name.removeprefix(PREFIX)
+        if own != name and own not in known:
+            nearest = get_close_matches(own, known, 1, 0.7)
+            meant = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
+            told.append(f"the variable {name[:64]} is no setting and changes nothing{meant}")
+    return told

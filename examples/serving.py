@@ -34,19 +34,27 @@ class Server:
 
 
 @contextmanager
-def serve(models: Path, *options: str, start_timeout: float = 60.0) -> Iterator[Server]:
-    """Serve a model repository on a free port of this machine until the block ends.
+def serve(
+    models: Path | None = None,
+    *options: str,
+    data: Path | None = None,
+    start_timeout: float = 60.0,
+) -> Iterator[Server]:
+    """Serve models on a free port of this machine until the block ends.
 
     Args:
         models: A repository directory or one `.onnx` file.
         options: More options of `aiaas serve`.
+        data: The directory of a registry, to which models are deployed.
         start_timeout: Seconds until every model must be ready.
     Raises:
         RuntimeError: The server ended or was not ready in time.
     """
     port = _free_port()
     command = [sys.executable, "-m", "aiaas_server", "serve"]
-    command += ["--models", str(models), "--port", str(port), "--metrics-port", "0", *options]
+    for option, place in (("--models", models), ("--data", data)):
+        command += [] if place is None else [option, str(place)]
+    command += ["--port", str(port), "--metrics-port", "0", *options]
     server = Server(f"http://127.0.0.1:{port}", subprocess.Popen(command))
     try:
         _wait_ready(server, time.monotonic() + start_timeout)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from zoo import digits
 
-from aiaas_client import Client
+from aiaas_client import Classification, Client
 from aiaas_server.zoo.packages import fetch
 
 
@@ -61,7 +61,7 @@ def build(out: Path) -> float:
     text = json.dumps(card(plain, len(test.labels)), indent=2)
     (place / "model.json").write_text(text + "\n", "utf-8")
     with Client.local(out.parent, load_models=(out.name,)) as client:
-        found = list(client.digits(out.name).predict_many(pictures(test)))
+        found = list(client.task(Classification, out.name).predict_many(pictures(test)))
     said = np.array([int(one.label) for one in found])
     served = float((said == test.labels).mean())
     print(f"held-out accuracy {plain:.3f}, as pictures through the bundle {served:.3f}")

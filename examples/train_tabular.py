@@ -5,7 +5,8 @@
 
 Benign and malignant breast tumours told by ten measurements of their cells (scikit-learn's
 `load_breast_cancer`, 569 rows). Every third row is held out; what is told is told of those, through
-the bundle as a server would run it. An example of the method, not a medical device.
+the bundle as a server would run it. An example of the method, not a medical device. Needs the
+extras `server` and `train`, for the plot also `demo`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from aiaas_client import Client
+from aiaas_client import Classification, Client
 
 LABELS = ("malignant", "benign")  # scikit-learn's classes 0 and 1
 COLUMNS = 10  # the means; the other twenty are errors and extremes of the same
@@ -91,7 +92,7 @@ def build(out: Path) -> Any:
     text = json.dumps(card(list(table.columns), accuracy, int(is_test.sum())), indent=2)
     (place / "model.json").write_text(text + "\n", "utf-8")
     with Client.local(out.parent, load_models=(out.name,)) as client:
-        found = client.tabular_classification(out.name).predict_frame(table[is_test])
+        found = client.task(Classification, out.name).predict_frame(table[is_test])
     truth = [LABELS[index] for index in labels[is_test]]
     matrix = confusion_matrix(truth, found["predicted_label"], labels=list(LABELS))
     served = float(np.trace(matrix) / matrix.sum())

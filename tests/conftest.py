@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from hypothesis import HealthCheck, settings
+from onnx import TensorProto, helper
+
+from tests.graphs import model, value
+
+# What an example takes says more about the machine, and what else it does, than about the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the collector off what lives to the end: half a million objects at each full walk."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        _freeze()
+        gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """The same for a module that follows on one whose servers have thawed them."""
+    if not gc.get_freeze_count():
+        _freeze()
+
+
+def _freeze() -> None:
+    gc.collect()
+    gc.freeze()
+
 
 ONNX_TYPES = {
     "BOOL": TensorProto.BOOL,
@@ -33,22 +64,14 @@ Dims = list[int | str | None]
 
 
 def _value(name: str, datatype: str, dims: Dims) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, ONNX_TYPES[datatype], dims)
-
-
-def _model(nodes: Any, inputs: Any, outputs: Any, constants: Mapping[str, Any] = {}) -> bytes:
-    initializers = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return value(name, dims, ONNX_TYPES[datatype])
 
 
 def identity(datatype: str = "FP32", dims: Dims | None = None) -> bytes:
     """`x -> y`, the same tensor; `dims` default to `[batch, n]`, both free."""
     dims = ["batch", "n"] if dims is None else dims
     node = helper.make_node("Identity", ["x"], ["y"])
-    return _model([node], [_value("x", datatype, dims)], [_value("y", datatype, dims)])
+    return model([node], [_value("x", datatype, dims)], [_value("y", datatype, dims)])
 
 
 def add(datatype: str = "FP32", dims: Dims | None = None) -> bytes:
@@ -56,7 +79,7 @@ def add(datatype: str = "FP32", dims: Dims | None = None) -> bytes:
     dims = ["batch", 4] if dims is None else dims
     node = helper.make_node("Add", ["a", "b"], ["sum"])
     inputs = [_value("a", datatype, dims), _value("b", datatype, dims)]
-    return _model([node], inputs, [_value("sum", datatype, dims)])
+    return model([node], inputs, [_value("sum", datatype, dims)])
 
 
 def simple() -> bytes:
@@ -67,9 +90,7 @@ def simple() -> bytes:
         helper.make_node("Sub", names, ["OUTPUT1"]),
     ]
     inputs = [_value(n, "INT32", ["batch", 16]) for n in names]
-    return _model(
-        nodes, inputs, [_value(n, "INT32", ["batch", 16]) for n in ("OUTPUT0", "OUTPUT1")]
-    )
+    return model(nodes, inputs, [_value(n, "INT32", ["batch", 16]) for n in ("OUTPUT0", "OUTPUT1")])
 
 
 def scale(factor: float = 2.0, dims: Dims | None = None) -> bytes:
@@ -77,7 +98,7 @@ def scale(factor: float = 2.0, dims: Dims | None = None) -> bytes:
     dims = ["batch", 4] if dims is None else dims
     node = helper.make_node("Mul", ["x", "factor"], ["y"])
     constants = {"factor": np.float32(factor)}
-    return _model([node], [_value("x", "FP32", dims)], [_value("y", "FP32", dims)], constants)
+    return model([node], [_value("x", "FP32", dims)], [_value("y", "FP32", dims)], **constants)
 
 
 def mlp(seed: int = 0) -> bytes:
@@ -95,7 +116,7 @@ def mlp(seed: int = 0) -> bytes:
         helper.make_node("Gemm", ["r", "w2", "b2"], ["logits"]),
     ]
     inputs = [_value("image", "FP32", ["batch", 784])]
-    return _model(nodes, inputs, [_value("logits", "FP32", ["batch", 10])], constants)
+    return model(nodes, inputs, [_value("logits", "FP32", ["batch", 10])], **constants)
 
 
 def row_sum() -> bytes:
@@ -103,13 +124,13 @@ def row_sum() -> bytes:
     node = helper.make_node("ReduceSum", ["x", "axes"], ["total"], keepdims=0)
     inputs = [_value("x", "FP32", ["batch", "height", "width"])]
     constants = {"axes": np.array([1, 2], np.int64)}
-    return _model([node], inputs, [_value("total", "FP32", ["batch"])], constants)
+    return model([node], inputs, [_value("total", "FP32", ["batch"])], **constants)
 
 
 def fixed_batch(batch: int = 1) -> bytes:
     """`x` FP32 `[batch, 4]`, the first axis fixed -> `y = -x`: a model that cannot be batched."""
     node = helper.make_node("Neg", ["x"], ["y"])
-    return _model([node], [_value("x", "FP32", [batch, 4])], [_value("y", "FP32", [batch, 4])])
+    return model([node], [_value("x", "FP32", [batch, 4])], [_value("y", "FP32", [batch, 4])])
 
 
 def lookup() -> bytes:
@@ -120,7 +141,7 @@ def lookup() -> bytes:
     node = helper.make_node("Gather", ["table", "index"], ["value"])
     inputs = [_value("index", "INT64", ["batch", 1])]
     constants = {"table": np.arange(10, dtype=np.float32) * 10}
-    return _model([node], inputs, [_value("value", "FP32", ["batch", 1])], constants)
+    return model([node], inputs, [_value("value", "FP32", ["batch", 1])], **constants)
 
 
 def busy() -> bytes:
@@ -144,8 +165,8 @@ def busy() -> bytes:
         helper.make_node("Loop", ["count", "", "weights"], ["state"], body=body),
     ]
     constants = {"weights": np.eye(128, dtype=np.float32)}
-    return _model(
-        nodes, [_value("steps", "INT64", [1])], [_value("state", "FP32", square)], constants
+    return model(
+        nodes, [_value("steps", "INT64", [1])], [_value("state", "FP32", square)], **constants
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from tests.graphs import model, value
 
 WORDS = ["[PAD]", "[UNK]", "good", "bad", "film", "tea"]
 # What each word adds. Columns: negative, positive.
@@ -18,11 +19,11 @@ MOODS = [[0, 0], [0, 0], [0, 2], [2, 0], [0, 0], [0, 0]]
 MEANINGS = [[0, 0], [0, 0], [1, 0], [-1, 0], [0.5, 0], [0, 1]]
 
 
-def tokenizer() -> bytes:
-    """A word-level `tokenizer.json` of six words, made by the library itself."""
+def tokenizer(words: Sequence[str] = WORDS) -> bytes:
+    """A word-level `tokenizer.json` of these words, made by the library itself."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    vocabulary = {word: index for index, word in enumerate(WORDS)}
+    vocabulary = {word: index for index, word in enumerate(words)}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     return made.to_str().encode()
@@ -32,22 +33,16 @@ def table_model(table: Any, parts: tuple[str, ...], pooled: bool) -> bytes:
     """Looks up a row for each token: `out` (n, tokens, width), or the sum (n, width)."""
     values = np.asarray(table, np.float32)
     width = values.shape[1]
-    constants = [
-        numpy_helper.from_array(values, "table"),
-        numpy_helper.from_array(np.array([1], np.int64), "axis"),
-    ]
+    constants: dict[str, Any] = {"table": values, "axis": np.array([1], np.int64)}
     nodes = [helper.make_node("Gather", ["table", "input_ids"], ["rows"])]
-    inputs = [
-        helper.make_tensor_value_info(part, TensorProto.INT64, ["batch", "tokens"])
-        for part in parts
-    ]
+    inputs = [value(part, ["batch", "tokens"], TensorProto.INT64) for part in parts]
     if "attention_mask" in parts:  # so that the graph uses it
         nodes += [
             helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
             helper.make_node("Unsqueeze", ["mask", "last"], ["mask3"]),
             helper.make_node("Mul", ["rows", "mask3"], ["kept"]),
         ]
-        constants.append(numpy_helper.from_array(np.array([2], np.int64), "last"))
+        constants["last"] = np.array([2], np.int64)
     else:
         nodes.append(helper.make_node("Identity", ["rows"], ["kept"]))
     if pooled:
@@ -56,11 +51,7 @@ def table_model(table: Any, parts: tuple[str, ...], pooled: bool) -> bytes:
     else:
         nodes.append(helper.make_node("Identity", ["kept"], ["out"]))
         shape = ["batch", "tokens", width]
-    output = helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)
-    graph = helper.make_graph(nodes, "g", inputs, [output], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return model(nodes, inputs, [value("out", shape)], **constants)
 
 
 PARTS = ("input_ids", "attention_mask")
@@ -108,15 +99,8 @@ def write_bundle(
         (place / file).write_bytes(content)
 
 
-def first_byte() -> bytes:
-    """`bytes` (n, 2048) int32 -> `scores` (n, 2): the second is 1 where the file begins as PNG."""
-    constants = [
-        numpy_helper.from_array(np.array([0], np.int64), "first"),
-        numpy_helper.from_array(np.array([1], np.int64), "one"),
-        numpy_helper.from_array(np.int32(0x89), "mark"),
-        numpy_helper.from_array(np.array([0, 1], np.float32), "values"),
-        numpy_helper.from_array(np.int64(2), "depth"),
-    ]
+def first_byte(length: int = 2048) -> bytes:
+    """`bytes` (n, length) int32 -> `scores` (n, 2): the second is 1 where it begins as PNG."""
     nodes = [
         helper.make_node("Gather", ["bytes", "first"], ["head"], axis=1),
         helper.make_node("Equal", ["head", "mark"], ["same"]),
@@ -124,22 +108,38 @@ def first_byte() -> bytes:
         helper.make_node("Squeeze", ["yes", "one"], ["index"]),
         helper.make_node("OneHot", ["index", "depth", "values"], ["scores"]),
     ]
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
+    return model(
         nodes,
-        "g",
-        [value("bytes", TensorProto.INT32, ["batch", 2048])],
-        [value("scores", TensorProto.FLOAT, ["batch", 2])],
-        constants,
+        [value("bytes", ["batch", length], TensorProto.INT32)],
+        [value("scores", ["batch", 2])],
+        first=np.array([0], np.int64),
+        one=np.array([1], np.int64),
+        mark=np.int32(0x89),
+        values=np.array([0, 1], np.float32),
+        depth=np.int64(2),
     )
-    opset = [helper.make_opsetid("", 17)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+
+
+def small_digits() -> bytes:
+    """`image` (n, 1, 28, 28) -> `logits` (n, 10), random weights: the shapes of `digits-cnn`."""
+    weights = np.random.default_rng(0).normal(0, 0.1, (784, 10)).astype(np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+    ]
+    return model(
+        nodes,
+        [value("image", ["batch", 1, 28, 28])],
+        [value("logits", ["batch", 10])],
+        weights=weights,
+    )
 
 
 def write_tasks(root: Path) -> None:
-    """Tiny stand-ins under the names that the documents use; `digits` has its model already."""
+    """Tiny stand-ins under the names that the documents use; `digits-cnn` has its model already."""
     files = {"tokenizer.json": tokenizer()}
-    write_bundle(root, "sentiment", MOOD_CARD, table_model(MOODS, PARTS, pooled=True), files)
+    moods = table_model(MOODS, PARTS, pooled=True)
+    write_bundle(root, "sentiment", MOOD_CARD, moods, files)
     write_bundle(root, "minilm", VECTOR_CARD, table_model(MEANINGS, PARTS, pooled=False), files)
     types = {"content_types.json": json.dumps({"png": {"mime_type": "image/png"}}).encode()}
     card = {
@@ -148,9 +148,7 @@ def write_tasks(root: Path) -> None:
         "postprocessing": {"content_types": "content_types.json"},
     }
     write_bundle(root, "magika", card, first_byte(), types)
-    steps = [{"model": "minilm"}, {"model": "sentiment", "input": "ranking.0.text"}]
-    write_bundle(root, "best", {"task": "pipeline", "steps": steps}, None)
-    (root / "digits" / "1" / "model.json").write_text(json.dumps(DIGIT_CARD))
+    (root / "digits-cnn" / "1" / "model.json").write_text(json.dumps(DIGIT_CARD))
 
 
 def write_repository(root: Path, builders: Any) -> Path:

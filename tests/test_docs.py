@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 from serving import serve
 
-from tests.task_bundles import write_tasks
+from aiaas_server.core.describe.card import read_card
+from docs import rooms, tables
+from tests import pages
+from tests.task_bundles import small_digits, write_tasks
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PROGRAMS = [document for document in DOCUMENTS if pages.blocks(document)]
+# These need the real models, or a server of their own: test_docs_from_nothing.py.
+REAL = {"tasks_media.md", "lifecycle.md"}
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
-ADDRESS = "127.0.0.1:8000"
-
-
-def blocks(document: Path) -> list[str]:
-    return BLOCK.findall(document.read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
 def place(
     tmp_path_factory: pytest.TempPathFactory, onnx_models: SimpleNamespace
 ) -> Iterator[SimpleNamespace]:
-    """A directory with `models/` in it, served as the documents assume."""
+    """A directory with `models/` in it, tiny ones under the names of the documents, served."""
     folder = tmp_path_factory.mktemp("docs")
-    for name, model in (("digits", onnx_models.mlp()), ("sum", onnx_models.add())):
+    for name, model in (("digits-cnn", small_digits()), ("sum", onnx_models.add())):
         path = folder / "models" / name / "1" / "model.onnx"
         path.parent.mkdir(parents=True)
         path.write_bytes(model)
@@ -41,32 +41,65 @@ def place(
         yield SimpleNamespace(folder=folder, address=server.url.removeprefix("http://"))
 
 
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d)], ids=lambda d: d.name)
-def test_the_code_of_a_document_runs_in_order(
+@pytest.mark.parametrize(
+    "document", [d for d in PROGRAMS if d.name not in REAL], ids=lambda d: d.name
+)
+def test_the_python_of_a_document_runs_in_order(
     document: Path, place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place.folder)
-    names: dict[str, object] = {"__name__": "document"}
-    for i, block in enumerate(blocks(document), 1):
-        code = compile(block.replace(ADDRESS, place.address), f"{document.name}, block {i}", "exec")
-        exec(code, names)
+    names: dict[str, object] = {"__name__": "page"}
+    shell = pages.Shell(port=0)
+    try:
+        for block in pages.blocks(document):
+            if block.language == "python":
+                pages.run_python(block, document, place.address, names)
+            for command in pages.commands(block):
+                if "--uds" in command.line:  # all others have the server of `place`
+                    shell.run(command)
+    finally:
+        shell.stop()
 
 
-@pytest.fixture(scope="module")
-def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.mark.parametrize("document", PROGRAMS, ids=lambda d: d.name)
+def test_a_document_with_a_program_says_first_what_to_install(document: Path) -> None:
+    first = next(pages.commands(pages.blocks(document)[0]))
+    assert first.line.startswith('pip install "aiaas-client[')
+
+
+def test_the_extras_that_documents_name_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    text = "\n".join(d.read_text("utf-8") for d in DOCUMENTS)
+    named = {
+        extra for found in re.findall(r"aiaas-client\[(.*?)\]", text) for extra in found.split(",")
+    }
+    assert named
+    assert named <= set(project["optional-dependencies"])
+
+
+def test_a_command_goes_on_while_a_quotation_is_open() -> None:
+    text = "$ one 'a\nb'\nshown\n$ two \\\n  more\n$ three  # don't\n"
+    assert list(pages.commands(pages.Block("console", text, 1))) == [
+        ("one 'a\nb'", "shown"),
+        ("two \\\n  more", ""),
+        ("three  # don't", ""),
+    ]
+
+
+def test_the_cards_that_documents_show_are_cards() -> None:
+    text = "\n".join(d.read_text("utf-8") for d in DOCUMENTS)
+    shown = re.findall(r"^```json\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert {read_card(card.encode()).task for card in shown} >= {"text-classification"}
 
 
 @pytest.mark.parametrize("name", ["settings.md", "metrics.md"])
-def test_the_tables_are_those_of_the_code(tables: ModuleType, name: str) -> None:
+def test_the_tables_are_those_of_the_code(name: str) -> None:
     path = ROOT / "docs" / name
-    write: Callable[[], str] = tables.PAGES[path]
-    assert path.read_text("utf-8") == write(), "run `make docs`"
+    assert path.read_text("utf-8") == tables.PAGES[path](), "run `make docs`"
+
+
+def test_the_picture_is_that_of_the_imports() -> None:
+    assert rooms.PICTURE.read_text("utf-8") == rooms.picture(), "run `make docs`"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)

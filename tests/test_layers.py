@@ -1,92 +1,144 @@
 """The picture of who may import whom, read from the source and held as an assertion.
 
-    4  app cli serve embedded __main__                 wires everything
-    3  http                                            bytes in, bytes out
-    2  runtimes store tasks generate jobs tenancy observe scaleout
+    5  __main__ cli serve workers process started embedded app platform         wires everything
+       listen verifier
+    4  http                                                                     bytes in, bytes out
+    3  runtimes repository tasks observe zoo registry monitor                   leaves
+    2  state                                                                    one database
     1  core settings
-    0  aiaas_client.protocol                           no I/O, no framework
+    0  aiaas_client.protocol                                                    no I/O, no framework
 
-Arrows point down only; the packages of layer 2 do not know one another.
+Arrows point down only; the packages of layer 3 do not know one another. Inside the client:
+
+    _exports                       the public names
+    _cli testing otel              leaves beside the clients
+    _client _async_client
+    _resources _models
+    _bundles
+    _bulk
+    _send
+    _transport
+    _api
+    _config _payloads
+    _errors
+    protocol                       the wire, shared with the server
+
+An import counts wherever it stands: in a function and under `TYPE_CHECKING` as well.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
+from collections import deque
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("aiaas_client", "aiaas_server")
+from docs import rooms
+
+PACKAGES = rooms.PACKAGES
 
 LAYERS = {
     "aiaas_client.protocol": 0,
+    "aiaas_server": 0,  # the package itself: its version
     "aiaas_server.core": 1,
     "aiaas_server.settings": 1,
-    "aiaas_server.runtimes": 2,
-    "aiaas_server.store": 2,
-    "aiaas_server.tasks": 2,
-    "aiaas_server.observe": 2,
-    "aiaas_server.zoo": 2,
-    "aiaas_server.http": 3,
-    "aiaas_server.app": 4,
-    "aiaas_server.cli": 4,
-    "aiaas_server.serve": 4,
-    "aiaas_server.listen": 4,
-    "aiaas_server.workers": 4,
-    "aiaas_server.embedded": 4,
-    "aiaas_server.__main__": 4,
-    "aiaas_server": 0,  # the package itself: its version
+    "aiaas_server.state": 2,
+    "aiaas_server.runtimes": 3,
+    "aiaas_server.repository": 3,
+    "aiaas_server.tasks": 3,
+    "aiaas_server.observe": 3,
+    "aiaas_server.zoo": 3,
+    "aiaas_server.registry": 3,
+    "aiaas_server.monitor": 3,
+    "aiaas_server.http": 4,
+    "aiaas_server.app": 5,
+    "aiaas_server.platform": 5,
+    "aiaas_server.verifier": 5,
+    "aiaas_server.garbage": 5,
+    "aiaas_server.listen": 5,
+    "aiaas_server.started": 5,
+    "aiaas_server.interrupts": 0,
+    "aiaas_server.process": 5,
+    "aiaas_server.workers": 5,
+    "aiaas_server.embedded": 5,
+    "aiaas_server.serve": 5,
+    "aiaas_server.cli": 5,
+    "aiaas_server.__main__": 5,
+}
+
+# Rooms of the client, from the bottom; those of one row do not know one another.
+CLIENT_ROWS = (
+    ("protocol",),
+    ("_errors",),
+    ("_config", "_payloads"),
+    ("_api",),
+    ("_transport",),
+    ("_send",),
+    ("_bulk",),
+    ("_bundles",),
+    ("_resources", "_models"),
+    ("_client", "_async_client"),
+    ("_cli", "testing", "otel"),
+    ("_exports",),
+)
+CLIENT_LAYERS = {
+    f"aiaas_client.{room}": row for row, rooms in enumerate(CLIENT_ROWS) for room in rooms
 }
 
 # Third-party module -> the only places that may import it.
 HOMES = {
-    "onnxruntime": ("aiaas_server.runtimes.onnx",),
-    "starlette": ("aiaas_server.http", "aiaas_server.app"),
-    "uvicorn": ("aiaas_server.http.edge", "aiaas_server.serve"),
-    "httptools": ("aiaas_server.http.edge",),
-    "uvloop": ("aiaas_server.serve",),
+    "onnxruntime": ("aiaas_server.runtimes",),
+    "starlette": ("aiaas_server.http", "aiaas_server.app", "aiaas_server.platform"),
+    "uvicorn": ("aiaas_server.http.edge", "aiaas_server.process"),
+    "httptools": tuple(f"aiaas_server.http.edge.{n}" for n in ("connection", "lifetime", "intake")),
+    "uvloop": ("aiaas_server.process",),
     "orjson": ("aiaas_server.http",),
-    "google": ("aiaas_server.store",),
-    "watchfiles": ("aiaas_server.store",),
-    "httpx2": ("aiaas_client._http",),
-    "httpx": ("aiaas_client._http",),
-    "httpcore2": ("aiaas_client._http",),
-    "httpcore": ("aiaas_client._http",),
-    "aiohttp": ("aiaas_client._aiohttp",),
-    "yarl": ("aiaas_client._aiohttp",),
-    "tenacity": ("aiaas_client._retry",),
+    "google": (
+        "aiaas_server.repository",
+        "aiaas_server.runtimes",
+        "aiaas_server.registry.verification",
+    ),
+    "httpx2": ("aiaas_client._transport", "aiaas_client._cli.server"),
+    "httpx": ("aiaas_client._transport",),
+    "httpcore2": ("aiaas_client._transport",),
+    "httpcore": ("aiaas_client._transport",),
+    "aiohttp": ("aiaas_client._transport.aiohttp",),
+    "yarl": ("aiaas_client._transport.aiohttp",),
+    "urllib3": ("aiaas_client._transport.urllib3",),
+    "tenacity": ("aiaas_client._send.retry",),
     "opentelemetry": ("aiaas_client.otel", "aiaas_server.observe.spans"),
+    "sqlalchemy": ("aiaas_server.state", "aiaas_server.registry", "aiaas_server.monitor"),
+    "alembic": ("aiaas_server.state",),
+    "psycopg": ("aiaas_server.state",),
+    "obstore": ("aiaas_server.registry",),
     "pynvml": ("aiaas_server.observe.machine",),
-    "typer": (
-        "aiaas_server.cli",
-        "aiaas_client._commands",
-        "aiaas_client._commands_predict",
-        "aiaas_server.zoo.commands",
-    ),
+    "typer": ("aiaas_client._cli", "aiaas_server.cli", "aiaas_server.zoo.commands"),
     "rich": (
-        "aiaas_client._commands_predict",
-        "aiaas_server.cli",
-        "aiaas_client._commands",
-        "aiaas_client._progress",
+        "aiaas_client._cli",
+        "aiaas_client._bulk.progress",
         "aiaas_server.zoo.commands",
     ),
-    "tqdm": ("aiaas_client._progress",),
+    "tqdm": ("aiaas_client._bulk.progress",),
+    "matplotlib": ("aiaas_client._api.plots",),
     "soxr": ("aiaas_server.tasks.audio",),
     "hibari": ("aiaas_server.tasks.text_to_speech",),
-    "onnx": ("aiaas_server.zoo",),
+    "onnx": ("aiaas_server.zoo", "aiaas_server.registry.verification", "aiaas_server.verifier"),
     "ml_dtypes": ("aiaas_client.protocol",),
-    "PIL": ("aiaas_server.tasks", "aiaas_client.protocol.predictions"),
+    "PIL": (
+        "aiaas_server.tasks",
+        "aiaas_server.verifier.made_up",
+        "aiaas_client.protocol.pictures",
+        "aiaas_client.protocol.predictions",
+    ),
     "tokenizers": ("aiaas_server.tasks",),
     "soundfile": ("aiaas_server.tasks",),
     "pydantic": PACKAGES,
     "pydantic_core": PACKAGES,
     "numpy": PACKAGES,
-    "typing_extensions": PACKAGES,
 }
 
 
@@ -96,25 +148,13 @@ class Import(NamedTuple):
     at_load: bool  # False inside a function or under TYPE_CHECKING
 
 
-def modules() -> dict[str, Path]:
-    found = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            found[name] = path
-    return found
-
-
-MODULES = modules()
+MODULES = rooms.modules()
 
 
 def imports_of(name: str) -> Iterator[Import]:
     tree = ast.parse(MODULES[name].read_text("utf-8"))
     is_package = MODULES[name].name == "__init__.py"
-    lazy = {id(node) for outer in ast.walk(tree) if _is_lazy(outer) for node in ast.walk(outer)}
-    for node in ast.walk(tree):
-        at_load = id(node) not in lazy
+    for node, at_load in _statements(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(name, alias.name, at_load)
@@ -123,6 +163,17 @@ def imports_of(name: str) -> Iterator[Import]:
             for alias in node.names:
                 full = f"{base}.{alias.name}"
                 yield Import(name, full if full in MODULES else base, at_load)
+
+
+def _statements(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
+    """All statements, and whether each is run when the module is loaded."""
+    found = deque[tuple[ast.AST, bool]]([(tree, True)])
+    while found:
+        node, at_load = found.popleft()
+        yield node, at_load
+        at_load = at_load and not _is_lazy(node)
+        children = ast.iter_child_nodes(node)
+        found += [(child, at_load) for child in children if not isinstance(child, ast.expr)]
 
 
 def _is_lazy(node: ast.AST) -> bool:
@@ -162,7 +213,7 @@ def named(found: list[Import]) -> list[str]:
 
 def test_the_reader_sees_the_code() -> None:
     assert len(MODULES) > 10
-    assert Import("aiaas_client.protocol.codec", "numpy", True) in IMPORTS
+    assert Import("aiaas_client.protocol.tensors", "numpy", True) in IMPORTS
     assert any(i.target.startswith("aiaas_client.protocol.") for i in OURS)
 
 
@@ -176,7 +227,7 @@ def test_every_module_of_the_server_has_a_layer() -> None:
 def test_the_server_imports_only_the_protocol_of_the_client() -> None:
     allowed = ("aiaas_client.protocol",)
     # The command line carries the client's commands beside its own.
-    commands = {"aiaas_server.cli": ("aiaas_client._commands",)}
+    commands = {"aiaas_server.cli": ("aiaas_client._cli.commands",)}
     wrong = [
         i
         for i in OURS
@@ -192,9 +243,9 @@ def test_arrows_point_down_only() -> None:
     assert named(wrong) == []
 
 
-def test_packages_of_the_second_layer_do_not_know_one_another() -> None:
+def test_the_leaves_do_not_know_one_another() -> None:
     rooms = [(i, room_of(i.source), room_of(i.target)) for i in OURS]
-    wrong = [i for i, a, b in rooms if a != b and LAYERS.get(a) == LAYERS.get(b) == 2]
+    wrong = [i for i, a, b in rooms if a != b and LAYERS.get(a) == LAYERS.get(b) == 3]
     assert named(wrong) == []
 
 
@@ -204,7 +255,7 @@ def test_the_client_reaches_the_server_only_for_the_embedded_mode() -> None:
         for i in OURS
         if i.source.startswith("aiaas_client") and i.target.startswith("aiaas_server")
     ]
-    assert named([i for i in crossing if i.source != "aiaas_client._local"]) == []
+    assert named([i for i in crossing if i.source != "aiaas_client._transport.local"]) == []
     assert named([i for i in crossing if i.at_load]) == []
 
 
@@ -223,7 +274,7 @@ def test_the_protocol_knows_nothing_above_it() -> None:
 
 
 def test_the_core_knows_no_framework() -> None:
-    allowed = {"numpy", "pydantic", "pydantic_core", "typing_extensions"}
+    allowed = {"numpy", "pydantic", "pydantic_core"}
     wrong = [
         i
         for i in FOREIGN
@@ -241,12 +292,26 @@ def test_third_party_names_have_one_home_each() -> None:
     assert named(wrong) == []
 
 
+def test_every_module_of_the_client_has_a_room() -> None:
+    rooms = {m for m in MODULES if m.startswith("aiaas_client.")}
+    assert [m for m in rooms if not any(within(m, room) for room in CLIENT_LAYERS)] == []
+
+
+def test_arrows_inside_the_client_point_down_only() -> None:
+    rooms = [(i, client_room_of(i.source), client_room_of(i.target)) for i in OURS]
+    wrong = [i for i, a, b in rooms if a and b and a != b and CLIENT_LAYERS[a] <= CLIENT_LAYERS[b]]
+    assert named(wrong) == []
+
+
+def client_room_of(module: str) -> str:
+    return next((room for room in CLIENT_LAYERS if within(module, room)), "")
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_there_are_no_import_cycles(package: str) -> None:
     graph: dict[str, set[str]] = {m: set() for m in MODULES if within(m, package)}
-    for found in OURS:
-        # A package's own `from . import x` names x; what counts is who is loaded for whom.
-        if found.at_load and found.source in graph and found.target != found.source:
+    for found in OURS:  # lazy ones and those for type checkers too: they are knowledge as well
+        if found.source in graph and found.target in graph and found.target != found.source:
             graph[found.source].add(found.target)
     try:
         TopologicalSorter(graph).prepare()
@@ -254,8 +319,20 @@ def test_there_are_no_import_cycles(package: str) -> None:
         raise AssertionError(" -> ".join(error.args[1])) from None
 
 
+def test_rooms_do_not_know_one_another_mutually() -> None:
+    """But a folder's own files may stand above and below those of a folder inside it."""
+    graph = rooms.graph()
+    mutual = [(a, b) for a in graph for b in graph[a] if a in graph.get(b, ())]
+    assert [
+        pair for pair in mutual if not any(x.startswith(y + "/") for x, y in (pair, pair[::-1]))
+    ] == []
+
+
 def test_the_http_libraries_are_loaded_with_the_first_request_only() -> None:
-    transports = ("aiaas_client._http", "aiaas_client._aiohttp")
+    transports = tuple(
+        f"aiaas_client._transport.{name}"
+        for name in ("pools", "threads", "loop", "borrowed", "aiohttp", "urllib3")
+    )
     early = [
         i
         for i in OURS
@@ -268,13 +345,26 @@ def test_the_http_libraries_are_loaded_with_the_first_request_only() -> None:
 
 def test_what_thinks_in_the_client_does_not_wait() -> None:
     """The core of clients and handles, and the seam below, load nothing that does I/O."""
-    thinking = ("_core", "_handle", "_calls", "_wire", "_answers", "_inputs", "_endpoints")
+    thinking = (
+        "_api",
+        "_send.core",
+        "_send.endpoints",
+        "_send.status_errors",
+        "_bulk.core",
+        "_bulk.coalescer",
+        "_bulk.plan",
+        "_models.handle",
+        "_models.inputs",
+        "_models.infers",
+        "_models.bulk",
+        "_transport.wire",
+    )
     waits = {"asyncio", "socket", "ssl", "select", "selectors"}
     wrong = [
         i
         for i in IMPORTS
         if i.at_load
-        and i.source in {f"aiaas_client.{name}" for name in thinking}
+        and any(within(i.source, f"aiaas_client.{name}") for name in thinking)
         and i.target.split(".")[0] in waits
     ]
     assert named(wrong) == []

@@ -68,10 +68,13 @@ def test_the_wheel_holds_both_packages_typed_and_nothing_else(wheel: Path) -> No
     assert tops == {"aiaas_client", "aiaas_server"}
     assert {"aiaas_client/py.typed", "aiaas_server/py.typed"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    migrations = "aiaas_server/state/migrations"
+    assert {f"{migrations}/env.py", f"{migrations}/script.py.mako"} <= set(names)
+    assert f"{migrations}/versions/m0001_life_of_a_model.py" in names
     assert metadata["Name"] == "aiaas-client"
     assert metadata["License-Expression"] == "Apache-2.0"
     extras = set(metadata.get_all("Provides-Extra") or [])
-    assert {"server", "server-gpu", "cli", "otel", "demo", "dev"} <= extras
+    assert {"server", "server-gpu", "cli", "otel", "platform", "postgres", "demo", "dev"} <= extras
 
 
 @pytest.mark.slow

@@ -10,141 +10,42 @@ length is allocated; whatever the bytes are, only `CodecError` is raised.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from aiaas_client.protocol.errors import ErrorCode
+from aiaas_client.protocol.inference import (
+    CodecError,
+    InferRequest,
+    InferResponse,
+    RequestedOutput,
+    SharedInput,
+)
+from aiaas_client.protocol.inference import (
+    Encoded as Encoded,  # part of what this module gives
+)
 from aiaas_client.protocol.jsontensor import count_booleans, tensor_from_json, tensor_to_json
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON, JsonText
+from aiaas_client.protocol.options import read_id, read_outputs, read_parameters, shared_memory_of
 from aiaas_client.protocol.tensors import (
     Array,
+    Body,
     TensorError,
     check_shape,
     datatype_of,
     dtype_of,
-    element_count,
-    object_array,
-    pack_bytes,
-    unpack_bytes,
+    tensor_bytes,
+    tensor_from_bytes,
 )
 
-Body = bytes | bytearray | memoryview
-Scalar = str | int | float | bool
+K = TypeVar("K")
+V = TypeVar("V")
 
-MAX_INPUTS = 256
-MAX_OUTPUTS = 256
-MAX_PARAMETERS = 64
-MAX_PARAMETER_BYTES = 1024
-MAX_ID_LENGTH = 128
+MAX_INPUTS = 1024  # as many as a served graph may have of both
 _ALIGNMENT = 8
-_SMALL_BYTES = 4096  # below this a copy costs less than a view
-
-
-class CodecError(ValueError):
-    """A body that does not follow the protocol.
-
-    Attributes:
-        message: What was expected and what came.
-        code: The stable code an answer carries.
-    """
-
-    def __init__(self, message: str, code: ErrorCode = ErrorCode.INVALID_REQUEST) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class SharedMemory:
-    """A place in a registered shared-memory region, in bytes."""
-
-    region: str
-    byte_size: int
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SharedInput:
-    """An input whose bytes lie in shared memory instead of the body."""
-
-    memory: SharedMemory
-    datatype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
-    """One output that the caller listed.
-
-    Attributes:
-        binary: The caller's choice for this output; None leaves it to the request.
-        classification: Give the best k as `value:index[:label]` texts; 0 gives the tensor.
-        shared_memory: Where to write the tensor instead of into the answer.
-    """
-
-    name: str
-    binary: bool | None = None
-    classification: int = 0
-    shared_memory: SharedMemory | None = None
-
-
-@dataclass(slots=True)
-class InferRequest:
-    """An inference request as arrays.
-
-    Attributes:
-        inputs: Name to tensor, in the order of the body.
-        outputs: What the caller listed; empty asks for all outputs.
-        binary_output: `binary_data_output`: the form of outputs that do not say their own.
-    """
-
-    inputs: dict[str, Array]
-    outputs: list[RequestedOutput] = field(default_factory=list)
-    id: str = ""
-    parameters: dict[str, Scalar] = field(default_factory=dict)
-    binary_output: bool = False
-    shared_inputs: dict[str, SharedInput] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class InferResponse:
-    """An inference answer as arrays, in the order of the body."""
-
-    model_name: str
-    model_version: str
-    outputs: dict[str, Array]
-    id: str = ""
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Encoded:
-    """A body ready to be sent.
-
-    Attributes:
-        chunks: The JSON, then the tensors as views on the arrays.
-        json_length: The inference header's value; None when the body is JSON alone.
-    """
-
-    chunks: list[bytes | memoryview]
-    json_length: int | None
-
-    @property
-    def content_length(self) -> int:
-        """Bytes of the whole body."""
-        return sum(len(chunk) for chunk in self.chunks)
-
-    @property
-    def content_type(self) -> str:
-        """`application/octet-stream` with binary tensors, else `application/json`."""
-        return "application/json" if self.json_length is None else "application/octet-stream"
-
-    def join(self) -> bytes:
-        """Copy the chunks into one piece."""
-        return b"".join(self.chunks)
+_REMEMBERED = 256  # texts of each direction
+_REMEMBERED_BYTES = 4096  # of each text
 
 
 def parse_header_length(value: str | bytes, body_length: int) -> int:
@@ -187,16 +88,16 @@ def decode_request(
         raise CodecError("expected 'inputs' as an array of tensors")
     if not 1 <= len(inputs) <= MAX_INPUTS:
         raise CodecError(f"expected 1 to {MAX_INPUTS} inputs, got {len(inputs)}")
-    request = InferRequest({}, id=_identifier(document.get("id")))
+    request = InferRequest({}, id=read_id(document.get("id")))
     tail = _Tail(body, offset)
     may_hold_booleans = _any_json_data(inputs) and _data_may_hold_booleans(document, text)
     for entry in inputs:
         _read_input(entry, request, tail, may_hold_booleans)
     tail.expect_end()
     if "outputs" in document:
-        request.outputs = _read_outputs(document["outputs"])
+        request.outputs = read_outputs(document["outputs"])
     if "parameters" in document:
-        request.parameters = _read_parameters(document["parameters"])
+        request.parameters = read_parameters(document["parameters"])
         chosen = request.parameters.get("binary_data_output", False)
         if not isinstance(chosen, bool):
             raise CodecError("parameter 'binary_data_output' must be true or false")
@@ -206,12 +107,14 @@ def decode_request(
 
 def _split(
     body: Body, json_length: int | None, json: JsonText, max_json_bytes: int | None
-) -> tuple[dict[str, Any], Body, int]:
+) -> tuple[dict[str, Any], bytes | bytearray, int]:
     length = len(body) if json_length is None else json_length
     if max_json_bytes is not None and length > max_json_bytes:
         reason = f"the JSON part has {length} bytes, the limit is {max_json_bytes}"
         raise CodecError(reason, ErrorCode.PAYLOAD_TOO_LARGE)
-    text: Body = body if length == len(body) else memoryview(body)[:length]
+    text = body if length == len(body) else body[:length]
+    if isinstance(text, memoryview):
+        text = bytes(text)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -226,7 +129,7 @@ def _any_json_data(inputs: list[Any]) -> bool:
     return any(isinstance(entry, dict) and "data" in entry for entry in inputs)
 
 
-def _data_may_hold_booleans(document: Mapping[str, Any], text: Body) -> bool:
+def _data_may_hold_booleans(document: Mapping[str, Any], text: bytes | bytearray) -> bool:
     """Compare the booleans in the text with those that stand where they may."""
     found = count_booleans(text)
     if found <= 0:
@@ -271,31 +174,6 @@ class _Tail:
             raise CodecError(f"{left} bytes are left over after the last binary tensor")
 
 
-def tensor_from_bytes(
-    body: Body, start: int, size: int, datatype: str, shape: tuple[int, ...]
-) -> Array:
-    """View `size` bytes of `body` as a tensor (a copy if they lie unaligned).
-
-    Raises:
-        TensorError: The size differs from what the shape takes, or the elements are malformed.
-    """
-    dtype = dtype_of(datatype)
-    count = element_count(shape)
-    if datatype == "BYTES":
-        piece = memoryview(body)[start : start + size]
-        return unpack_bytes(piece, count).reshape(shape)
-    if size != count * dtype.itemsize:
-        expected = count * dtype.itemsize
-        text = f"shape {list(shape)} of {datatype} takes {expected} bytes, got {size}"
-        raise TensorError(text)
-    if not count:
-        return np.empty(shape, dtype)
-    tensor = np.frombuffer(body, dtype, count, start).reshape(shape)
-    if datatype == "BOOL" and tensor.view(np.uint8).max() > 1:
-        raise TensorError("BOOL bytes must be 0 or 1")
-    return tensor if tensor.flags.aligned else tensor.copy()
-
-
 def _read_input(entry: Any, request: InferRequest, tail: _Tail, may_hold_booleans: bool) -> None:
     name, datatype, shape, parameters = _read_tensor_head(entry, "input")
     if name in request.inputs or name in request.shared_inputs:
@@ -311,7 +189,7 @@ def _read_input(entry: Any, request: InferRequest, tail: _Tail, may_hold_boolean
     elif has_data:
         request.inputs[name] = _json_tensor(entry["data"], name, datatype, shape, may_hold_booleans)
     else:
-        memory = _shared_memory(name, parameters)
+        memory = shared_memory_of(name, parameters)
         request.shared_inputs[name] = SharedInput(memory, datatype, shape)
 
 
@@ -345,124 +223,6 @@ def _json_tensor(
         raise CodecError(f"tensor {name[:64]!r}: {error}") from None
 
 
-def _shared_memory(name: str, parameters: Mapping[str, Any]) -> SharedMemory:
-    region = parameters.get("shared_memory_region")
-    size = parameters.get("shared_memory_byte_size")
-    offset = parameters.get("shared_memory_offset", 0)
-    if not isinstance(region, str):
-        raise CodecError(f"tensor {name[:64]!r}: shared_memory_region must be a string")
-    for key, number in (("byte_size", size), ("offset", offset)):
-        if type(number) is not int or number < 0:
-            text = f"shared_memory_{key} must be 0 or more, got {repr(number)[:64]}"
-            raise CodecError(f"tensor {name[:64]!r}: {text}")
-    return SharedMemory(region, size or 0, offset)
-
-
-def _identifier(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise CodecError(f"expected 'id' as a string, got {type(value).__name__}")
-    if len(value) > MAX_ID_LENGTH:
-        raise CodecError(f"expected 'id' of at most {MAX_ID_LENGTH} characters, got {len(value)}")
-    return value
-
-
-def _read_parameters(value: Any) -> dict[str, Scalar]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise CodecError("expected 'parameters' as an object")
-    if len(value) > MAX_PARAMETERS:
-        raise CodecError(f"expected at most {MAX_PARAMETERS} parameters, got {len(value)}")
-    for key, item in value.items():
-        if not isinstance(item, str | int | float):
-            text = f"must be a string, number or boolean, got {type(item).__name__}"
-            raise CodecError(f"parameter {key[:64]!r} {text}")
-        if isinstance(item, str) and len(item) > MAX_PARAMETER_BYTES:
-            raise CodecError(f"parameter {key[:64]!r} is longer than {MAX_PARAMETER_BYTES} bytes")
-    return value
-
-
-def _read_outputs(value: Any) -> list[RequestedOutput]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise CodecError("expected 'outputs' as an array")
-    if len(value) > MAX_OUTPUTS:
-        raise CodecError(f"expected at most {MAX_OUTPUTS} outputs, got {len(value)}")
-    outputs = [_read_output(entry) for entry in value]
-    if len(outputs) > 1:
-        seen: set[str] = set()
-        for output in outputs:
-            if output.name in seen:
-                raise CodecError(f"output {output.name[:64]!r} already exists in request")
-            seen.add(output.name)
-    return outputs
-
-
-def _read_output(entry: Any) -> RequestedOutput:
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise CodecError("expected each output as an object with a 'name'")
-    name = entry["name"]
-    parameters = entry.get("parameters")
-    if not parameters:
-        return RequestedOutput(name)
-    if not isinstance(parameters, dict):
-        raise CodecError(f"output {name[:64]!r}: expected 'parameters' as an object")
-    binary = parameters.get("binary_data")
-    if binary is not None and not isinstance(binary, bool):
-        raise CodecError(f"output {name[:64]!r}: 'binary_data' must be true or false")
-    classification = parameters.get("classification", 0)
-    if type(classification) is not int or classification < 0:
-        raise CodecError(f"output {name[:64]!r}: 'classification' must be a positive integer")
-    if "shared_memory_region" not in parameters:
-        return RequestedOutput(name, binary, classification)
-    if binary or classification:
-        text = "shared memory excludes binary_data and classification"
-        raise CodecError(f"output {name[:64]!r}: {text}")
-    return RequestedOutput(name, binary, 0, _shared_memory(name, parameters))
-
-
-def decode_raw_request(
-    body: Body, name: str, datatype: str, shape: Sequence[int], *, batched: bool
-) -> InferRequest:
-    """Read the raw form: no JSON at all, the body is the model's only input.
-
-    Args:
-        name: The input's name.
-        datatype: The input's datatype.
-        shape: The metadata's shape, -1 for variable, the batch included.
-        batched: Whether the first dimension is the batch, which is then 1.
-    Raises:
-        CodecError: More than one variable dimension, or a size the shape cannot take.
-    """
-    dims = [1, *shape[1:]] if batched else list(shape)
-    if datatype == "BYTES":
-        if element_count([1 if d == -1 else d for d in dims]) != 1:
-            raise CodecError(f"input {name!r}: the raw form takes one BYTES element")
-        element = object_array([bytes(body)]).reshape([1 if d == -1 else d for d in dims])
-        return InferRequest({name: element}, binary_output=True)
-    try:
-        solved = _solve(dims, len(body), dtype_of(datatype).itemsize)
-        tensor = tensor_from_bytes(body, 0, len(body), datatype, solved)
-    except TensorError as error:
-        raise CodecError(f"input {name!r}: {error}") from None
-    return InferRequest({name: tensor}, binary_output=True)
-
-
-def _solve(dims: list[int], size: int, itemsize: int) -> tuple[int, ...]:
-    variable = [index for index, dimension in enumerate(dims) if dimension == -1]
-    if len(variable) > 1:
-        raise TensorError(f"the raw form needs at most one variable dimension, got {len(variable)}")
-    if variable:
-        unit = element_count([d for d in dims if d != -1]) * itemsize
-        if not unit or size % unit:
-            raise TensorError(f"{size} bytes are no multiple of {unit}, one step of the shape")
-        dims[variable[0]] = size // unit
-    return tuple(dims)
-
-
 def decode_response(
     body: Body, json_length: int | None, *, json: JsonText = PYDANTIC_JSON
 ) -> InferResponse:
@@ -473,11 +233,16 @@ def decode_response(
     Raises:
         CodecError: Anything that breaks the protocol; never a wrong array.
     """
+    if json_length is not None and json_length <= _REMEMBERED_BYTES:
+        known = _answers.get(bytes(memoryview(body)[:json_length]))
+        if known is not None:
+            return known.read(_Tail(body, json_length))
     document, text, offset = _split(body, json_length, json, None)
     outputs = document.get("outputs")
     if not isinstance(outputs, list):
         raise CodecError("expected 'outputs' as an array of tensors")
     tail = _Tail(body, offset)
+    heads: list[_Head] = []
     may_hold_booleans = _any_json_data(outputs) and count_booleans(text) != 0
     tensors: dict[str, Array] = {}
     for entry in outputs:
@@ -490,33 +255,53 @@ def decode_response(
             raise CodecError(f"output {name[:64]!r}: expected {text_}")
         if size is not None:
             tensors[name] = tail.take(name, datatype, shape, size)
+            heads.append((name, datatype, shape, size))
         else:
             tensors[name] = _json_tensor(entry["data"], name, datatype, shape, may_hold_booleans)
     tail.expect_end()
     told = document.get("parameters")
-    return InferResponse(
+    answer = InferResponse(
         model_name=str(document.get("model_name") or ""),
         model_version=str(document.get("model_version") or ""),
         outputs=tensors,
         id=str(document.get("id") or ""),
         parameters=told if isinstance(told, dict) else {},
     )
+    if len(heads) == len(tensors) and not (answer.id or answer.parameters):
+        said = bytes(text)
+        known = _Answer(answer.model_name, answer.model_version, heads)
+        _remember(_answers, said, known, said)
+    return answer
 
 
-def tensor_bytes(tensor: Array) -> bytes | memoryview:
-    """Give a tensor's wire bytes: a view for numbers, packed elements for BYTES.
+_Head = tuple[str, str, tuple[int, ...], int]  # a tensor's name, datatype, shape and bytes
+_Form = tuple[tuple[Any, ...], ...]  # what the JSON of a request is made of
 
-    Raises:
-        TensorError: A BYTES element is neither bytes nor text.
-    """
-    if tensor.dtype.kind in "OSU":
-        return pack_bytes(tensor)
-    if tensor.dtype.byteorder == ">":
-        tensor = tensor.astype(tensor.dtype.newbyteorder("<"))
-    if tensor.nbytes <= _SMALL_BYTES:
-        return tensor.tobytes()
-    # viewed as bytes first, because the buffer protocol does not know bfloat16
-    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the JSON of an answer said that had all its tensors behind it."""
+
+    model_name: str
+    model_version: str
+    heads: list[_Head]
+
+    def read(self, tail: _Tail) -> InferResponse:
+        outputs = {head[0]: tail.take(*head) for head in self.heads}
+        tail.expect_end()
+        return InferResponse(self.model_name, self.model_version, outputs)
+
+
+# Between two messages of the same form only the bytes behind the JSON change.
+_answers: dict[bytes, _Answer] = {}
+_requests: dict[_Form, bytes] = {}
+
+
+def _remember(known: dict[K, V], key: K, value: V, text: bytes) -> None:
+    if len(text) <= _REMEMBERED_BYTES:
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known[key] = value
 
 
 def encode_request(
@@ -534,6 +319,11 @@ def encode_request(
     Raises:
         CodecError: A dtype the protocol lacks, or BYTES that JSON cannot carry.
     """
+    form = _form_of(request) if binary and json is PYDANTIC_JSON else None
+    text = None if form is None else _requests.get(form)
+    if text is not None:
+        pieces = map(tensor_bytes, request.inputs.values())
+        return Encoded([text, *filter(len, pieces)], len(text))
     chunks: list[bytes | memoryview] = []
     document: dict[str, Any] = {}
     if request.id:
@@ -549,7 +339,23 @@ def encode_request(
     ]
     if request.outputs:
         document["outputs"] = [_write_requested(output, binary) for output in request.outputs]
-    return _assemble(document, chunks, json, has_binary=binary and bool(request.inputs))
+    encoded = _assemble(document, chunks, json, has_binary=binary and bool(request.inputs))
+    if form is not None:
+        written = bytes(encoded.chunks[0])
+        _remember(_requests, form, written, written)
+    return encoded
+
+
+def _form_of(request: InferRequest) -> _Form | None:
+    """What the JSON part of a request depends on; None where it says more than forms."""
+    if request.id or request.parameters or not request.inputs:
+        return None
+    form: list[tuple[Any, ...]] = [tuple(request.outputs)]
+    for name, tensor in request.inputs.items():
+        if tensor.dtype.kind in "OSUT":  # its bytes have no length of their own
+            return None
+        form.append((name, tensor.dtype, tensor.shape))
+    return tuple(form)
 
 
 def _write_tensor(

@@ -26,7 +26,7 @@ from aiaas_client.protocol.tensors import (
 
 MAX_NESTING = 100
 _LITERAL_PROBES = 32
-_STRUCT_CODES: Mapping[str, str] = {
+STRUCT_CODES: Mapping[str, str] = {
     "INT8": "b",
     "INT16": "h",
     "INT32": "i",
@@ -41,15 +41,14 @@ _STRUCT_CODES: Mapping[str, str] = {
 }
 
 
-def count_booleans(text: bytes | bytearray | memoryview) -> int:
+def count_booleans(text: bytes | bytearray) -> int:
     """Count `true` and `false` in JSON text; never too few, and -1 for "too many to count".
 
     Numbers hold neither of the letters searched for, so on tensor data this is two runs of
     `memchr`, where looking at the type of each element would cost as much as parsing it.
     """
-    data = bytes(text) if isinstance(text, memoryview) else text
-    positives = _count(data, b"u", b"true", 2)
-    negatives = _count(data, b"l", b"false", 2)
+    positives = _count(text, b"u", b"true", 2)
+    negatives = _count(text, b"l", b"false", 2)
     return -1 if positives < 0 or negatives < 0 else positives + negatives
 
 
@@ -109,7 +108,7 @@ def _convert(flat: list[Any], datatype: str, may_hold_booleans: bool) -> Array:
         return _booleans(flat)
     if may_hold_booleans and bool in set(map(type, flat)):
         raise TensorError(f"expected numbers for {datatype}, got a boolean")
-    code = _STRUCT_CODES.get(datatype)
+    code = STRUCT_CODES.get(datatype)
     if code is None:
         return _rounded(flat, datatype, dtype)
     return _packed(flat, datatype, dtype, code)
@@ -119,7 +118,12 @@ def _texts(flat: list[Any]) -> Array:
     kinds = set(map(type, flat))
     if kinds - {str}:
         raise TensorError(f"expected strings for BYTES, got {_names(kinds - {str})}")
-    return object_array([text.encode() for text in flat])
+    try:
+        return object_array([text.encode() for text in flat])
+    except UnicodeEncodeError:
+        raise TensorError(
+            "a string for BYTES holds half of a character, a lone surrogate"
+        ) from None
 
 
 def _booleans(flat: list[Any]) -> Array:

@@ -6,9 +6,9 @@ are read and written (never turned into `null`), and arrays may stand as values.
 
 from __future__ import annotations
 
-from functools import cache
-from types import ModuleType
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ import numpy as np
 class JsonText(Protocol):
     """Reads and writes JSON for the codec."""
 
-    def loads(self, data: bytes | bytearray | memoryview) -> Any:
+    def loads(self, data: bytes | bytearray, /) -> Any:
         """Parse one UTF-8 JSON text.
 
         Raises:
@@ -24,30 +24,30 @@ class JsonText(Protocol):
         """
         ...
 
-    def dumps(self, value: Any) -> bytes:
+    def dumps(self, value: Any, /) -> bytes:
         """Write JSON; numpy arrays become (nested) lists, non-finite numbers their tokens."""
         ...
 
 
 class PydanticJson:
-    """`JsonText` on pydantic-core, which the SDK has anyway."""
+    """`JsonText` on pydantic-core, which the SDK has anyway.
 
-    def loads(self, data: bytes | bytearray | memoryview) -> Any:
+    Its functions are the library's own, loaded with the first text, not with the program.
+    """
+
+    @cached_property
+    def loads(self) -> Callable[[bytes | bytearray], Any]:
         """Parse one JSON text of at most about 200 levels."""
-        return _core().from_json(bytes(data) if isinstance(data, memoryview) else data)
+        from pydantic_core import from_json
 
-    def dumps(self, value: Any) -> bytes:
+        return from_json
+
+    @cached_property
+    def dumps(self) -> Callable[[Any], bytes]:
         """Write JSON text."""
-        text: bytes = _core().to_json(value, inf_nan_mode="constants", fallback=_plain)
-        return text
+        from pydantic_core import to_json
 
-
-@cache
-def _core() -> ModuleType:
-    """Load the library with the first text, not with the program."""
-    import pydantic_core
-
-    return pydantic_core
+        return partial(to_json, inf_nan_mode="constants", fallback=_plain)
 
 
 def _plain(value: Any) -> Any:
@@ -58,4 +58,4 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-PYDANTIC_JSON: JsonText = PydanticJson()
+PYDANTIC_JSON = cast("JsonText", PydanticJson())  # functions that it holds, not methods

@@ -42,7 +42,13 @@ class ServerMetadata(_Document):
 
 
 class TensorMetadata(_Document):
-    """One input or output: `shape` has -1 for a variable dimension, the batch included."""
+    """One input or output of a model.
+
+    Attributes:
+        name: As in `infer(name=...)`.
+        datatype: The protocol's word, `FP32` for example.
+        shape: A size for each dimension, the batch included; -1 for a variable one.
+    """
 
     name: str
     datatype: str
@@ -50,7 +56,12 @@ class TensorMetadata(_Document):
 
 
 class ModelMetadata(_Document):
-    """`GET /v2/models/{m}`: the signature as the client sees it."""
+    """`GET /v2/models/{m}`: a model's inputs and outputs, in its own order.
+
+    Attributes:
+        versions: Those that are ready, as text; empty when the server does not tell.
+        platform: What runs it, `onnxruntime_onnx` for example.
+    """
 
     name: Text = ""
     versions: TextList = []
@@ -60,7 +71,12 @@ class ModelMetadata(_Document):
 
 
 class RepositoryEntry(_Document):
-    """One row of the repository index; only `name` is known for a model never loaded."""
+    """One row of the repository index; only `name` is known for a model never loaded.
+
+    Attributes:
+        state: `READY`, `LOADING`, `UNLOADING` or `UNAVAILABLE`; "" where it is not told.
+        reason: Why it is in that state, in words.
+    """
 
     name: str
     version: Text = ""
@@ -107,8 +123,44 @@ class BatchStatistics(_Document):
     compute_output: DurationStatistic = DurationStatistic()
 
 
+class CurvePoint(_Document):
+    """How long a run of one size takes, as its server learned it."""
+
+    size: int
+    ns: int = 0
+
+    @property
+    def seconds_each(self) -> float:
+        """Seconds of the run for each of its items or elements."""
+        return self.ns / self.size / 1e9 if self.size else 0.0
+
+
+class BatchCurve(_Document):
+    """Which batches pay, an extension that only this project's server tells.
+
+    Attributes:
+        unit: What a size counts: `rows`, `elements` where rows are padded, or `bytes` where
+            their shapes differ.
+        cap: From this size on more gains nothing, so that batches are no larger.
+        points: Ascending by size.
+    """
+
+    unit: Text = ""
+    cap: int = 0
+    points: Annotated[list[CurvePoint], BeforeValidator(_absent_as_empty_list)] = []
+
+
 class ModelStatistics(_Document):
-    """Statistics of one version. `last_inference` is in milliseconds since the epoch."""
+    """Counts and times of one version, since it was loaded.
+
+    Attributes:
+        last_inference: Milliseconds since the epoch; 0 before the first.
+        inference_count: Rows inferred; a request without batch dimension counts as one.
+        execution_count: Runs of the model, each for one batch.
+        inference_stats: Where the time of requests went.
+        batch_stats: Runs by their batch size.
+        batch_curve: How long a run takes by its size; None where that is not told or not known.
+    """
 
     name: str
     version: Text = ""
@@ -117,6 +169,7 @@ class ModelStatistics(_Document):
     execution_count: int = 0
     inference_stats: InferenceStatistics = InferenceStatistics()
     batch_stats: Annotated[list[BatchStatistics], BeforeValidator(_absent_as_empty_list)] = []
+    batch_curve: BatchCurve | None = None
 
     @property
     def mean_batch_size(self) -> float:

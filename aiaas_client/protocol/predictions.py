@@ -2,9 +2,6 @@
 
 The JSON of a prediction is its fields. `read_prediction` turns the JSON object of a known task into
 its type, and that of an unknown one (a third party's) into a `Record`.
-
-Coordinates are pixels of the picture that was sent, x to the right, y down; times are seconds;
-scores are between 0 and 1 unless a docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -15,12 +12,13 @@ from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter
 
-from .tensors import Array
+from aiaas_client.protocol import pictures
+from aiaas_client.protocol.tensors import Array
 
 
 def _bytes_of_base64(value: Any) -> Any:
@@ -45,15 +43,37 @@ Base64 = Annotated[
 
 
 class Prediction(BaseModel):
-    """Root of all predictions; frozen, and unknown fields of a newer server are ignored."""
+    """Root of all predictions; frozen, and unknown fields of a newer server are ignored.
+
+    Coordinates are pixels of the picture that was sent, x to the right, y down; times are seconds;
+    scores are between 0 and 1 unless a docstring says otherwise.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="ignore", protected_namespaces=(), ser_json_inf_nan="constants"
     )
+    __slots__ = ("_asked",)  # beside the fields: two equal predictions of two requests are equal
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request that it answers, for `client.feedback`; "" where there is none."""
+        found: tuple[str, int] = getattr(self, "_asked", ("", 0))
+        return found[0]
+
+    @property
+    def request_row(self) -> int:
+        """Which item of that request it answers, from 0."""
+        found: tuple[str, int] = getattr(self, "_asked", ("", 0))
+        return found[1]
+
+    def answering(self, request_id: str, row: int) -> Self:
+        """The same, which knows from now on what it answers."""
+        object.__setattr__(self, "_asked", (request_id, row))
+        return self
 
 
 class Label(Prediction):
-    """One label with its score; `index` is its place in the card's list of labels."""
+    """One label with its score; `index` is its place in the card's list of labels, -1 if untold."""
 
     label: str
     score: float
@@ -104,7 +124,7 @@ class Similarity(Prediction):
 
 
 class Ranked(Prediction):
-    """One document of a ranking; `index` is its place among the documents sent."""
+    """One document of a ranking; `index` is its place among the documents sent, `score` -1 to 1."""
 
     index: int
     text: str
@@ -119,7 +139,11 @@ class Ranking(Prediction):
 
 
 class Box(Prediction):
-    """A found object: `(x1, y1)` is the upper left corner, `(x2, y2)` the lower right."""
+    """A found object: `(x1, y1)` is the upper left corner, `(x2, y2)` the lower right, in pixels.
+
+    Attributes:
+        points: Named points inside the box, such as the eyes of a face: `(x, y)` in pixels.
+    """
 
     label: str
     score: float
@@ -127,7 +151,6 @@ class Box(Prediction):
     y1: float
     x2: float
     y2: float
-    # Named points inside the box, such as the eyes of a face: `(x, y)`.
     points: dict[str, tuple[float, float]] = {}
 
     @property
@@ -150,7 +173,7 @@ class Detections(Prediction):
 
 
 class OcrLine(Prediction):
-    """A line of text and the four corners around it, clockwise from the upper left."""
+    """A line of text and the four corners around it, in pixels, clockwise from the upper left."""
 
     text: str
     score: float
@@ -175,7 +198,7 @@ class OcrText(Prediction):
 
 
 class Segment(Prediction):
-    """A stretch of a recording, in seconds from its start; `score` is its highest."""
+    """A stretch of a recording, in seconds from its start; `score` is the highest inside it."""
 
     start: float
     end: float
@@ -199,7 +222,7 @@ class Segments(Prediction):
 
 
 class Speech(Prediction):
-    """Spoken text: a WAV file (base64 in JSON) of `duration` seconds."""
+    """Spoken text: a WAV file (base64 in JSON) of `duration` seconds at `sample_rate` Hz."""
 
     audio: Base64
     sample_rate: int
@@ -223,14 +246,14 @@ class FileType(Prediction):
 
 
 class Regression(Prediction):
-    """A predicted number, and all of them by name when the model predicts several."""
+    """A predicted number in the unit of the training data; all by name if there are several."""
 
     value: float
     values: dict[str, float] = {}
 
 
 class Transcript(Prediction):
-    """What was said in a recording of `duration` seconds."""
+    """What was said in a recording of `duration` seconds, and when."""
 
     text: str
     duration: float
@@ -366,7 +389,7 @@ def _font(pen: Any, text: str, size: float, width: float) -> tuple[Any, str]:
 def _picture(image: Any) -> Any:
     import io
 
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if isinstance(image, bytes | bytearray | memoryview):
         image = Image.open(io.BytesIO(image))
@@ -374,8 +397,8 @@ def _picture(image: Any) -> Any:
         image = Image.open(image)
     elif not isinstance(image, Image.Image):
         image = Image.fromarray(np.asarray(image))
-    upright = ImageOps.exif_transpose(image)
-    return upright.convert("RGB")  # always a copy
+    turned = pictures.upright(image)
+    return pictures.flat_rgb(turned, deep=pictures.is_deep(image))  # always a copy
 
 
 def _write(pen: Any, at: tuple[float, float], text: str, size: int, colour: str) -> None:

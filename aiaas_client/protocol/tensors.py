@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Body = bytes | bytearray | memoryview
 
 MAX_RANK = 16
 MAX_DIMENSION = 2**31 - 1
 _LENGTH = struct.Struct("<I")
+_SMALL_BYTES = 4096  # below this a copy costs less than a view
 
 
 class TensorError(ValueError):
@@ -83,7 +85,7 @@ def datatype_of(array: Array) -> str:
     found = _BY_DTYPE.get(array.dtype)
     if found is not None:
         return found
-    if array.dtype.kind in "OSU":
+    if array.dtype.kind in "OSUT":
         return "BYTES"
     native = _BY_DTYPE.get(array.dtype.newbyteorder("<"))
     if native is None:
@@ -148,6 +150,47 @@ def check_shape(shape: object) -> tuple[int, ...]:
             shown = repr(dimension)[:64]
             raise TensorError(f"expected dimensions of 0 to {MAX_DIMENSION}, got {shown}")
     return tuple(shape)
+
+
+def tensor_from_bytes(
+    body: Body, start: int, size: int, datatype: str, shape: tuple[int, ...]
+) -> Array:
+    """View `size` bytes of `body` as a tensor (a copy if they lie unaligned).
+
+    Raises:
+        TensorError: The size differs from what the shape takes, or the elements are malformed.
+    """
+    dtype = dtype_of(datatype)
+    count = element_count(shape)
+    if datatype == "BYTES":
+        piece = memoryview(body)[start : start + size]
+        return unpack_bytes(piece, count).reshape(shape)
+    if size != count * dtype.itemsize:
+        expected = count * dtype.itemsize
+        text = f"shape {list(shape)} of {datatype} takes {expected} bytes, got {size}"
+        raise TensorError(text)
+    if not count:
+        return np.empty(shape, dtype)
+    tensor = np.frombuffer(body, dtype, count, start).reshape(shape)
+    if datatype == "BOOL" and tensor.view(np.uint8).max() > 1:
+        raise TensorError("BOOL bytes must be 0 or 1")
+    return tensor if tensor.flags.aligned else tensor.copy()
+
+
+def tensor_bytes(tensor: Array) -> bytes | memoryview:
+    """Give a tensor's wire bytes: a view for numbers, packed elements for BYTES.
+
+    Raises:
+        TensorError: A BYTES element is neither bytes nor text.
+    """
+    if tensor.dtype.kind in "OSU":
+        return pack_bytes(tensor)
+    if tensor.dtype.byteorder == ">":
+        tensor = tensor.astype(tensor.dtype.newbyteorder("<"))
+    if tensor.nbytes <= _SMALL_BYTES:
+        return tensor.tobytes()
+    # viewed as bytes first, because the buffer protocol does not know bfloat16
+    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
 
 
 def as_bytes_elements(array: Array) -> list[bytes]:
@@ -223,3 +266,9 @@ def object_array(elements: Sequence[object]) -> Array:
     array: Array = np.empty(len(elements), dtype=object)
     array[:] = elements
     return array
+
+
+def masked_values(array: Array) -> int:
+    """How many values of an array are hidden under its mask; 0 of an array that has none."""
+    mask: Any = array.mask if isinstance(array, np.ma.MaskedArray) else False
+    return int(np.count_nonzero(mask))

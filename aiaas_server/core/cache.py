@@ -13,6 +13,7 @@ from hashlib import blake2b
 import numpy as np
 
 from aiaas_client.protocol.tensors import Array, pack_bytes
+from aiaas_server.core.signature import total_bytes
 
 _OVERHEAD = 512
 
@@ -46,7 +47,7 @@ class ResponseCache:
         Args:
             owner: What `forget` is called with when the answer can never be asked for again.
         """
-        size = _OVERHEAD + sum(_size(array) for array in outputs.values())
+        size = _OVERHEAD + total_bytes(outputs)
         if size > self.max_bytes:
             return
         self._drop(key)
@@ -84,9 +85,3 @@ def digest(identity: bytes, inputs: Mapping[str, Array], outputs: Sequence[str])
         else:
             key.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return key.digest()
-
-
-def _size(array: Array) -> int:
-    if array.dtype.kind != "O":
-        return array.nbytes
-    return array.nbytes + sum(map(len, array.reshape(-1).tolist()))

@@ -14,11 +14,27 @@ ServerError
 ├── Draining            the server is stopping
 ├── LoadFailed          a model or its configuration is unusable
 ├── ControlDisabled     load and unload are switched off
+├── NotFound            no such object, or another tenant's
+├── Conflict            it is not in a state in which that can be done
+├── StaleRevision       it was changed since the caller read it
+├── Rejected            a model was looked at and is refused
+├── StorageFull         the disk has no room for what would be written
+├── StateUnavailable    the database or the store of artefacts does not answer
 ├── NotSupported        known to the protocol, not offered here
 └── InferenceFailed     the runtime failed on input that fits the model
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
+
+
+def bare(error: E) -> E:
+    """`error` without traceback and cause, whose frames keep all that they worked on."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 class ServerError(Exception):
@@ -87,9 +103,50 @@ class ControlDisabled(ServerError):
     """Loading and unloading over the network are switched off."""
 
 
+class NotFound(ServerError):
+    """There is no such object, or it is another tenant's."""
+
+
+class Conflict(ServerError):
+    """The object is not in a state in which that can be done, or exists with other content."""
+
+
+class StaleRevision(ServerError):
+    """The object was changed since the caller read it."""
+
+
+class Rejected(ServerError):
+    """A model that somebody brought was looked at and is refused; the message says why."""
+
+
+class StorageFull(ServerError):
+    """There is no room to write; what only reads goes on."""
+
+
+class StateUnavailable(ServerError):
+    """The database or the store of artefacts does not answer; what is loaded serves on."""
+
+
 class NotSupported(ServerError):
     """The protocol has it, this server does not."""
 
 
 class InferenceFailed(ServerError):
     """The runtime failed although the input fits the model's signature."""
+
+
+class OutOfMemory(InferenceFailed):
+    """The device has no room for a run on this input; a smaller one may fit."""
+
+
+def misnamed_version(model: str, version: str, names: str = "whole numbers") -> VersionNotFound:
+    """The error for a version that the model cannot have.
+
+    Args:
+        names: What versions are called here.
+    """
+    shown = version[:64]
+    return VersionNotFound(
+        f"Request for unknown model: '{model[:64]}' version '{shown}' is not found; "
+        f"versions here are {names}"
+    )

@@ -2,56 +2,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-from .statistics import FailureReason
+from aiaas_server.core.statistics import FailureReason
 
 
-class Origin(NamedTuple):
-    """Who asks, as far as the caller said.
+class Identity(NamedTuple):
+    """Whose request it is, as the key check found out.
+
+    Attributes:
+        tenant: Who pays and whose models it may see.
+        key_id: The key it came with, or "" where none is asked for.
+        scopes: What the key may do; "*" is everything.
+        plan: Names the limits of the tenant, or "".
+    """
+
+    tenant: str = "default"
+    key_id: str = ""
+    scopes: frozenset[str] = frozenset({"*"})
+    plan: str = ""
+
+
+OPERATOR = Identity()
+"""Everyone on a server without keys, and whoever carries the server's one static key."""
+
+
+class Caller(NamedTuple):
+    """Who asks: what the front door knows of a request, handed down with it.
 
     Attributes:
         request_id: The id under which the caller and the log know the request.
         traceparent: W3C trace context of the caller, well-formed, or "".
         tracestate: What belongs to it, or "".
+        identity: Whose request it is.
+        sticky: What it wants to be told apart from others by, where traffic is split; or "".
+        shadow: Nobody asked: it is a copy of a request, run to be compared. No tap is shown it,
+            nobody pays for it, and it says nothing of what callers get.
     """
 
     request_id: str = ""
     traceparent: str = ""
     tracestate: str = ""
+    identity: Identity = OPERATOR
+    sticky: str = ""
+    shadow: bool = False
 
 
-NOBODY = Origin()
-ORIGIN: ContextVar[Origin] = ContextVar("aiaas_origin", default=NOBODY)
+NOBODY = Caller()
+CALLER: ContextVar[Caller] = ContextVar("aiaas_caller", default=NOBODY)
 """Of the request that this task answers; read when it is accepted."""
+
+
+class Units(NamedTuple):
+    """How much a request asked for.
+
+    Attributes:
+        rows: Items in the request; 0 of one that was not accepted.
+        tokens_in: Of its prompt, where the model generates text.
+        tokens_out: Generated for it.
+    """
+
+    rows: int
+    tokens_in: int = 0
+    tokens_out: int = 0
 
 
 class InferenceRecord(NamedTuple):
     """One request, answered or failed.
 
     Attributes:
-        rows: Items in the request.
+        units: How much it asked for.
         batch_rows: Items in the execution it was part of, 0 if it never ran.
         queue_seconds: Acceptance to start of the execution.
         compute_seconds: The execution: input, run and output.
         total_seconds: Acceptance to answer.
         failure: None when it succeeded.
-        origin: Who asked.
+        caller: Who asked.
     """
 
     model: str
     version: int
-    rows: int
+    units: Units
     batch_rows: int
     queue_seconds: float
     compute_seconds: float
     total_seconds: float
     failure: FailureReason | None
-    origin: Origin = NOBODY
+    caller: Caller = NOBODY
 
 
 class Observer(Protocol):
-    """Called on the event loop once a request, before its answer leaves; must be quick."""
+    """Called once a request, before its answer leaves; must be quick.
+
+    That is on the event loop, or in the caller's thread where a model is run in it.
+    """
 
     def __call__(self, record: InferenceRecord) -> None: ...
+
+
+class Watch(Protocol):
+    """Looks on at the calls of one version that bring payloads instead of tensors; must be quick.
+
+    That is on the event loop or in one of its threads.
+    """
+
+    def phase(self, name: Literal["preprocess", "postprocess"], ns: int) -> None:
+        """Payloads of one run were made into tensors, or its outputs into predictions."""
+        ...
+
+    def answered(self, caller: Caller, answers: Sequence[object]) -> None:
+        """A call is answered: a prediction, or an error, for each payload in its order."""
+        ...

@@ -1,27 +1,29 @@
-"""One loaded model version: what it is, and how to run it."""
+"""One loaded model version, what it is and how to run it; and those that serve now, by name."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
 
 from aiaas_client.protocol.tensors import Array
+from aiaas_server.core.cache import ResponseCache
+from aiaas_server.core.cached import CachedAnswers
+from aiaas_server.core.describe.card import Card
+from aiaas_server.core.describe.config import ModelConfig
+from aiaas_server.core.errors import ModelUnavailable
+from aiaas_server.core.events import NOBODY, Caller, Watch
+from aiaas_server.core.schedule.requests import Outcome, Request, Waiter
+from aiaas_server.core.schedule.scheduler import Scheduler
+from aiaas_server.core.session import Session
+from aiaas_server.core.signature import Signature
+from aiaas_server.core.statistics import Statistics
+from aiaas_server.core.task import AnyTask
 
-from .cache import ResponseCache, digest
-from .card import Card
-from .config import ModelConfig
-from .scheduler import Outcome, Scheduler
-from .session import Session
-from .signature import Signature
-from .statistics import Statistics
-from .task import AnyTask
-
-__all__ = ["LoadedModel", "ModelConfig", "Outcome"]
-
-_DIGEST_INLINE: Final = 256 * 1024  # input bytes hashed on the event loop, a quarter millisecond
+Choose = Callable[[str, Caller], int | None]
+"""Gives the version that a call which names none gets; None is the newest that is ready."""
+Aliases = Callable[[str, str], int | None]
+"""Gives the version that another name than a number means; None where it means none."""
+OnServe = Callable[["LoadedModel"], object]
+"""Is told of a version that was opened, before it serves; in the thread that opened it."""
 
 
 class LoadedModel:
@@ -36,6 +38,8 @@ class LoadedModel:
         card: What it is for; None where it serves tensors only.
         task: Payloads in, predictions out; None without a card.
         successor: What took its place in a reload: a request that comes late is handed on.
+        in_use: Calls that will run it again, such as a prediction of several runs.
+        watch: Who looks on at calls with payloads, if anybody does.
     """
 
     def __init__(
@@ -66,8 +70,9 @@ class LoadedModel:
         self.card = card
         self.task = task
         self.successor: LoadedModel | None = None
-        self._cache = cache
-        self._identity = os.urandom(16)
+        self.in_use = 0
+        self._cached = None if cache is None else CachedAnswers(cache, scheduler, statistics)
+        self.watch: Watch | None = None
 
     async def infer(
         self,
@@ -98,31 +103,71 @@ class LoadedModel:
             )
         signature = self.signature
         rows = signature.check(inputs)
-        names = signature.select(outputs)
-        if self._cache is None:
-            return await self.scheduler.submit(inputs, names, rows, priority, timeout, deadline)
-        began = time.monotonic_ns()
-        key = await self._digest(inputs, names)
-        found = self._cache.get(key)
-        looked = time.monotonic_ns() - began
-        if found is not None:
-            self.scheduler.answered_from_cache(rows, looked)
-            return Outcome(found, 0, 0, 0)
-        outcome = await self.scheduler.submit(inputs, names, rows, priority, timeout, deadline)
-        began = time.monotonic_ns()
-        self._cache.put(key, self, outcome.outputs)
-        self.statistics.missed(looked + time.monotonic_ns() - began)
-        return outcome
+        names = signature.select(outputs) if outputs else signature.output_names
+        if self._cached is not None:
+            return await self._infer_cached(
+                self._cached, inputs, names, rows, priority, timeout, deadline
+            )
+        return await self.scheduler.submit(inputs, names, rows, priority, timeout, deadline)
 
-    async def _digest(self, inputs: Mapping[str, Array], names: Sequence[str]) -> bytes:
-        if sum(array.nbytes for array in inputs.values()) <= _DIGEST_INLINE:
-            return digest(self._identity, inputs, names)
-        return await asyncio.to_thread(digest, self._identity, inputs, names)
+    async def _infer_cached(
+        self,
+        cached: CachedAnswers,
+        inputs: Mapping[str, Array],
+        names: tuple[str, ...],
+        rows: int,
+        priority: int,
+        timeout: float,
+        deadline: float | None,
+    ) -> Outcome:
+        self.in_use += 1  # nothing is pending meanwhile, and yet it makes no room for another
+        try:
+            key = await cached.key(inputs, names, deadline)
+        finally:
+            self.in_use -= 1
+        if self.successor is not None:  # a reload while a thread made the key
+            return await self.successor.infer(
+                inputs, names, priority=priority, timeout=timeout, deadline=deadline
+            )
+        return await cached.infer(key, inputs, names, rows, priority, timeout, deadline)
+
+    def start(
+        self,
+        waiter: Waiter,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] = (),
+        *,
+        priority: int = 0,
+        timeout: float = 0.0,
+        deadline: float | None = None,
+    ) -> Outcome | Request:
+        """As `infer`, without a task: what cannot be answered at once `waiter` will be told.
+
+        Only while `starts`.
+
+        Returns:
+            The outcome, or the request in the queue, which `scheduler.abandon` takes.
+        Raises:
+            ServerError: As `infer`.
+        """
+        signature = self.signature
+        rows = signature.check(inputs)
+        names = signature.select(outputs) if outputs else signature.output_names
+        scheduler = self.scheduler
+        return scheduler.run_lone(inputs, names, rows, deadline) or scheduler.enqueue(
+            waiter, inputs, names, rows, priority, timeout, deadline
+        )
+
+    @property
+    def starts(self) -> bool:
+        """Whether `start` does all that `infer` does: no cached answers, no successor."""
+        return self._cached is None and self.successor is None
 
     def forget_answers(self) -> None:
         """Drop what the response cache holds of this version, which is no longer called."""
-        if self._cache is not None:
-            self._cache.forget(self)
+        if self._cached is not None:
+            self._cached.forget()
+            self._cached = None
 
     def infer_now(self, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> Outcome:
         """Check and run in the caller's thread: no event loop, no queue, no batching.
@@ -132,8 +177,59 @@ class LoadedModel:
             ModelUnavailable: The version was unloaded.
             InferenceFailed: The runtime failed.
         """
-        if self.successor is not None:
-            return self.successor.infer_now(inputs, outputs)
+        successor = self.successor
+        if successor is not None:
+            return successor.infer_now(inputs, outputs)
         rows = self.signature.check(inputs)
         names = self.signature.select(outputs)
-        return self.scheduler.run_now(inputs, names, rows)
+        try:
+            return self.scheduler.run_now(inputs, names, rows)
+        except ModelUnavailable:
+            if self.successor is None:
+                raise
+            return self.successor.infer_now(inputs, outputs)  # reloaded meanwhile
+
+
+class Serving:
+    """The versions that serve now, among which a call finds the one to run.
+
+    Args:
+        choose: Decides the version of calls that name none; must be quick.
+        used: Told the name of what was found, where somebody keeps account of that.
+        aliases: Knows the names of versions; without it they have none but their numbers.
+
+    Attributes:
+        newest: The greatest version of each name that serves.
+        ready: Every version that serves.
+    """
+
+    __slots__ = ("_used", "aliases", "choose", "newest", "ready")
+
+    def __init__(
+        self,
+        choose: Choose | None = None,
+        used: Callable[[str], object] | None = None,
+        aliases: Aliases | None = None,
+    ) -> None:
+        self.choose = choose
+        self.aliases = aliases
+        self._used = used
+        self.newest: dict[str, LoadedModel] = {}
+        self.ready: dict[tuple[str, int], LoadedModel] = {}
+
+    def find(
+        self, name: str, version: int | str | None = None, caller: Caller = NOBODY
+    ) -> LoadedModel | None:
+        """The version to call, if it is loaded: the one named, or the one chosen for the caller."""
+        if version is None:
+            if self.choose is not None:
+                version = self.choose(name, caller)
+        elif isinstance(version, str):
+            version = -1 if self.aliases is None else self.aliases(name, version) or -1
+        if version is None:
+            found = self.newest.get(name)
+        else:
+            found = self.ready.get((name, version))
+        if found is not None and self._used is not None:
+            self._used(name)
+        return found

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from aiaas_client.protocol.tensors import Array
-
-from .signature import TensorSpec
+from aiaas_server.core.signature import TensorSpec
 
 if TYPE_CHECKING:
-    from .config import ModelConfig
+    from aiaas_server.core.describe.config import ModelConfig
 
 
 class StopToken:
-    """Asks a running `Session.run` to end early; usable from any thread, any number of times."""
+    """Asks a running `Session.run` to end early; usable from any thread, any number of times.
 
-    __slots__ = ("_callback", "stopped")
+    Attributes:
+        tries: The run finds out what the model takes: that it fails is no news.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_callback", "stopped", "tries")
+
+    def __init__(self, *, tries: bool = False) -> None:
         self.stopped = False
+        self.tries = tries
         self._callback: Callable[[], object] | None = None
 
     def stop(self) -> None:
@@ -36,15 +41,30 @@ class StopToken:
             callback()
 
 
-class Session(Protocol):
-    """One loaded model. `run` may be called from several threads at once.
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """What was found in a model's graph before it was opened.
+
+    Attributes:
+        cost_in_values: How long a run takes lies in the values of its input, not only in their
+            size, as where a graph repeats, or makes a tensor of a size that a request carries.
+        changes: What was done to the graph in memory, a sentence each.
+        words: Texts that the model knows: categories, keys, a vocabulary; the first few.
+    """
+
+    cost_in_values: bool = False
+    changes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+
+class Described(Protocol):
+    """What is known of a model file that was opened.
 
     Attributes:
         inputs: In the model's order; full shapes as the graph tells them, -1 where variable.
         outputs: The same for the outputs.
         providers: Execution providers in use, in order of preference.
-        metadata: What the model file says about itself.
-        has_loops: The graph branches or repeats, so that a run's time lies in its input's values.
+        graph: What was found in its graph.
     """
 
     @property
@@ -54,9 +74,18 @@ class Session(Protocol):
     @property
     def providers(self) -> tuple[str, ...]: ...
     @property
-    def metadata(self) -> Mapping[str, str]: ...
+    def graph(self) -> GraphFacts: ...
+
+
+class Session(Described, Protocol):
+    """One loaded model. `run` may be called from several threads at once.
+
+    Attributes:
+        metadata: What the model file says about itself.
+    """
+
     @property
-    def has_loops(self) -> bool: ...
+    def metadata(self) -> Mapping[str, str]: ...
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from aiaas_client.protocol.tensors import Array, TensorError, datatype_of, dtype_of
+from aiaas_client.protocol.tensors import Array, dtype_of
+from aiaas_server.core import misfits
+from aiaas_server.core.errors import InvalidInput
 
-from .errors import InvalidInput
+_OBJECT: Final = np.dtype(object)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +65,26 @@ class Signature:
         for name, array in inputs.items():
             check = self._checks.get(name)
             if check is None:
-                raise self._unknown(name)
+                raise misfits.unknown_input(self.model, name, tuple(self._checks))
             shape = array.shape
             if array.dtype != check.dtype:
-                raise self._wrong_datatype(check.spec, array)
+                raise misfits.wrong_datatype(self.model, name, check.datatype, array)
             if len(shape) != check.rank:
-                raise self._wrong_shape(check.spec, shape)
+                raise misfits.wrong_shape(self.model, name, check.shape, shape)
             for axis, size in check.fixed:
                 if shape[axis] != size:
-                    raise self._wrong_shape(check.spec, shape)
+                    raise misfits.wrong_shape(self.model, name, check.shape, shape)
             required += check.required
             if batched and shape[0] != rows:
                 if rows >= 0:
-                    raise self._batches_differ(inputs)
+                    raise misfits.batches_differ(self.model, inputs)
                 rows = shape[0]
         if required != self._required:
             raise self._missing(inputs)
         if not batched:
             return 1
         if rows > self.max_batch_size:
-            raise self._batch_too_large(rows)
+            raise misfits.batch_too_large(self.model, self.max_batch_size, rows)
         return max(rows, 0)
 
     def select(self, names: Sequence[str]) -> tuple[str, ...]:
@@ -94,58 +97,24 @@ class Signature:
             return self.output_names
         for name in names:
             if name not in self.output_names:
-                raise InvalidInput(
-                    f"unexpected inference output {_quoted(name)} for model '{self.model}', "
-                    f"which has {_listed(self.output_names)}"
-                )
+                raise misfits.unknown_output(self.model, name, self.output_names)
         if len(set(names)) != len(names):
-            raise InvalidInput(f"an output is requested twice from model '{self.model}'")
+            raise misfits.repeated_output(self.model)
         return tuple(names)
-
-    def _unknown(self, name: str) -> InvalidInput:
-        return InvalidInput(
-            f"unexpected inference input {_quoted(name)} for model '{self.model}', "
-            f"which takes {_listed(tuple(self._checks))}"
-        )
 
     def _missing(self, inputs: Mapping[str, Array]) -> InvalidInput:
         missing = [s.name for s in self.inputs if not s.optional and s.name not in inputs]
-        return InvalidInput(
-            f"expected {self._required} inputs but got {len(inputs)} inputs for model "
-            f"'{self.model}'; missing {_listed(missing)}"
-        )
-
-    def _wrong_datatype(self, spec: TensorSpec, array: Array) -> InvalidInput:
-        return InvalidInput(
-            f"input '{spec.name}' of model '{self.model}': expected datatype {spec.datatype}, "
-            f"got {_datatype_name(array)}"
-        )
-
-    def _wrong_shape(self, spec: TensorSpec, shape: tuple[int, ...]) -> InvalidInput:
-        return InvalidInput(
-            f"input '{spec.name}' of model '{self.model}': expected shape {spec.shape}, got {shape}"
-        )
-
-    def _batches_differ(self, inputs: Mapping[str, Array]) -> InvalidInput:
-        sizes = ", ".join(f"'{name}' has {array.shape[0]}" for name, array in inputs.items())
-        return InvalidInput(
-            f"the inputs of model '{self.model}' must have one batch size, but {sizes}"
-        )
-
-    def _batch_too_large(self, rows: int) -> InvalidInput:
-        return InvalidInput(
-            f"inference request batch-size must be <= {self.max_batch_size} for model "
-            f"'{self.model}', got {rows}"
-        )
+        return misfits.missing_inputs(self.model, self._required, len(inputs), missing)
 
 
 class _Check:
     """A TensorSpec made ready to be compared with an array."""
 
-    __slots__ = ("dtype", "fixed", "rank", "required", "spec")
+    __slots__ = ("datatype", "dtype", "fixed", "rank", "required", "shape")
 
     def __init__(self, spec: TensorSpec, *, batched: bool) -> None:
-        self.spec = spec
+        self.datatype = spec.datatype
+        self.shape = spec.shape
         self.dtype: np.dtype[np.generic] = dtype_of(spec.datatype)
         self.rank = len(spec.shape)
         self.required = not spec.optional
@@ -156,17 +125,13 @@ class _Check:
         )
 
 
-def _datatype_name(array: Array) -> str:
-    try:
-        return datatype_of(array)
-    except TensorError:
-        return str(array.dtype)
+def total_bytes(tensors: Mapping[str, Array]) -> int:
+    """Bytes of all of them: the elements, and for text what they point to as well."""
+    size = 0
+    for array in tensors.values():
+        size += array.nbytes if array.dtype is not _OBJECT else _text_bytes(array)
+    return size
 
 
-def _quoted(name: str) -> str:
-    """A name from the request, cut and escaped."""
-    return repr(name if len(name) <= 64 else name[:64] + "...")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names[:16]) or "none"
+def _text_bytes(array: Array) -> int:
+    return array.nbytes + sum(map(len, array.reshape(-1).tolist()))

@@ -1,4 +1,6 @@
-"""Cumulative counters of one model version: plain integer adds on the event loop.
+"""Cumulative counters of one model version: plain integer adds under a lock.
+
+A model may run in callers' threads beside the event loop, and all of them count here.
 
 Meanings follow the statistics extension of the protocol: every request of a dynamic batch is
 charged the batch's whole time (latency accounting), and the three compute counts are equal.
@@ -6,9 +8,10 @@ charged the batch's whole time (latency accounting), and the three compute count
 
 from __future__ import annotations
 
+import threading
 import time
 from bisect import bisect_left
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 FailureReason = Literal["REJECTED", "CANCELED", "BACKEND", "OTHER"]
 
@@ -20,6 +23,8 @@ LATENCY_BUCKETS_NS = tuple(
     )
 )  # fmt: skip
 """Upper bounds of the latency histogram, nanoseconds; one more count holds what is above."""
+_COUNTING: Final = threading.Lock()
+"""One for all models: it is held for a few additions, and a reload goes on with the same counts."""
 
 
 class Statistics:
@@ -36,9 +41,12 @@ class Statistics:
             too, and in no other count.
         cache_miss_count: Requests that looked there in vain; ns of looking and of keeping.
         batches: Executions by batch size: `[count, input ns, infer ns, output ns]`.
+        batch_curve: How long a run takes by its size, as `schedule.sizing` tells it: the `unit` of
+            a size, the `cap` of batches, and the `points`; empty where nothing is known.
     """
 
     __slots__ = (
+        "batch_curve",
         "batches",
         "cache_hit_count",
         "cache_hit_ns",
@@ -86,19 +94,21 @@ class Statistics:
         }  # fmt: skip
         self.latency_counts = [0] * (len(LATENCY_BUCKETS_NS) + 1)
         self.batches: dict[int, list[int]] = {}
+        self.batch_curve: dict[str, Any] = {}
 
     def executed(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
         """One execution over `rows` items, successful."""
-        self.execution_count += 1
-        self.last_inference_ms = time.time_ns() // 1_000_000
-        batch = self.batches.get(rows)
-        if batch is None:
-            self.batches[rows] = [1, input_ns, infer_ns, output_ns]
-            return
-        batch[0] += 1
-        batch[1] += input_ns
-        batch[2] += infer_ns
-        batch[3] += output_ns
+        with _COUNTING:
+            self.execution_count += 1
+            self.last_inference_ms = time.time_ns() // 1_000_000
+            batch = self.batches.get(rows)
+            if batch is None:
+                self.batches[rows] = [1, input_ns, infer_ns, output_ns]
+                return
+            batch[0] += 1
+            batch[1] += input_ns
+            batch[2] += infer_ns
+            batch[3] += output_ns
 
     def succeeded(
         self,
@@ -110,73 +120,35 @@ class Statistics:
         output_ns: int,
     ) -> None:
         """One request of `rows` items was answered."""
-        self.inference_count += rows
-        self.success_count += 1
-        self.success_ns += total_ns
-        self.queue_ns += queue_ns
-        self.compute_input_ns += input_ns
-        self.compute_infer_ns += infer_ns
-        self.compute_output_ns += output_ns
-        self.latency_counts[bisect_left(LATENCY_BUCKETS_NS, total_ns)] += 1
+        with _COUNTING:
+            self.inference_count += rows
+            self.success_count += 1
+            self.success_ns += total_ns
+            self.queue_ns += queue_ns
+            self.compute_input_ns += input_ns
+            self.compute_infer_ns += infer_ns
+            self.compute_output_ns += output_ns
+            self.latency_counts[bisect_left(LATENCY_BUCKETS_NS, total_ns)] += 1
 
     def hit(self, total_ns: int) -> None:
         """One request was answered from the response cache."""
-        self.success_count += 1
-        self.success_ns += total_ns
-        self.last_inference_ms = time.time_ns() // 1_000_000
-        self.cache_hit_count += 1
-        self.cache_hit_ns += total_ns
-        self.latency_counts[bisect_left(LATENCY_BUCKETS_NS, total_ns)] += 1
+        with _COUNTING:
+            self.success_count += 1
+            self.success_ns += total_ns
+            self.last_inference_ms = time.time_ns() // 1_000_000
+            self.cache_hit_count += 1
+            self.cache_hit_ns += total_ns
+            self.latency_counts[bisect_left(LATENCY_BUCKETS_NS, total_ns)] += 1
 
     def missed(self, ns: int) -> None:
         """One request was not in the response cache; looking and keeping took `ns`."""
-        self.cache_miss_count += 1
-        self.cache_miss_ns += ns
+        with _COUNTING:
+            self.cache_miss_count += 1
+            self.cache_miss_ns += ns
 
     def failed(self, reason: FailureReason, total_ns: int) -> None:
         """One request failed, `total_ns` after it was accepted (0 if it was not)."""
-        self.fail_count += 1
-        self.fail_ns += total_ns
-        self.failures[reason] += 1
-
-    def as_json(self, name: str, version: int) -> dict[str, Any]:
-        """The entry of this version in the protocol's `model_stats`."""
-        count = self.success_count
-        ran = count - self.cache_hit_count
-        return {
-            "name": name,
-            "version": str(version),
-            "last_inference": self.last_inference_ms,
-            "inference_count": self.inference_count,
-            "execution_count": self.execution_count,
-            "inference_stats": {
-                "success": _duration(count, self.success_ns),
-                "fail": _duration(self.fail_count, self.fail_ns),
-                "queue": _duration(count, self.queue_ns),
-                "compute_input": _duration(ran, self.compute_input_ns),
-                "compute_infer": _duration(ran, self.compute_infer_ns),
-                "compute_output": _duration(ran, self.compute_output_ns),
-                "cache_hit": _duration(self.cache_hit_count, self.cache_hit_ns),
-                "cache_miss": _duration(self.cache_miss_count, self.cache_miss_ns),
-            },
-            "response_stats": {},
-            "batch_stats": [
-                {
-                    "batch_size": rows,
-                    "compute_input": _duration(batch[0], batch[1]),
-                    "compute_infer": _duration(batch[0], batch[2]),
-                    "compute_output": _duration(batch[0], batch[3]),
-                }
-                for rows, batch in sorted(self.batches.items())
-            ],
-            "memory_usage": self._memory_usage(),
-        }
-
-    def _memory_usage(self) -> list[dict[str, Any]]:
-        if not self.memory_bytes:
-            return []
-        return [{"type": "CPU", "id": 0, "byte_size": self.memory_bytes}]
-
-
-def _duration(count: int, ns: int) -> dict[str, int]:
-    return {"count": count, "ns": ns}
+        with _COUNTING:
+            self.fail_count += 1
+            self.fail_ns += total_ns
+            self.failures[reason] += 1

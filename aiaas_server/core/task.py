@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 from aiaas_client.protocol.predictions import Prediction
 from aiaas_client.protocol.tensors import Array
-
-from .card import Assets, Card
-from .signature import Signature
+from aiaas_server.core.describe.card import Assets, Card
+from aiaas_server.core.signature import Signature
 
 # What a payload is when it reaches the task: `text` str; `image`, `audio` and `bytes` the bytes
 # of the file; `features` a record (dict) or a list of values; `any` the JSON value as it came.
@@ -87,8 +86,8 @@ class Run(Protocol):
     def model(self, name: str, version: int = 0) -> Run:
         """The same for another model of the server; version 0 is the latest.
 
-        Raises:
-            ModelNotFound, VersionNotFound, ModelUnavailable.
+        It is looked for, and with a memory budget loaded, when it runs: that raises
+        ModelNotFound, VersionNotFound or ModelUnavailable.
         """
         ...
 

@@ -3,16 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.responses import Response
 from starlette.types import Message, Send
 
 from aiaas_server.http.errors import Problem
-from aiaas_server.http.fastjson import FAST_JSON
-from aiaas_server.http.head import JSON_TYPE, NO_STORE, NOSNIFF, HeaderList
+from aiaas_server.http.incoming import RequestContext
+from aiaas_server.http.json import FAST_JSON
 
 Chunk = bytes | bytearray | memoryview
+HeaderList = list[tuple[bytes, bytes]]
+
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+NO_STORE = (b"cache-control", b"no-store")
+JSON_TYPE = (b"content-type", b"application/json")
+BINARY_TYPE = (b"content-type", b"application/octet-stream")
+
+_CONTROLS = bytes([*range(9), *range(10, 32), 127])  # all but the tab
+
+
+class Reply(NamedTuple):
+    """A whole answer, before it is known by which way it leaves.
+
+    Attributes:
+        headers: Without Content-Length and what belongs to the request alone.
+        chunks: The body in pieces.
+        length: Bytes of the body.
+        block: `headers` as they are sent, where that was remembered.
+        timing: The value of Server-Timing; empty is none.
+    """
+
+    headers: Sequence[tuple[bytes, bytes]]
+    chunks: Sequence[Chunk]
+    length: int
+    block: bytes = b""
+    timing: bytes = b""
+
+    def header_list(self, request_id: bytes) -> HeaderList:
+        """All headers, as ASGI wants them."""
+        found = [*self.headers, (b"content-length", b"%d" % self.length)]
+        if self.timing:
+            found.append((b"server-timing", self.timing))
+        found.append((b"x-request-id", request_id))
+        return found
+
+
+def header_block(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Header lines as they are sent.
+
+    Raises:
+        ValueError: A value would end its line, or holds another control character.
+    """
+    block = b"".join([b"%b: %b\r\n" % line for line in headers])
+    if len(block) - len(block.translate(None, _CONTROLS)) != 2 * len(headers):
+        raise ValueError("response header value: control characters are not allowed")
+    return block
 
 
 class JsonAnswer(Response):
@@ -25,47 +71,41 @@ class JsonAnswer(Response):
         return FAST_JSON.dumps(content)
 
 
-def start_message(status: int, headers: HeaderList) -> Message:
-    """The first ASGI message of an answer."""
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-def body_message(chunk: Chunk, more: bool = False) -> Message:
-    """A further ASGI message of an answer."""
-    return {"type": "http.response.body", "body": chunk, "more_body": more}
+def whole_problem(problem: Problem, request_id: bytes = b"") -> tuple[HeaderList, bytes]:
+    """An error as it is sent, headers and body; without an id where the request's is not known."""
+    body = problem.body(request_id.decode("ascii"))
+    headers = [JSON_TYPE, (b"content-length", b"%d" % len(body))]
+    if request_id:
+        headers.append((b"x-request-id", request_id))
+    return [*headers, NOSNIFF, NO_STORE, *problem.headers], body
 
 
 async def send_problem(send: Send, problem: Problem, request_id: bytes) -> None:
     """Answer with an error body."""
-    body = problem.body(request_id.decode("ascii"))
-    headers = [
-        JSON_TYPE,
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", request_id),
-        NOSNIFF,
-        NO_STORE,
-        *problem.headers,
-    ]
-    await send(start_message(problem.status, headers))
-    await send(body_message(body))
+    headers, body = whole_problem(problem, request_id)
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
-async def send_chunks(send: Send, headers: HeaderList, chunks: Sequence[Chunk]) -> None:
-    """Answer 200 with a body in pieces, none of them copied."""
-    await send(start_message(200, headers))
-    last = len(chunks) - 1
-    for index, chunk in enumerate(chunks):
-        await send(body_message(chunk, index < last))
+async def send_reply(send: Send, reply: Reply, request_id: bytes) -> None:
+    """Answer 200 with `reply`; pieces of its body are not copied."""
+    headers = reply.header_list(request_id)
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    more = len(reply.chunks)
+    for chunk in reply.chunks:
+        more -= 1
+        await send({"type": "http.response.body", "body": chunk, "more_body": more > 0})
 
 
-def with_common_headers(send: Send, request_id: bytes) -> Send:
+def with_common_headers(send: Send, context: RequestContext) -> Send:
     """Wrap `send` for the Starlette routes: adds what every answer carries."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
+            context.answering = True
             message["headers"] = [
                 *message.get("headers", ()),
-                (b"x-request-id", request_id),
+                (b"x-request-id", context.request_id),
                 NOSNIFF,
                 NO_STORE,
             ]

@@ -12,16 +12,14 @@ from collections.abc import Callable
 from hmac import compare_digest
 from urllib.parse import parse_qsl
 
-from starlette.types import Scope
-
 from aiaas_client.protocol.errors import ErrorCode
+from aiaas_server.core.events import OPERATOR, Identity
 from aiaas_server.http.errors import HttpError
-from aiaas_server.http.head import Headers
+from aiaas_server.http.incoming import Headers
 
 MAX_FAILURES = 20
 WINDOW = 60.0
 MAX_ADDRESSES = 10_000
-OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
 
 _CHALLENGE = ((b"www-authenticate", b'Bearer realm="aiaas"'),)
 _KEY_PARAMETERS = frozenset({"api_key", "api-key", "apikey", "x-api-key", "access_token"})
@@ -67,15 +65,16 @@ class KeyCheck:
         self._key = key.encode()
         self._failures = failures or FailureTable()
 
-    def check(self, scope: Scope, headers: Headers) -> None:
-        """Return when the request carries the key.
+    def check(self, headers: Headers, query: bytes, address: str) -> Identity:
+        """Whose request it is: who carries the key is the operator.
 
+        Args:
+            query: Of the request's target, undecoded.
+            address: The client's; failures are counted by it.
         Raises:
             HttpError: 401 for no key or a wrong one, 400 for a key given twice or in the URL,
                 429 after too many failures.
         """
-        client = scope.get("client")
-        address = client[0] if client else ""
         blocked = self._failures.seconds_blocked(address)
         if blocked:
             raise HttpError(
@@ -84,17 +83,18 @@ class KeyCheck:
                 "too many failed authentications from this address",
                 retry_after=blocked,
             )
-        given = _key_of(scope, headers)
+        given = _key_of(headers, query)
         if given is None or not compare_digest(given, self._key):
             self._failures.failed(address)
             message = "expected a valid API key in Authorization: Bearer or X-API-Key"
             raise HttpError(401, ErrorCode.UNAUTHORIZED, message, headers=_CHALLENGE)
         self._failures.succeeded(address)
+        return OPERATOR
 
 
-def _key_of(scope: Scope, headers: Headers) -> bytes | None:
-    if scope["query_string"]:
-        _refuse_key_in_url(scope["query_string"])
+def _key_of(headers: Headers, query: bytes) -> bytes | None:
+    if query:
+        _refuse_key_in_url(query)
     authorization = headers.get(b"authorization")
     key = headers.get(b"x-api-key")
     if authorization is None:

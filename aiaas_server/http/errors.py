@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import orjson
 from starlette.exceptions import HTTPException
 
-from aiaas_client.protocol.codec import CodecError
 from aiaas_client.protocol.errors import ErrorCode
+from aiaas_client.protocol.inference import CodecError
 from aiaas_server.core import errors as core
 from aiaas_server.observe.tracing import current_traceparent
 
@@ -45,6 +45,11 @@ class HttpError(Exception):
         self.retry_after = retry_after
 
 
+def bad_request(message: str) -> HttpError:
+    """A 400 that says what was expected."""
+    return HttpError(400, ErrorCode.INVALID_REQUEST, message)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """How one kind of error is told: status, code, and whether the same request may be retried."""
@@ -61,15 +66,22 @@ ROWS: Mapping[type[core.ServerError], Row] = {
     core.LoadFailed: Row(400, ErrorCode.LOAD_FAILED),
     core.ModelNotFound: Row(404, ErrorCode.MODEL_NOT_FOUND),
     core.VersionNotFound: Row(404, ErrorCode.VERSION_NOT_FOUND),
+    core.NotFound: Row(404, ErrorCode.NOT_FOUND),
+    core.Conflict: Row(409, ErrorCode.CONFLICT),
+    core.StaleRevision: Row(412, ErrorCode.PRECONDITION_FAILED),
     core.PayloadTooLarge: Row(413, ErrorCode.PAYLOAD_TOO_LARGE),
     core.OutputTooLarge: Row(422, ErrorCode.OUTPUT_TOO_LARGE),
     core.InferenceFailed: Row(500, ErrorCode.INFERENCE_FAILED),
+    core.OutOfMemory: Row(422, ErrorCode.INFERENCE_FAILED),
+    core.Rejected: Row(422, ErrorCode.MODEL_REJECTED),
     core.NotSupported: Row(501, ErrorCode.NOT_SUPPORTED),
     core.ControlDisabled: Row(503, ErrorCode.CONTROL_DISABLED),
     core.ModelUnavailable: Row(503, ErrorCode.MODEL_UNAVAILABLE, True, True),
     core.QueueFull: Row(503, ErrorCode.QUEUE_FULL, True, True),
     core.QueueTimeout: Row(503, ErrorCode.QUEUE_TIMEOUT, True, True),
     core.Draining: Row(503, ErrorCode.DRAINING, True, True),
+    core.StateUnavailable: Row(503, ErrorCode.STATE_UNAVAILABLE, True, True),
+    core.StorageFull: Row(507, ErrorCode.STORAGE_FULL),
     core.DeadlineExceeded: Row(504, ErrorCode.DEADLINE_EXCEEDED, True),
 }
 
@@ -136,7 +148,7 @@ def _from_row(error: core.ServerError) -> Problem:
         return Problem(500, ErrorCode.INTERNAL, "internal error")
     wait = (error.retry_after or 1.0) if row.tells_when else None
     # What the runtime says of a failure may name its internals: that is for the log.
-    inside = isinstance(error, core.InferenceFailed)
+    inside = isinstance(error, core.InferenceFailed) and row.status == 500
     message = "the model failed while running on this input" if inside else error.message
     return Problem(row.status, row.code, message, row.retryable, _retry_after(wait))
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -19,18 +20,24 @@ from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.predictions import json_schema_of
 from aiaas_server import __version__
 from aiaas_server.core.model import LoadedModel
-from aiaas_server.core.pool import ModelPool
+from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.core.task import PayloadKind
 from aiaas_server.http.answers import JsonAnswer
+from aiaas_server.http.gate import OPEN_PATHS
 
 Document = dict[str, Any]
 
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
-_UNLOCKED = ("/v2/health/live", "/v2/health/ready")
 _BASE64: Document = {
     "type": "object",
     "required": ["b64"],
     "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
+}
+_VERSION: Document = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "description": "An alias, or 'latest', of a model of the registry."},
+    ]
 }
 _INSTANCES: dict[PayloadKind, Document] = {
     "text": {"type": "string"},
@@ -42,6 +49,7 @@ _INSTANCES: dict[PayloadKind, Document] = {
     },
     "any": {},
 }
+_FILE: Document = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _INFER: Document = {
     "summary": "Run the model on tensors: the Open Inference Protocol, JSON or binary.",
     "externalDocs": {
@@ -61,6 +69,35 @@ ERROR_SCHEMA: Document = {
 }
 
 
+NOTHING: Final = "nothing"
+"""The answer is a 204."""
+BYTES: Final = "bytes"
+"""The answer is a file."""
+Tells = type[BaseModel] | Literal["nothing", "bytes"] | None
+
+
+class DescribedRoute(Route):
+    """A route whose bodies are documents.
+
+    Args:
+        asks: What the body of a request is; None where it has none, or is no document.
+        tells: What the answer is: a document, `NOTHING` or `BYTES`; None where it is not told.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        method: str,
+        *,
+        asks: type[BaseModel] | None = None,
+        tells: Tells = None,
+    ) -> None:
+        super().__init__(path, endpoint, methods=[method], name=f"{method} {path}")
+        self.asks = asks
+        self.tells = tells
+
+
 class OpenApiRoute:
     """`GET /openapi.json`, made anew at each call since models come and go.
 
@@ -74,15 +111,19 @@ class OpenApiRoute:
 
     async def document(self, request: Request) -> Response:
         """This document."""
-        return JsonAnswer(describe_api(self._routes, self._pool.models()))
+        root = request.scope.get("root_path", "")
+        return JsonAnswer(describe_api(self._routes, self._pool.models(), root))
 
 
-def describe_api(routes: Iterable[BaseRoute], models: Iterable[LoadedModel]) -> Document:
+def describe_api(
+    routes: Iterable[BaseRoute], models: Iterable[LoadedModel], root: str = ""
+) -> Document:
     """Make the OpenAPI 3.1 document.
 
     Args:
         routes: The route table.
         models: What serves now; of several versions the last one is described.
+        root: What the application is mounted under.
     """
     paths: dict[str, Document] = {}
     for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
@@ -99,6 +140,7 @@ def describe_api(routes: Iterable[BaseRoute], models: Iterable[LoadedModel]) -> 
     return {
         "openapi": "3.1.0",
         "info": {"title": "AIaaS", "version": __version__, "license": {"name": "Apache-2.0"}},
+        "servers": [{"url": root or "/"}],
         "paths": paths,
         "components": {
             "schemas": {"Error": ERROR_SCHEMA},
@@ -117,16 +159,38 @@ def _path_parameters(path: str) -> list[Document]:
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "integer", "minimum": 0} if kind else {"type": "string"},
+            "schema": _VERSION if kind else {"type": "string"},
         }
         for name, kind in _PARAMETER.findall(path)
     ]
 
 
 def _operations(path: str, route: Route) -> Document:
-    about = {"summary": _summary(route.endpoint)}
+    about: Document = {"summary": _summary(route.endpoint)}
     methods = sorted((route.methods or {"GET"}) - {"HEAD"})
-    return {method.lower(): _operation(path, about) for method in methods}
+    told = {method.lower(): _operation(path, about) for method in methods}
+    if isinstance(route, DescribedRoute):
+        for operation in told.values():
+            operation |= _bodies(route)
+    return told
+
+
+def _bodies(route: DescribedRoute) -> Document:
+    """What goes in and comes out, as far as it is known."""
+    found: Document = {}
+    if route.asks is not None:
+        found["requestBody"] = {"content": _json(route.asks)}
+    if route.tells == NOTHING:
+        found["responses"] = {"204": {"description": "Success"}, "default": _error()}
+    elif route.tells is not None:
+        content = _FILE if isinstance(route.tells, str) else _json(route.tells)
+        success = {"description": "Success", "content": content}
+        found["responses"] = {"200": success, "default": _error()}
+    return found
+
+
+def _json(kind: type[BaseModel]) -> Document:
+    return {"application/json": {"schema": _inlined(kind.model_json_schema())}}
 
 
 def _summary(endpoint: Any) -> str:
@@ -135,7 +199,7 @@ def _summary(endpoint: Any) -> str:
 
 def _operation(path: str, about: Document) -> Document:
     operation = about | {"responses": {"200": {"description": "Success"}, "default": _error()}}
-    return operation | ({"security": [{}]} if path in _UNLOCKED else {})
+    return operation | ({"security": [{}]} if path in OPEN_PATHS else {})
 
 
 def _error() -> Document:

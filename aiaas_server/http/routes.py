@@ -3,68 +3,144 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route, Router
+from starlette.types import Receive, Scope, Send
 
-from aiaas_server.core.pool import ModelPool
-from aiaas_server.http.changeable import Changeable
-from aiaas_server.http.generate import GenerateRoutes
-from aiaas_server.http.group import Group
-from aiaas_server.http.health import HealthRoutes
-from aiaas_server.http.metadata import MetadataRoutes
-from aiaas_server.http.openai_embeddings import EmbeddingRoutes
+from aiaas_client.protocol.names import ALIAS
+from aiaas_server.core.errors import misnamed_version
+from aiaas_server.core.pool.pool import ModelPool
+from aiaas_server.http.answers import with_common_headers
+from aiaas_server.http.incoming import CONTEXT, RequestContext
+from aiaas_server.http.kserve.predict import PredictRoutes
+from aiaas_server.http.oip.dynamic_settings import DynamicSettings
+from aiaas_server.http.oip.generate_extension import GenerateRoutes
+from aiaas_server.http.oip.health import HealthRoutes
+from aiaas_server.http.oip.metadata import MetadataRoutes
+from aiaas_server.http.oip.regions import Regions
+from aiaas_server.http.oip.repository import RepositoryRoutes
+from aiaas_server.http.oip.settings import SettingsRoutes
+from aiaas_server.http.oip.shared_memory import CudaMemoryRoutes, SystemMemoryRoutes
+from aiaas_server.http.oip.statistics import StatisticsRoutes
+from aiaas_server.http.openai.embeddings import EmbeddingRoutes
 from aiaas_server.http.openapi import OpenApiRoute
-from aiaas_server.http.predict import PredictRoutes
-from aiaas_server.http.regions import Regions
-from aiaas_server.http.repository import RepositoryRoutes
-from aiaas_server.http.settings_routes import SettingsRoutes
-from aiaas_server.http.shared_memory import CudaMemoryRoutes, SystemMemoryRoutes
-from aiaas_server.http.statistics import StatisticsRoutes
+from aiaas_server.http.process_group import ProcessGroup
 from aiaas_server.settings import Settings
 
 MAX_VERSION_DIGITS = 18
 
-match_infer = re.compile(
-    rf"/v2/models/([^/]+)(?:/versions/([0-9]{{1,{MAX_VERSION_DIGITS}}}))?/infer"
-).fullmatch
+VERSION = f"[0-9]{{1,{MAX_VERSION_DIGITS}}}|{ALIAS}"
+"""A version in a path: digits, few enough for any integer type, or a name that it may have."""
+
+match_infer = re.compile(rf"/v2/models/([^/]+)(?:/versions/({VERSION}))?/infer").fullmatch
+
+match_predict = re.compile(rf"/v1/models/([^/]+)(?:/versions/({VERSION}))?:predict").fullmatch
 
 
-def infer_path(model: str, version: int | None) -> bytes:
-    """The infer route of a model as a client writes it that quotes nothing needlessly."""
-    middle = "" if version is None else f"/versions/{version}"
-    return f"/v2/models/{model}{middle}/infer".encode()
+def read_version(text: str) -> int | str:
+    """A version as a path has it: its number, or the name as it came."""
+    return int(text) if text[0].isdigit() else text
 
 
-class VersionConvertor(Convertor[int]):
-    """A version in a path: decimal digits, few enough for any integer type."""
+class VersionConvertor(Convertor[int | str]):
+    """A version in a path."""
 
-    regex = f"[0-9]{{1,{MAX_VERSION_DIGITS}}}"
+    regex = f"(?:{VERSION})"
 
-    def convert(self, value: str) -> int:
-        """Read the digits."""
-        return int(value)
+    def convert(self, value: str) -> int | str:
+        """Read the digits, if it has any."""
+        return read_version(value)
 
-    def to_string(self, value: int) -> str:
-        """Write the digits."""
+    def to_string(self, value: int | str) -> str:
+        """Write it."""
         return str(value)
 
 
+class MisnamedVersion(Convertor[str]):
+    """What stands in a path where a version should."""
+
+    regex = f"(?!{VersionConvertor.regex}(?:[/:]|$))[^/:]+"
+
+    def convert(self, value: str) -> str:
+        """As it came."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it came."""
+        return value
+
+
 register_url_convertor("version", VersionConvertor())
+register_url_convertor("misnamed", MisnamedVersion())
+
+
+class Routed:
+    """`gate.Endpoint` of all routes of a router."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def __call__(
+        self, context: RequestContext, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Have the route of the path answer.
+
+        Raises:
+            HTTPException: 404 or 405 where there is none.
+        """
+        scope[CONTEXT] = context
+        scope.setdefault("app", self)  # makes the router raise its 404 and 405, not answer them
+        await self._router(scope, receive, with_common_headers(send, context))
+
+
+async def refuse_method(
+    context: RequestContext, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """`gate.Endpoint` of the infer route for all methods but POST.
+
+    Raises:
+        HTTPException: 405.
+    """
+    raise HTTPException(405, headers={"Allow": "POST"})
+
+
+class RefuseVersion:
+    """Whatever is asked of a version that no model can have."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse it by name.
+
+        Raises:
+            VersionNotFound: Always.
+        """
+        asked = scope["path_params"]
+        raise misnamed_version(asked["model"], asked["version"])
 
 
 def make_router(
-    pool: ModelPool, settings: Settings, group: Group, changeable: Changeable, regions: Regions
+    pool: ModelPool,
+    settings: Settings,
+    group: ProcessGroup,
+    dynamic: DynamicSettings,
+    regions: Regions,
+    predict: PredictRoutes,
+    health: HealthRoutes,
+    more: Sequence[BaseRoute] = (),
 ) -> Router:
-    """Everything but infer, which `app.Application` answers itself."""
-    health = HealthRoutes(pool, group)
+    """Everything but infer, which `app.Application` answers itself.
+
+    Args:
+        more: Routes of what is not always there.
+    """
     metadata = MetadataRoutes(pool, settings)
     statistics = StatisticsRoutes(pool, group)
     generate = GenerateRoutes(pool, settings)
     repository = RepositoryRoutes(pool, settings, group)
-    changed = SettingsRoutes(pool, settings, changeable, group)
-    predict = PredictRoutes(pool, settings)
+    changed = SettingsRoutes(pool, settings, dynamic, group)
     both = ["GET", "POST"]
     routes: list[BaseRoute] = [
         # The busiest first: Starlette tries one after another.
@@ -98,12 +174,15 @@ def make_router(
         Route("/v1/models/{model}/versions/{version:version}", predict.model),
         Route("/v1/embeddings", EmbeddingRoutes(pool, settings).create, methods=["POST"]),
         Route("/metrics", statistics.metrics),
+        *more,
     ]
     routes.append(Route("/openapi.json", OpenApiRoute(pool, routes).document))
-    return Router(routes=routes, redirect_slashes=False)
+    misnamed = "/models/{model}/versions/{version:misnamed}{rest:path}"
+    refused = [Route(root + misnamed, RefuseVersion()) for root in ("/v1", "/v2")]
+    return Router(routes=[*routes, *refused], redirect_slashes=False)
 
 
-def make_metrics_router(pool: ModelPool, group: Group) -> Router:
+def make_metrics_router(pool: ModelPool, group: ProcessGroup) -> Router:
     """The routes of the metrics port."""
     routes = [Route("/metrics", StatisticsRoutes(pool, group).metrics)]
     return Router(routes=routes, redirect_slashes=False)

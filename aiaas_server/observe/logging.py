@@ -10,21 +10,19 @@ from __future__ import annotations
 import json
 import logging
 import queue
-import re
 import sys
-import time
 from collections.abc import Callable
 from logging.handlers import QueueHandler, QueueListener
 from typing import Any, NamedTuple, TextIO
 
-LOGGERS = ("aiaas", "aiaas_server", "uvicorn")
-ACCESS = "aiaas_server.access"
-QUEUE_LINES = 10_000
-MAX_MESSAGE = 1024
+from aiaas_server.observe.stderr import MAX_MESSAGE, redact, utc
 
-_secrets = re.compile(
-    r"(?i)(bearer\s+|x-api-key['\"]?\s*[:=]\s*['\"]?|\baias_)[^\s'\",;]+",
-)
+SERVER = "aiaas_server"
+"""The logger of the whole server; those below it are `.access` and, of native code, `.stderr`."""
+
+LOGGERS = (SERVER, "uvicorn")
+ACCESS = f"{SERVER}.access"
+QUEUE_LINES = 10_000
 
 
 class AccessRecord(NamedTuple):
@@ -41,11 +39,6 @@ class AccessRecord(NamedTuple):
     """Body bytes out and in."""
     request_id: str
     client: str
-
-
-def redact(text: str) -> str:
-    """Take bearer tokens and API keys out of a text."""
-    return _secrets.sub(lambda found: found[1] + "[removed]", text)
 
 
 class PlainFormatter(logging.Formatter):
@@ -65,7 +58,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Write one record."""
         fields: dict[str, Any] = {
-            "time": _utc(record.created),
+            "time": utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
         }
@@ -80,11 +73,6 @@ class JsonFormatter(logging.Formatter):
             fields["exception"] = record.exc_text
         clean = {k: redact(v) if isinstance(v, str) else v for k, v in fields.items()}
         return json.dumps(clean, ensure_ascii=False)
-
-
-def _utc(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
 
 
 class BoundedHandler(QueueHandler):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from aiaas_client.protocol.errors import ErrorCode
+from aiaas_server.core.measures import Family, Measure, Sample
 from aiaas_server.core.statistics import LATENCY_BUCKETS_NS, Statistics
 from aiaas_server.observe.machine import Gauge, gauges
 from aiaas_server.observe.totals import ProcessFacts
@@ -22,7 +23,6 @@ from aiaas_server.observe.totals import ProcessFacts
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Labels = Mapping[str, str]
-Sample = tuple[str, Labels, float]  # suffix of the name, labels, value
 Read = Callable[[Statistics], float]
 
 
@@ -38,10 +38,19 @@ class Counted(Protocol):
 
 
 class RequestMetrics:
-    """Counts what the models' own statistics do not see: answers that are errors."""
+    """Counts what the models' own statistics do not see: answers that are errors.
 
-    def __init__(self) -> None:
+    Args:
+        measures: Tell what only they know, for the page.
+    """
+
+    def __init__(self, measures: Sequence[Measure] = ()) -> None:
         self.refusals: Counter[ErrorCode] = Counter()
+        self._measures = tuple(measures)
+
+    def families(self) -> list[Family]:
+        """What further parts of the server tell."""
+        return [family for measure in self._measures for family in measure()]
 
     def refused(self, code: ErrorCode) -> None:
         """Count one error answer."""
@@ -100,6 +109,7 @@ def render(
     models: Iterable[Counted],
     refusals: Mapping[str, int],
     processes: Sequence[ProcessFacts] | None = None,
+    families: Sequence[Family] = (),
 ) -> bytes:
     """Write the page.
 
@@ -107,6 +117,7 @@ def render(
         models: The loaded versions.
         refusals: Error answers by code.
         processes: What the processes take; that of this one if not given.
+        families: What further parts tell.
     """
     loaded = [({"model": m.name, "version": str(m.version)}, m.statistics) for m in models]
     lines: list[str] = []
@@ -116,6 +127,8 @@ def render(
     lines += _model_families(loaded)
     errors = [("", {"code": code}, count) for code, count in sorted(refusals.items())]
     lines += _family("aiaas_errors_total", "counter", "Error answers by code", errors)
+    for family in families:
+        lines += _family(*family)
     lines += machine_families(gauges())
     lines += _process_families([ProcessFacts.now()] if processes is None else processes)
     return ("\n".join(lines) + "\n").encode()
@@ -143,6 +156,16 @@ def _model_families(loaded: list[tuple[dict[str, str], Statistics]]) -> Iterator
         "gauge",
         "Time the last load took, seconds",
         [("", labels, statistics.load_ns / 1e9) for labels, statistics in loaded],
+    )
+    yield from _family(
+        "aiaas_batch_cap",
+        "gauge",
+        "Size that batches are kept to, since more gains nothing: items, or elements where padded",
+        [
+            ("", labels, statistics.batch_curve["cap"])
+            for labels, statistics in loaded
+            if statistics.batch_curve
+        ],
     )
     yield from _family(
         "aiaas_request_duration_seconds",

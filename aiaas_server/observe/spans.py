@@ -52,13 +52,13 @@ class SpanObserver:
     def __call__(self, record: InferenceRecord) -> None:
         """Start and end the request's span at the times it had."""
         ended = time.time_ns()
-        origin = record.origin
+        caller = record.caller
         context = None
-        if origin.traceparent:
-            carrier = {"traceparent": origin.traceparent, "tracestate": origin.tracestate}
+        if caller.traceparent:
+            carrier = {"traceparent": caller.traceparent, "tracestate": caller.tracestate}
             context = self._extract(carrier)
         span = self._tracer.start_span(
-            f"infer {record.model}",
+            "infer",  # a name that holds a model would be one of any number
             context=context,
             kind=self._kind,
             attributes=_attributes(record),
@@ -74,8 +74,8 @@ def _attributes(record: InferenceRecord) -> dict[str, Any]:
     return {
         "aiaas.model": record.model,
         "aiaas.model_version": str(record.version),
-        "aiaas.request_id": record.origin.request_id,
-        "aiaas.rows": record.rows,
+        "aiaas.request_id": record.caller.request_id,
+        "aiaas.rows": record.units.rows,
         "aiaas.batch_rows": record.batch_rows,
         "aiaas.queue_seconds": record.queue_seconds,
         "aiaas.compute_seconds": record.compute_seconds,

@@ -11,9 +11,10 @@ import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
+from aiaas_server.core.measures import Family, family_of
+from aiaas_server.core.pool.memory import resident_bytes
 from aiaas_server.core.statistics import Statistics
 
 GAUGES = ("pending", "memory_bytes", "load_ns")
@@ -22,10 +23,12 @@ GAUGES = ("pending", "memory_bytes", "load_ns")
 LATEST = ("last_inference_ms", "load_ns")
 """Counts of which the greatest stands for all processes."""
 
+OWN = "batch_curve"
+"""What cannot be added: that of one process stands for all, and ends with it."""
+
 Key = tuple[str, int]  # model name, version
 Plain = dict[str, Any]
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _STARTED = time.time()
 
 
@@ -52,7 +55,7 @@ class ProcessFacts:
         """Those of this process."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu = usage.ru_utime + usage.ru_stime
-        return cls(worker, _STARTED, cpu, _resident(), _open_descriptors())
+        return cls(worker, _STARTED, cpu, resident_bytes(), _open_descriptors())
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,13 @@ class Totals:
         statistics: By model and version.
         refusals: Error answers by code.
         processes: One entry a running process.
+        families: What further parts tell.
     """
 
     statistics: Mapping[Key, Statistics]
     refusals: Mapping[str, int]
     processes: Sequence[ProcessFacts] = field(default_factory=tuple)
+    families: Sequence[Family] = ()
 
     def as_json(self) -> Plain:
         """For another process; `from_json` reads it."""
@@ -75,6 +80,7 @@ class Totals:
             "models": [[*key, taken(counts)] for key, counts in self.statistics.items()],
             "refusals": dict(self.refusals),
             "processes": [asdict(process) for process in self.processes],
+            "families": [family.plain() for family in self.families],
         }
 
     @classmethod
@@ -82,7 +88,8 @@ class Totals:
         """Read what `as_json` wrote."""
         models = {(name, version): restored(c) for name, version, c in document["models"]}
         processes = tuple(ProcessFacts(**process) for process in document["processes"])
-        return cls(models, document["refusals"], processes)
+        families = tuple(family_of(plain) for plain in document.get("families", ()))
+        return cls(models, document["refusals"], processes, families)
 
 
 def taken(statistics: Statistics) -> Plain:
@@ -102,15 +109,16 @@ def restored(plain: Plain) -> Statistics:
 
 def added(left: Plain, right: Plain) -> Plain:
     """The sum of two documents of `taken`, counter by counter."""
-    total = _sum(left, right)
-    for name in LATEST:
-        total[name] = max(left[name], right[name])
-    return total  # type: ignore[no-any-return]  # two objects give an object
+    latest = {name: max(left[name], right[name]) for name in LATEST}
+    own = left.get(OWN) or right.get(OWN) or {}
+    # Taken out before: those of two processes need not even be alike.
+    summed = _sum({**left, OWN: {}}, {**right, OWN: {}})
+    return {**summed, **latest, OWN: own}
 
 
 def outlived(plain: Plain) -> Plain:
     """What remains of a process's counts when it has ended: all but the gauges."""
-    return {**plain, **dict.fromkeys(GAUGES, 0)}
+    return {**plain, **dict.fromkeys(GAUGES, 0), OWN: {}}
 
 
 def _sum(left: Any, right: Any) -> Any:
@@ -125,13 +133,6 @@ def _sum_of_member(left: Plain, right: Plain, key: str) -> Any:
     if key not in left:
         return right[key]
     return _sum(left[key], right[key]) if key in right else left[key]
-
-
-def _resident() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE
-    except OSError:
-        return 0
 
 
 def _open_descriptors() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from aiaas_server.core.events import ORIGIN, Origin
+from aiaas_server.core.events import CALLER
 
 MAX_TRACESTATE = 512  # characters that every party must be able to pass on
 
@@ -19,15 +19,17 @@ _form = re.compile(
 
 def current_traceparent() -> str:
     """The `traceparent` of the request that this task answers; "" when it has none."""
-    return ORIGIN.get().traceparent
+    return CALLER.get().traceparent
 
 
-def take_up(request_id: bytes, headers: Mapping[bytes, bytes]) -> None:
-    """Note who asks; a malformed `traceparent` starts no trace, as the standard asks."""
+def trace_of(headers: Mapping[bytes, bytes]) -> tuple[str, str]:
+    """The caller's `traceparent` and `tracestate`, each "" where there is none.
+
+    A malformed `traceparent` starts no trace, as the standard asks.
+    """
     traceparent = headers.get(b"traceparent", b"")
     if not _form(traceparent):
-        ORIGIN.set(Origin(request_id.decode("ascii")))
-        return
+        return "", ""
     state = headers.get(b"tracestate", b"")
     tracestate = state.decode() if len(state) <= MAX_TRACESTATE and state.isascii() else ""
-    ORIGIN.set(Origin(request_id.decode("ascii"), traceparent.decode("ascii"), tracestate))
+    return traceparent.decode("ascii"), tracestate

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card
 from aiaas_server.core.errors import LoadFailed
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import AnyTask, OpenTask
@@ -30,12 +32,21 @@ TASKS: Mapping[str, str] = {
 }
 
 
-class Tasks:
-    """The known tasks: ours and those of installed packages (entry points `aiaas.tasks`)."""
+def installed_tasks() -> Mapping[str, OpenTask]:
+    """The tasks of installed packages, by their entry points `aiaas.tasks`; imported when used."""
+    return {point.name: _late(point) for point in entry_points(group="aiaas.tasks")}
 
-    def __init__(self, others: Mapping[str, OpenTask] | None = None) -> None:
-        """`others`: third parties' by name; a name of ours cannot be replaced."""
-        self._others = dict(others or {})
+
+class Tasks:
+    """The known tasks: ours and those of installed packages.
+
+    Args:
+        find_others: Gives third parties' by name; a name of ours cannot be replaced. Asked for a
+            name that is not ours: to read what all packages say of themselves takes long.
+    """
+
+    def __init__(self, find_others: Callable[[], Mapping[str, OpenTask]] = installed_tasks) -> None:
+        self._find_others = find_others
 
     def open(
         self, card: Card, assets: Assets, signature: Signature, metadata: Mapping[str, str]
@@ -54,9 +65,10 @@ class Tasks:
             except ModuleNotFoundError as error:
                 raise _not_installed(name, error) from None
             return opener
-        if name in self._others:
-            return self._others[name]
-        known = ", ".join(sorted([*TASKS, *self._others]))
+        others = self._find_others()
+        if name in others:
+            return others[name]
+        known = ", ".join(sorted([*TASKS, *others]))
         raise LoadFailed(f"model.json: unknown task '{name}'; known: {known}")
 
 
@@ -64,3 +76,14 @@ def _not_installed(task: str, error: ModuleNotFoundError) -> LoadFailed:
     return LoadFailed(
         f"task '{task}' needs the package '{error.name}': pip install \"aiaas-client[tasks]\""
     )
+
+
+def _late(point: EntryPoint) -> OpenTask:
+    def open_task(
+        card: Card, assets: Assets, signature: Signature, metadata: Mapping[str, str]
+    ) -> AnyTask:
+        load: Any = point.load()
+        task: AnyTask = load(card, assets, signature, metadata)
+        return task
+
+    return open_task

@@ -2,7 +2,9 @@
 
 Accepted: WAV (8, 16, 24 and 32 bits, floating point), FLAC and Ogg files. Channels are averaged,
 the rate is changed by band-limited resampling. Length and rate are read from the header and checked
-before a sample is decoded.
+before a sample is decoded. Decoding goes block by block: what is held is one channel.
+
+A program that writes to a pipe cannot know the length and makes one up, or leaves 0 (`as_piped`).
 """
 
 from __future__ import annotations
@@ -15,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aiaas_server.core.errors import InvalidInput
-
-from .task import need
+from aiaas_server.tasks.task import need
 
 Samples = npt.NDArray[np.float32]
 
@@ -26,7 +27,12 @@ ACCEPTED = "a WAV, FLAC or Ogg recording"
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000  # samples a second
 MOST_CHANNELS = 8
 MAX_SECONDS = 600.0
-MOST_VALUES = 60_000_000  # samples times channels: 240 MB once decoded
+MOST_VALUES = 60_000_000  # samples times channels
+BLOCK = 1 << 18  # values decoded at a time
+BLOCK_ALIGN = slice(32, 34)  # of a WAV file whose description comes first, as all have it
+UNKNOWN_FRAMES = 1 << 62  # what the decoder tells where a header does not
+# Lengths that a WAV file of a pipe claims: ffmpeg all ones, SoX 0x7FFFF000, arecord 0x80000000.
+MADE_UP = 0x7FF0_0000
 
 
 class Sound(NamedTuple):
@@ -67,10 +73,8 @@ def decode_audio(payload: object, *, rate: int, max_seconds: float = MAX_SECONDS
         raise InvalidInput(f"the audio is empty (0 bytes), expected {ACCEPTED}")
     if not content.startswith(BEGINNINGS):
         raise InvalidInput(f"the audio is not {ACCEPTED}; it begins with {content[:16]!r}")
-    decoded, from_rate = _decoded(content, max_seconds)
-    if not np.isfinite(decoded).all():
-        raise InvalidInput("the audio has samples that are not numbers (NaN or infinite)")
-    return Sound(resampled(decoded.mean(axis=1, dtype=np.float32), from_rate, rate), rate)
+    samples, from_rate = _decoded(as_piped(content), max_seconds)
+    return Sound(resampled(samples, from_rate, rate), rate)
 
 
 def resampled(samples: Samples, from_rate: int, to_rate: int) -> Samples:
@@ -93,21 +97,63 @@ def encode_wav(sound: Sound) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(chunks) + len(values)) + b"WAVE" + chunks + values
 
 
+def as_piped(content: bytes) -> bytes:
+    """A WAV file whose header claims a made-up length or none, with the length of what is there.
+
+    Any other content comes back as it is.
+    """
+    place, size = _data_chunk(content)
+    rest = len(content) - place
+    made_up = size >= MADE_UP and size > rest
+    if place == 0 or not (made_up or (size == 0 and rest and not _are_chunks(content, place))):
+        return content
+    block = max(1, int.from_bytes(content[BLOCK_ALIGN], "little"))
+    told = struct.pack("<I", (rest - rest % block) & 0xFFFFFFFF)
+    whole = struct.pack("<I", (len(content) - 8) & 0xFFFFFFFF)
+    return content[:4] + whole + content[8 : place - 4] + told + content[place:]
+
+
+def _data_chunk(content: bytes) -> tuple[int, int]:
+    """Where a WAV file's samples begin and how many bytes its header says; 0, 0 when nowhere."""
+    if content[:4] != b"RIFF":
+        return 0, 0
+    place = 12
+    while place + 8 <= len(content):
+        kind, size = struct.unpack_from("<4sI", content, place)
+        if kind == b"data":
+            return place + 8, size
+        place += 8 + size + size % 2
+    return 0, 0
+
+
+def _are_chunks(content: bytes, place: int) -> bool:
+    """Whether what follows an empty chunk of samples is further chunks up to the very end."""
+    while place + 8 <= len(content):
+        kind, size = struct.unpack_from("<4sI", content, place)
+        if not (kind.isascii() and kind.decode("latin-1").isprintable()):
+            return False
+        place += 8 + size + size % 2
+    return place in (len(content), len(content) + 1)
+
+
 def _decoded(content: bytes, max_seconds: float) -> tuple[Samples, int]:
-    """Samples `(n, channels)` and their rate."""
-    import soundfile
+    """One channel of samples `(n,)` and their rate."""
+    from aiaas_server.tasks.straight_file import StraightFile
 
     try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
+        with StraightFile(io.BytesIO(content)) as file:
             _check(file, max_seconds)
-            samples = np.asarray(file.read(dtype="float32", always_2d=True), np.float32)
+            samples = _mixed(file, _most(file, max_seconds))
             declared, from_rate = file.frames, file.samplerate
-    except soundfile.SoundFileError as error:
-        reason = " ".join(str(error).split()).rpartition(": ")[2][:120]
+    except InvalidInput:
+        raise
+    except Exception as error:  # the decoder's own, and what its wrapper raises on odd files
+        reason = " ".join(str(error).split()).rpartition(": ")[2][:120] or type(error).__name__
         raise InvalidInput(
             f"the audio is damaged or cut off ({len(content)} bytes came): {reason}"
         ) from None
-    if len(samples) < declared or _is_cut(content):
+    place, size = _data_chunk(content)
+    if len(samples) < declared < UNKNOWN_FRAMES or place + size > len(content):
         raise InvalidInput(
             f"the audio is cut off: its header promises more than the {len(samples)} samples "
             f"({len(samples) / from_rate:.2f} s) that came"
@@ -115,6 +161,23 @@ def _decoded(content: bytes, max_seconds: float) -> tuple[Samples, int]:
     if not len(samples):
         raise InvalidInput("the audio has no samples")
     return samples, from_rate
+
+
+def _mixed(file: Any, most: float) -> Samples:
+    """The mean of all channels `(n,)`; the decoder may know no length and be unable to seek."""
+    parts = []
+    count = 0
+    rows = max(1, BLOCK // file.channels)
+    while True:
+        block = file.read(rows, dtype="float32", always_2d=True)
+        if not np.isfinite(block).all():
+            raise InvalidInput("the audio has samples that are not numbers (NaN or infinite)")
+        parts.append(block.mean(axis=1, dtype=np.float32))
+        count += len(block)
+        if count > most:
+            raise _too_long(f"more than {most / file.samplerate:.1f} s", most, file)
+        if len(block) < rows:
+            return np.concatenate(parts)
 
 
 def _check(file: Any, max_seconds: float) -> None:
@@ -127,26 +190,17 @@ def _check(file: Any, max_seconds: float) -> None:
         raise InvalidInput(
             f"the audio has {file.channels} channels, at most {MOST_CHANNELS} are accepted"
         )
-    most = min(max_seconds * file.samplerate, MOST_VALUES / file.channels)
-    if file.frames > most:
-        raise InvalidInput(
-            f"the audio is too long: {file.frames / file.samplerate:.1f} s, "
-            f"at most {most / file.samplerate:g} s are accepted"
-        )
+    if _most(file, max_seconds) < file.frames < UNKNOWN_FRAMES:
+        told = f"{file.frames / file.samplerate:.1f} s"
+        raise _too_long(told, _most(file, max_seconds), file)
 
 
-def _is_cut(content: bytes) -> bool:
-    """Whether a WAV file's data chunk promises more bytes than there are.
+def _most(file: Any, max_seconds: float) -> float:
+    """Samples of a channel that are accepted."""
+    return min(max_seconds * int(file.samplerate), MOST_VALUES / int(file.channels))
 
-    The decoder takes what is there without a word; sizes of 0 and of all ones are what programs
-    write that stream and cannot know the length.
-    """
-    if content[:4] != b"RIFF":
-        return False
-    place = 12
-    while place + 8 <= len(content):
-        kind, size = struct.unpack_from("<4sI", content, place)
-        if kind == b"data":
-            return size not in (0, 0xFFFFFFFF, 0x7FFFFFFF) and place + 8 + size > len(content)
-        place += 8 + size + size % 2
-    return False
+
+def _too_long(told: str, most: float, file: Any) -> InvalidInput:
+    return InvalidInput(
+        f"the audio is too long: {told}, at most {most / file.samplerate:g} s are accepted"
+    )

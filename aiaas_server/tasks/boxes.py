@@ -11,39 +11,41 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.floating[Any]]
+FloatArray = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
 
 
 class Found(NamedTuple):
     """Boxes `(n, 4)`, scores `(n,)` and class numbers `(n,)`, best first."""
 
-    boxes: Floats
-    scores: Floats
+    boxes: FloatArray
+    scores: FloatArray
     classes: Indices
 
 
-def areas(boxes: Floats) -> Floats:
+def areas(boxes: FloatArray) -> FloatArray:
     """`(n,)`; a box turned inside out has none."""
     sides = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None)
-    product: Floats = sides[:, 0] * sides[:, 1]
+    product: FloatArray = sides[:, 0] * sides[:, 1]
     return product
 
 
-def overlaps(box: Floats, others: Floats, *, over: Literal["union", "smaller"] = "union") -> Floats:
+def overlaps(
+    box: FloatArray, others: FloatArray, *, over: Literal["union", "smaller"] = "union"
+) -> FloatArray:
     """Area that `box` shares with each of `others`, as a part of their union or of the smaller."""
     corner = np.maximum(box[:2], others[:, :2])
     opposite = np.minimum(box[2:], others[:, 2:])
     shared = areas(np.concatenate([corner, opposite], axis=1))
     own, theirs = areas(box[None])[0], areas(others)
     whole = np.minimum(own, theirs) if over == "smaller" else own + theirs - shared
-    parts: Floats = shared / np.maximum(whole, 1e-9)
+    parts: FloatArray = shared / np.maximum(whole, 1e-9)
     return parts
 
 
 def suppress(
-    boxes: Floats,
-    scores: Floats,
+    boxes: FloatArray,
+    scores: FloatArray,
     limit: float,
     *,
     groups: Indices | None = None,
@@ -73,8 +75,8 @@ def suppress(
 
 
 def select(
-    boxes: Floats,
-    scores: Floats,
+    boxes: FloatArray,
+    scores: FloatArray,
     *,
     threshold: float,
     limit: float,
@@ -97,14 +99,14 @@ def select(
     return Found(boxes[kept], best[kept], classes[kept])
 
 
-def centres(size: tuple[int, int], stride: int) -> Floats:
+def centres(size: tuple[int, int], stride: int) -> FloatArray:
     """Middle of every cell of a grid over `size` (height, width), row by row: `(cells, 2)` x, y."""
     rows, columns = (-(-side // stride) for side in size)
     y, x = np.mgrid[:rows, :columns]
     return (np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32) + np.float32(0.5)) * stride
 
 
-def from_distributions(distributions: Floats, size: tuple[int, int], stride: int) -> Floats:
+def from_distributions(distributions: FloatArray, size: tuple[int, int], stride: int) -> FloatArray:
     """Boxes `(cells, 4)` from each cell's four distributions of distances.
 
     Args:
@@ -123,7 +125,7 @@ def from_distributions(distributions: Floats, size: tuple[int, int], stride: int
     return np.concatenate([middle - distances[:, :2], middle + distances[:, 2:]], axis=1)
 
 
-def from_centres(boxes: Floats) -> Floats:
+def from_centres(boxes: FloatArray) -> FloatArray:
     """`(n, 4)` of centre x, centre y, width, height as corners."""
     half = boxes[:, 2:] / 2
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)

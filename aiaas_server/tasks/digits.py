@@ -21,25 +21,24 @@ from pydantic import Field
 
 from aiaas_client.protocol.predictions import Classification
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.core.signature import Signature
-from aiaas_server.core.task import PayloadKind
-from aiaas_server.tasks.images import decode_image
+from aiaas_server.core.task import Params, PayloadKind, Prepared
+from aiaas_server.tasks.images import Pixels, decode_image, scaled
 from aiaas_server.tasks.scores import Activation, activated, classification
 from aiaas_server.tasks.task import (
-    Params,
-    Prepared,
     TaskSettings,
     check_label_count,
     input_spec,
     need,
     output_spec,
     read_labels,
-    read_settings,
 )
 
 TEN = tuple("0123456789")
+# A picture is first made smaller to this many sides of the model's: none of a digit is lost there.
+SIDES_MORE = 64
 
 
 class Preprocessing(TaskSettings):
@@ -103,7 +102,8 @@ class Digits:
 
     def preprocess(self, payload: Any, params: DigitParams) -> Prepared:
         """One row."""
-        grey = self._white_on_black(_grey(decode_image(payload)))
+        pixels = _within(decode_image(payload), SIDES_MORE * self._side)
+        grey = self._white_on_black(_grey(pixels))
         picture = self._fitted(grey) if self._pre.box else _resized(grey, self._side, self._side)
         values = (picture / self._pre.scale - self._pre.mean) / self._pre.std
         tensor = values.astype(np.float32).reshape(1, *self._input.shape[1:])
@@ -136,6 +136,18 @@ class Digits:
         top, left = (self._side - height) // 2, (self._side - width) // 2
         picture[top : top + height, left : left + width] = _resized(digit, height, width)
         return picture
+
+
+def _within(pixels: Pixels, longest: int) -> Pixels:
+    """The picture, made smaller where a side is longer than this."""
+    height, width = pixels.shape[:2]
+    factor = longest / max(height, width)
+    if factor >= 1:
+        return pixels
+    from PIL import Image
+
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    return scaled(pixels, size, Image.Resampling.BOX)
 
 
 def _grey(pixels: Array) -> Array:

@@ -26,16 +26,15 @@ from pydantic import Field
 
 from aiaas_client.protocol.predictions import Box, Detections, Prediction
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Card
+from aiaas_server.core.describe.card import Card, read_settings
 from aiaas_server.core.errors import InferenceFailed, LoadFailed
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import Params, PayloadKind, Run
-
-from .boxes import Floats, Indices, suppress
-from .images import MAX_PIXELS, Pixels, decode_image
-from .object_detection import DetectionParams
-from .step_model import StepModel
-from .task import TaskSettings, read_settings
+from aiaas_server.tasks.boxes import FloatArray, Indices, suppress
+from aiaas_server.tasks.detection import DetectionParams
+from aiaas_server.tasks.images import MAX_PIXELS, Pixels, decode_image, scaled
+from aiaas_server.tasks.step_model import StepModel
+from aiaas_server.tasks.task import TaskSettings
 
 CELL = 12  # pixels that one answer of P-Net looks at
 STRIDE = 2
@@ -43,7 +42,7 @@ POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 # A picture of noise passes thousands of candidates on; the best are enough.
 MOST_CANDIDATES = 1000
 
-Share = Annotated[float, Field(gt=0, lt=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
 
 
 class CascadeSettings(TaskSettings):
@@ -63,8 +62,8 @@ class CascadeSettings(TaskSettings):
     output: StepModel
     smallest: Annotated[int, Field(ge=CELL, le=1000)] = 20
     longest_side: Annotated[int, Field(ge=64, le=8192)] = 1600
-    factor: Share = 0.709
-    thresholds: tuple[Share, Share, Share] = (0.6, 0.7, 0.7)
+    factor: OpenShare = 0.709
+    thresholds: tuple[OpenShare, OpenShare, OpenShare] = (0.6, 0.7, 0.7)
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
 
 
@@ -103,9 +102,9 @@ class FaceCascade:
         size = tuple(max(1, round(side * factor)) for side in pixels.shape[:2])
         return _resized(pixels, (size[0], size[1])), factor
 
-    async def _propose(self, picture: Pixels, run: Run) -> Floats:
+    async def _propose(self, picture: Pixels, run: Run) -> FloatArray:
         """Squares `(n, 4)` where P-Net sees a face."""
-        every: list[Floats] = []
+        every: list[FloatArray] = []
         for scale in self._scales(picture):
             tensor = await run.thread(_scaled, picture, scale)
             outputs = _by_width(await run({self.input_name: tensor}), 2, 4)
@@ -113,7 +112,7 @@ class FaceCascade:
             every.append(await run.thread(_proposals, scores, moves, scale, self.settings))
         return await run.thread(_merged, every)
 
-    async def _refine(self, picture: Pixels, boxes: Floats, run: Run) -> Floats:
+    async def _refine(self, picture: Pixels, boxes: FloatArray, run: Run) -> FloatArray:
         """Squares `(n, 4)` that R-Net let through, moved to where it sees the face."""
         if not len(boxes):
             return boxes
@@ -125,8 +124,8 @@ class FaceCascade:
         return await run.thread(_refined, boxes, outputs[2][:, 1], outputs[4], least)
 
     async def _mark(
-        self, picture: Pixels, boxes: Floats, run: Run
-    ) -> tuple[Floats, Floats, Floats]:
+        self, picture: Pixels, boxes: FloatArray, run: Run
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Boxes `(n, 4)`, points `(n, 5, 2)` and scores `(n,)` of O-Net, best first."""
         if not len(boxes):
             return boxes, np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32)
@@ -150,7 +149,7 @@ class FaceCascade:
             yield scale
             scale *= self.settings.factor
 
-    def _box(self, box: Floats, points: Floats, score: float, size: tuple[int, int]) -> Box:
+    def _box(self, box: FloatArray, points: FloatArray, score: float, size: tuple[int, int]) -> Box:
         x1, y1, x2, y2 = np.clip(box.astype(float), 0, [*size, *size]).round(1).tolist()
         named = {
             name: (float(x), float(y))
@@ -176,7 +175,9 @@ def open_cascade(card: Card, signature: Signature) -> FaceCascade:
     return FaceCascade(signature.inputs[0].name, card.labels[0], settings)
 
 
-def _proposals(scores: Floats, moves: Floats, scale: float, settings: CascadeSettings) -> Floats:
+def _proposals(
+    scores: FloatArray, moves: FloatArray, scale: float, settings: CascadeSettings
+) -> FloatArray:
     """P-Net's answer at one scale as rows of box, score and moves: `(n, 9)`."""
     column, row = np.nonzero(scores[:, :, 1] >= settings.thresholds[0])
     found = scores[column, row, 1]
@@ -186,7 +187,7 @@ def _proposals(scores: Floats, moves: Floats, scale: float, settings: CascadeSet
     return rows[_suppress(rows[:, :4], rows[:, 4], 0.5)]
 
 
-def _merged(every: list[Floats]) -> Floats:
+def _merged(every: list[FloatArray]) -> FloatArray:
     """The proposals of all scales as squares, moved to where P-Net sees the face."""
     candidates = np.concatenate([*every, np.zeros((0, 9), np.float32)])
     kept = _suppress(candidates[:, :4], candidates[:, 4], 0.7)
@@ -194,14 +195,14 @@ def _merged(every: list[Floats]) -> Floats:
     return _squares(boxes + moves * _sides(boxes))
 
 
-def _refined(boxes: Floats, scores: Floats, moves: Floats, least: float) -> Floats:
+def _refined(boxes: FloatArray, scores: FloatArray, moves: FloatArray, least: float) -> FloatArray:
     passed = np.flatnonzero(scores > least)
     kept = passed[_suppress(boxes[passed], scores[passed], 0.7)]
     return _squares(boxes[kept] + moves[kept] * (_sides(boxes[kept]) + 1))
 
 
 def _suppress(
-    boxes: Floats, scores: Floats, limit: float, over: Literal["union", "smaller"] = "union"
+    boxes: FloatArray, scores: FloatArray, limit: float, over: Literal["union", "smaller"] = "union"
 ) -> Indices:
     best = np.argsort(-scores, kind="stable")[: 2 * MOST_CANDIDATES]
     edges = boxes[best] + np.array([0, 0, 1, 1], np.float32)  # the last pixel is inside
@@ -210,17 +211,17 @@ def _suppress(
     return chosen
 
 
-def _sides(boxes: Floats) -> Floats:
+def _sides(boxes: FloatArray) -> FloatArray:
     """Width, height, width, height of each box: `(n, 4)`."""
-    sides: Floats = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    sides: FloatArray = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     return sides
 
 
-def _squares(boxes: Floats) -> Floats:
+def _squares(boxes: FloatArray) -> FloatArray:
     """The squares around the boxes' middles with their longer side, whole pixels."""
     side = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
     corner = (boxes[:, :2] + boxes[:, 2:]) / 2 - side / 2
-    squares: Floats = np.trunc(np.concatenate([corner, corner + side], axis=1))
+    squares: FloatArray = np.trunc(np.concatenate([corner, corner + side], axis=1))
     return squares.astype(np.float32)
 
 
@@ -230,15 +231,22 @@ def _scaled(picture: Pixels, scale: float) -> npt.NDArray[np.float32]:
     return _values(_resized(picture, size)[None])
 
 
-def _crops(picture: Pixels, boxes: Floats, side: int) -> npt.NDArray[np.float32]:
-    """The picture inside each square, black where it lies outside: `(n, side, side, 3)`."""
+def _crops(picture: Pixels, boxes: FloatArray, side: int) -> npt.NDArray[np.float32]:
+    """The picture inside each square, black where it lies outside: `(n, side, side, 3)`.
+
+    Squares that are empty, or far larger than the picture, are no faces and stay black.
+    """
     from PIL import Image
 
     whole = Image.fromarray(picture)
     parts = np.zeros((len(boxes), side, side, 3), np.uint8)
-    for part, (x1, y1, x2, y2) in zip(parts, boxes.astype(int).tolist(), strict=True):
-        if x2 >= x1 and y2 >= y1:
-            part[:] = _resized(np.asarray(whole.crop((x1 - 1, y1 - 1, x2, y2))), (side, side))
+    widest = 2 * max(picture.shape[:2])
+    usable = (np.abs(boxes) <= 2 * widest).all(axis=1)  # nor what is no number at all
+    for index in np.flatnonzero(usable):
+        x1, y1, x2, y2 = boxes[index].astype(int).tolist()
+        if x1 <= x2 <= x1 + widest and y1 <= y2 <= y1 + widest:
+            crop = np.asarray(whole.crop((x1 - 1, y1 - 1, x2, y2)))
+            parts[index] = _resized(crop, (side, side))
     return _values(parts)
 
 
@@ -254,8 +262,7 @@ def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     from PIL import Image
 
     shrinks = size[0] * size[1] < pixels.shape[0] * pixels.shape[1]
-    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), method))
+    return scaled(pixels, size, Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)
 
 
 def _by_width(outputs: Mapping[str, Array], *widths: int) -> dict[int, Array]:

@@ -23,19 +23,16 @@ from pydantic import Field
 
 from aiaas_client.protocol.predictions import FileType
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.core.signature import Signature
-from aiaas_server.core.task import PayloadKind
+from aiaas_server.core.task import Params, PayloadKind, Prepared
 from aiaas_server.tasks.task import (
-    Params,
-    Prepared,
     TaskSettings,
     check_label_count,
     input_spec,
     output_spec,
     read_labels,
-    read_settings,
 )
 from aiaas_server.tasks.text import kind_of
 
@@ -133,7 +130,7 @@ def _content_types(name: str, assets: Assets) -> dict[str, dict[str, Any]]:
     if not name:
         return {}
     try:
-        types = json.loads(assets.read(name))
+        types = json.loads(assets.read_text(name))
     except ValueError:
         raise LoadFailed(f"asset '{name}' is not JSON") from None
     if not isinstance(types, dict):

@@ -17,23 +17,20 @@ from pydantic import Field
 
 from aiaas_client.protocol.predictions import ImageClassification, Label, Prediction
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import LoadFailed
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import Params, PayloadKind, Prepared
-
-from .images import decode_image
-from .pixels import ImageInput, ImageTensor
-from .scores import Activation, activated
-from .task import (
+from aiaas_server.tasks.images import decode_image
+from aiaas_server.tasks.pixels import ImageInput, ImageTensor
+from aiaas_server.tasks.scores import Activation, activated, best_first
+from aiaas_server.tasks.task import (
     TaskSettings,
-    best_first,
     check_label_count,
     input_spec,
     need,
     output_spec,
     read_labels,
-    read_settings,
 )
 
 TopK = Annotated[int, Field(ge=1, le=1000)]

@@ -21,22 +21,17 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from aiaas_client.protocol.predictions import Prediction, Segment, Segments
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import LoadFailed
 from aiaas_server.core.signature import Signature, TensorSpec
 from aiaas_server.core.task import Params, PayloadKind, Run
-
-from .audio import MAX_SECONDS, Samples, decode_audio, need_audio
-from .step_model import StepModel
-from .task import TaskSettings, check_label_count, read_labels, read_settings
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Floats = npt.NDArray[np.float32]
+from aiaas_server.tasks.audio import MAX_SECONDS, Samples, decode_audio, need_audio
+from aiaas_server.tasks.step_model import StepModel
+from aiaas_server.tasks.task import Floats, Share, TaskSettings, check_label_count, read_labels
 
 RATE = 16_000
 FRAME = 160  # samples a frame of the spectrogram

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from aiaas_server.tasks.task import Floats
 
 RATE = 16_000
 WINDOW, HOP = 400, 160  # samples: 25 ms every 10 ms

@@ -27,24 +27,16 @@ from pydantic import Field
 
 from aiaas_client.protocol.predictions import Box, Detections, Prediction
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import InferenceFailed, LoadFailed
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import AnyTask, Params, PayloadKind, Prepared
-
-from .boxes import Found, from_centres, from_distributions, select, strides_of
-from .images import decode_image
-from .pixels import ImageInput, ImageTensor, Placement
-from .task import TaskSettings, input_spec, need, output_spec, read_labels, read_settings
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class DetectionParams(Params):
-    """`threshold`: the least score of a box; `top_k`: the most boxes; by default the card's."""
-
-    threshold: Share | None = None
-    top_k: Annotated[int, Field(ge=1, le=1000)] | None = None
+from aiaas_server.tasks.boxes import Found, from_centres, from_distributions, select, strides_of
+from aiaas_server.tasks.detection import DetectionParams
+from aiaas_server.tasks.face_cascade import open_cascade
+from aiaas_server.tasks.images import decode_image
+from aiaas_server.tasks.pixels import ImageInput, ImageTensor, Transform
+from aiaas_server.tasks.task import Share, TaskSettings, input_spec, need, output_spec, read_labels
 
 
 class BoxOutput(TaskSettings):
@@ -93,21 +85,21 @@ class ObjectDetector:
 
     def preprocess(self, payload: Any, params: DetectionParams) -> Prepared:
         pixels = decode_image(payload, max_pixels=self.tensor.settings.max_pixels)
-        values, placement = self.tensor(pixels)
-        return Prepared({self.tensor.spec.name: values}, context=placement)
+        values, transform = self.tensor(pixels)
+        return Prepared({self.tensor.spec.name: values}, context=transform)
 
     def postprocess(
         self, tensors: Mapping[str, Array], prepared: Prepared, params: DetectionParams
     ) -> Detections:
         threshold = self.settings.threshold if params.threshold is None else params.threshold
         found = self.decode(tensors, threshold, params.top_k or self.settings.top_k)
-        placement: Placement = prepared.context
-        corners = placement.to_picture(found.boxes)
+        transform: Transform = prepared.context
+        corners = transform.to_picture(found.boxes)
         boxes = [
             self._box(box, float(score), int(number))
             for box, score, number in zip(corners, found.scores, found.classes, strict=True)
         ]
-        return Detections(boxes=tuple(boxes), width=placement.width, height=placement.height)
+        return Detections(boxes=tuple(boxes), width=transform.width, height=transform.height)
 
     def _box(self, box: Array, score: float, number: int) -> Box:
         if not 0 <= number < len(self.labels):
@@ -124,8 +116,6 @@ def open_task(
     """The task of one version; see `core.task.OpenTask`."""
     need("PIL.Image")
     if card.postprocessing.get("boxes") == "cascade":
-        from .face_cascade import open_cascade
-
         return open_cascade(card, signature)
     picture = read_settings(ImageInput, card.preprocessing, "preprocessing")
     settings = read_settings(BoxOutput, card.postprocessing, "postprocessing")

@@ -28,17 +28,16 @@ from pydantic import Field
 
 from aiaas_client.protocol.predictions import OcrLine, OcrText, Prediction
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import InferenceFailed, LoadFailed
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import Params, PayloadKind, Run
-
-from .ctc import greedy
-from .images import Pixels, decode_image
-from .pixels import ImageInput, normalise, resized
-from .step_model import StepModel
-from .task import TaskSettings, need, read_settings
-from .text_regions import Points, clockwise, find_regions
+from aiaas_server.tasks.ctc import greedy
+from aiaas_server.tasks.images import Pixels, decode_image
+from aiaas_server.tasks.pixels import Filter, ImageInput, normalise, resized
+from aiaas_server.tasks.step_model import StepModel
+from aiaas_server.tasks.task import Share, TaskSettings, need
+from aiaas_server.tasks.text_regions import Points, clockwise, find_regions
 
 GRID = 32  # the detector's sides are multiples of this
 ORIENTATION_SIZE = (48, 192)
@@ -47,8 +46,8 @@ LEAST_WIDTH = 320
 WIDEST_LINE = 4800
 TOGETHER = 8  # lines of like widths that are read in one run
 UPSIDE_DOWN = 0.9
-
-Share = Annotated[float, Field(ge=0, le=1)]
+LARGE_LINE = 1 << 20  # bytes of a crop that is made smaller before the others are cut out
+REACH = 3  # pixels beside a crop that its smoothing looks at
 
 
 class OcrParams(Params):
@@ -110,7 +109,7 @@ class Ocr:
         outputs = await run({self.input_name: tensor})
         (scores,) = outputs.values()  # (1, 1, H, W)
         boxes = await run.thread(self._regions, scores[0, 0], pixels, scale)
-        crops = await run.thread(lambda: [straightened(pixels, box) for box in boxes])
+        crops = await run.thread(self._crops, pixels, boxes)
         crops = await self._turned(crops, run)
         read = await self._read(crops, run)
         least = self.settings.threshold if params.threshold is None else params.threshold
@@ -130,16 +129,25 @@ class Ocr:
     def _open(self, payload: Any) -> tuple[Pixels, Array, tuple[float, float]]:
         """The picture, the detector's tensor, and the tensor's pixels for one of the picture."""
         pixels = decode_image(payload, max_pixels=self.picture.max_pixels)
-        padded = _padded(pixels, self.settings.slimmest)
-        height, width = padded.shape[:2]
+        height, width = _padded_size(pixels, self.settings.slimmest)
         factor = max(1.0, self.settings.shorter_side / min(height, width))
         factor = min(factor, max(1.0, 2 * self.settings.longest_side / max(height, width)))
         if max(height, width) > self.settings.longest_side:
             factor = self.settings.longest_side / max(height, width)
         size = (_on_grid(height * factor), _on_grid(width * factor))
-        values = normalise(resized(padded, size, self.picture.filter), self.picture)
-        tensor = np.ascontiguousarray(values.transpose(2, 0, 1)[None])
-        return pixels, tensor, (size[1] / width, size[0] / height)
+        scale = (size[1] / width, size[0] / height)
+        values = normalise(_on_canvas(pixels, size, scale, self.picture.filter), self.picture)
+        return pixels, np.ascontiguousarray(values.transpose(2, 0, 1)[None]), scale
+
+    def _crops(self, pixels: Pixels, boxes: Sequence[Points]) -> list[Pixels]:
+        """The lines, none larger than they are read: a large picture may have a thousand."""
+        crops = []
+        for box in boxes:
+            crop = straightened(pixels, box)
+            if crop.size > LARGE_LINE:
+                crop = resized(crop, (LINE_HEIGHT, _line_width(crop)), self.picture.filter)
+            crops.append(crop)
+        return crops
 
     def _regions(self, scores: Array, pixels: Pixels, scale: tuple[float, float]) -> list[Points]:
         found = find_regions(
@@ -218,9 +226,12 @@ def straightened(pixels: Pixels, box: Points) -> Pixels:
     from PIL import Image
 
     width, height = (max(1, int(side)) for side in _sides(box))
-    upper_left, upper_right, lower_right, lower_left = box
+    left, upper = np.maximum(box.min(axis=0).astype(int) - REACH, 0)
+    right, lower = box.max(axis=0).astype(int) + REACH + 1
+    around = np.ascontiguousarray(pixels[upper:lower, left:right])
+    upper_left, upper_right, lower_right, lower_left = box - [left, upper]
     corners = [*upper_left, *lower_left, *lower_right, *upper_right]
-    crop = Image.fromarray(pixels).transform(
+    crop = Image.fromarray(around).transform(
         (width, height), Image.Transform.QUAD, [float(c) for c in corners], Image.Resampling.BICUBIC
     )
     values = np.asarray(crop)
@@ -268,11 +279,27 @@ def _on_grid(side: float) -> int:
     return max(GRID, round(int(side) / GRID) * GRID)
 
 
-def _padded(pixels: Pixels, slimmest: float) -> Pixels:
-    """The picture with black below or beside it, so that it is not slimmer than 1 : `slimmest`."""
+def _padded_size(pixels: Pixels, slimmest: float) -> tuple[int, int]:
+    """Height and width of the picture once it is no slimmer than 1 : `slimmest`."""
     height, width = pixels.shape[:2]
-    below = max(0, math.ceil(width / slimmest) - height)
-    beside = max(0, math.ceil(height / slimmest) - width)
-    if not below and not beside:
-        return pixels
-    return np.pad(pixels, ((0, below), (0, beside), (0, 0)))
+    return (
+        max(height, math.ceil(width / slimmest)),
+        max(width, math.ceil(height / slimmest)),
+    )
+
+
+def _on_canvas(
+    pixels: Pixels, size: tuple[int, int], scale: tuple[float, float], filter: Filter
+) -> Pixels:
+    """The picture resized into the upper left of a black one of the given size."""
+    height, width = pixels.shape[:2]
+    inner = (
+        min(size[0], max(1, round(height * scale[1]))),
+        min(size[1], max(1, round(width * scale[0]))),
+    )
+    small = resized(pixels, inner, filter)
+    if inner == size:
+        return small
+    canvas = np.zeros((*size, 3), np.uint8)
+    canvas[: inner[0], : inner[1]] = small
+    return canvas

@@ -18,11 +18,10 @@ from typing import Any
 from pydantic import Field, JsonValue
 
 from aiaas_client.protocol.predictions import Prediction, Record
-from aiaas_server.core.card import Assets, Card, Step
+from aiaas_server.core.describe.card import Assets, Card, Step
 from aiaas_server.core.errors import InvalidInput, LoadFailed, ServerError
 from aiaas_server.core.signature import Signature
-from aiaas_server.core.task import PayloadKind
-from aiaas_server.tasks.task import Params, Run
+from aiaas_server.core.task import Params, PayloadKind, Run
 
 MAX_ITEMS = 1000
 PAYLOAD = "$"
@@ -86,7 +85,12 @@ async def _run_step(
         raise InvalidInput(f"'{step.input}' is no list, so the step cannot run once an item")
     if len(chosen) > MAX_ITEMS:
         raise InvalidInput(f"'{step.input}' has {len(chosen)} items, at most {MAX_ITEMS} are run")
-    return list(await asyncio.gather(*(model.predict(item, given) for item in chosen)))
+    try:
+        async with asyncio.TaskGroup() as group:
+            items = [group.create_task(model.predict(item, given)) for item in chosen]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # the others are not worked on for nobody
+    return [item.result() for item in items]
 
 
 def _part(value: Any, path: str) -> Any:

@@ -14,10 +14,9 @@ from pydantic import Field, model_validator
 from aiaas_client.protocol.tensors import dtype_of
 from aiaas_server.core.errors import LoadFailed
 from aiaas_server.core.signature import TensorSpec
-
-from .boxes import Floats
-from .images import MAX_PIXELS, Pixels
-from .task import TaskSettings
+from aiaas_server.tasks.boxes import FloatArray
+from aiaas_server.tasks.images import LARGE_PIXELS, MAX_PIXELS, Pixels, Region, scaled
+from aiaas_server.tasks.task import TaskSettings
 
 Side = Annotated[int, Field(ge=1, le=8192)]
 Filter = Literal["nearest", "bilinear", "bicubic", "lanczos", "sampled"]
@@ -64,7 +63,7 @@ class ImageInput(TaskSettings):
         return self
 
 
-class Placement(NamedTuple):
+class Transform(NamedTuple):
     """Where the picture lies in the tensor: `tensor x = picture x * scale_x + left`.
 
     Attributes:
@@ -78,12 +77,12 @@ class Placement(NamedTuple):
     left: float
     top: float
 
-    def to_picture(self, boxes: Floats) -> Floats:
+    def to_picture(self, boxes: FloatArray) -> FloatArray:
         """Boxes `(n, 4)` xyxy of the tensor, in the picture's pixels and within it."""
         offset = np.array([self.left, self.top] * 2, np.float32)
         factor = np.array([self.scale_x, self.scale_y] * 2, np.float32)
         limit = np.array([self.width, self.height] * 2, np.float32)
-        inside: Floats = np.clip((boxes - offset) / factor, 0, limit)
+        inside: FloatArray = np.clip((boxes - offset) / factor, 0, limit)
         return inside
 
 
@@ -114,13 +113,13 @@ class ImageTensor:
                 f"input '{self.spec.name}' takes {self.spec.shape[1:]}"
             )
 
-    def __call__(self, pixels: Pixels) -> tuple[npt.NDArray[Any], Placement]:
+    def __call__(self, pixels: Pixels) -> tuple[npt.NDArray[Any], Transform]:
         """One picture as a batch of one, and where in it the picture lies."""
-        fitted, placement = fit(pixels, self.size, self.settings)
+        fitted, transform = fit(pixels, self.size, self.settings)
         values = normalise(fitted, self.settings)  # (H, W, C)
         if self.settings.layout == "NCHW":
             values = values.transpose(2, 0, 1)
-        return np.ascontiguousarray(values[None]).astype(self.dtype, copy=False), placement
+        return np.ascontiguousarray(values[None]).astype(self.dtype, copy=False), transform
 
     def _shape(self, planes: int) -> tuple[int, ...]:
         height, width = self.size
@@ -128,43 +127,72 @@ class ImageTensor:
         return (planes, height, width) if first else (height, width, planes)
 
 
-def fit(pixels: Pixels, size: tuple[int, int], settings: ImageInput) -> tuple[Pixels, Placement]:
+def fit(pixels: Pixels, size: tuple[int, int], settings: ImageInput) -> tuple[Pixels, Transform]:
     """The picture at `size` (height, width), resized as the settings say."""
     height, width = pixels.shape[:2]
     rows, columns = size
     if settings.resize == "exact":
-        placement = Placement(width, height, columns / width, rows / height, 0, 0)
-        return resized(pixels, size, settings.filter), placement
+        transform = Transform(width, height, columns / width, rows / height, 0, 0)
+        return resized(pixels, size, settings.filter), transform
     if settings.resize == "shorter":
         factor = (settings.shorter_side or max(size)) / min(height, width)
         factor = max(factor, rows / height, columns / width)
     else:
         factor = min(rows / height, columns / width)
     inner = max(1, round(height * factor)), max(1, round(width * factor))
-    scaled = resized(pixels, inner, settings.filter)
-    top, left = (rows - inner[0]) // 2, (columns - inner[1]) // 2
     if settings.resize == "shorter":
-        top, left = -((inner[0] - rows) // 2), -((inner[1] - columns) // 2)
-        canvas = scaled[-top : rows - top, -left : columns - left]
-    else:
-        canvas = np.full((rows, columns, 3), settings.fill, np.uint8)
-        canvas[top : top + inner[0], left : left + inner[1]] = scaled
-    return canvas, Placement(width, height, inner[1] / width, inner[0] / height, left, top)
+        above, before = (inner[0] - rows) // 2, (inner[1] - columns) // 2
+        transform = Transform(width, height, inner[1] / width, inner[0] / height, -before, -above)
+        return _middle(pixels, inner, (above, before), size, settings.filter), transform
+    top, left = (rows - inner[0]) // 2, (columns - inner[1]) // 2
+    canvas = np.full((rows, columns, 3), settings.fill, np.uint8)
+    canvas[top : top + inner[0], left : left + inner[1]] = resized(pixels, inner, settings.filter)
+    return canvas, Transform(width, height, inner[1] / width, inner[0] / height, left, top)
 
 
-def resized(pixels: Pixels, size: tuple[int, int], filter: Filter = "bilinear") -> Pixels:
-    """The picture at `size` (height, width)."""
+def _middle(
+    pixels: Pixels,
+    inner: tuple[int, int],
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    filter: Filter,
+) -> Pixels:
+    """The part of the given size at a corner of the picture resized to `inner`.
+
+    A thin picture would become a very long one: of such only what is kept is made. Others are
+    made whole, since their rounding is then the same as that of the programs models come from.
+    """
+    above, before = corner
+    rows, columns = size
+    if inner[0] * inner[1] <= LARGE_PIXELS:
+        whole = resized(pixels, inner, filter)
+        return whole[above : above + rows, before : before + columns]
+    height, width = pixels.shape[:2]
+    down, across = height / inner[0], width / inner[1]
+    right = min((before + columns) * across, width)
+    lower = min((above + rows) * down, height)
+    return resized(pixels, size, filter, (before * across, above * down, right, lower))
+
+
+def resized(
+    pixels: Pixels,
+    size: tuple[int, int],
+    filter: Filter = "bilinear",
+    region: Region | None = None,
+) -> Pixels:
+    """The picture, or a region of it, at `size` (height, width)."""
     from PIL import Image
 
     height, width = pixels.shape[:2]
-    if (height, width) == size:
+    region = region or (0, 0, width, height)
+    if region == (0, 0, width, height) and (height, width) == size:
         return pixels
     if filter == "sampled":
-        method, box = Image.Transform.EXTENT, (0, 0, width, height)
+        method = Image.Transform.EXTENT
         plain = Image.Resampling.BILINEAR
-        return np.asarray(Image.fromarray(pixels).transform((size[1], size[0]), method, box, plain))
-    smooth = Image.Resampling[filter.upper()]
-    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), smooth))
+        picture = Image.fromarray(pixels)
+        return np.asarray(picture.transform((size[1], size[0]), method, region, plain))
+    return scaled(pixels, size, Image.Resampling[filter.upper()], region)
 
 
 def normalise(pixels: Pixels, settings: ImageInput) -> npt.NDArray[np.float32]:

@@ -34,16 +34,16 @@ from pydantic import Field
 
 from aiaas_client.protocol.predictions import Prediction, Segment, Transcript
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import InferenceFailed, LoadFailed
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import Params, PayloadKind, Run
-
-from .audio import MAX_SECONDS, Samples, decode_audio, need_audio
-from .ctc import greedy
-from .log_mel import RATE, log_mel
-from .task import TaskSettings, read_settings, softmax
-from .written import DecoderSettings, decode, first_output, open_tokenizer
+from aiaas_server.tasks.audio import MAX_SECONDS, Samples, decode_audio, need_audio
+from aiaas_server.tasks.ctc import greedy
+from aiaas_server.tasks.log_mel import RATE, log_mel
+from aiaas_server.tasks.scores import softmax
+from aiaas_server.tasks.task import TaskSettings
+from aiaas_server.tasks.written import DecoderSettings, decode, first_output, open_tokenizer
 
 
 class RecordingInput(TaskSettings):

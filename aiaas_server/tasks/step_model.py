@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .task import TaskSettings
+from aiaas_server.tasks.task import TaskSettings
 
 
 class StepModel(TaskSettings):

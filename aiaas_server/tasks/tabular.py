@@ -22,23 +22,17 @@ from pydantic import Field, model_validator
 
 from aiaas_client.protocol.predictions import Classification, Prediction, Regression
 from aiaas_client.protocol.tensors import Array, dtype_of
-from aiaas_server.core.card import Assets, Card
-from aiaas_server.core.errors import InvalidInput, LoadFailed
+from aiaas_server.core.describe.card import Assets, Card, read_settings
+from aiaas_server.core.errors import InferenceFailed, InvalidInput, LoadFailed
 from aiaas_server.core.signature import Signature, TensorSpec
-from aiaas_server.core.task import PayloadKind
+from aiaas_server.core.task import Params, PayloadKind, Prepared
 from aiaas_server.tasks.scores import Activation, activated, classification
-from aiaas_server.tasks.task import (
-    Params,
-    Prepared,
-    TaskSettings,
-    check_label_count,
-    output_spec,
-    read_labels,
-    read_settings,
-)
-from aiaas_server.tasks.text import kind_of
+from aiaas_server.tasks.task import TaskSettings, check_label_count, output_spec, read_labels
+from aiaas_server.tasks.text import HALF_CHARACTER, kind_of
 
 MAX_NAMED = 8  # columns named in one message
+WHOLE = ("INT", "UINT", "BOOL")  # datatypes without fractions
+FLOATS = ("FP16", "BF16", "FP32", "FP64")
 
 Number = int | float
 Cell = bool | int | float | str
@@ -100,12 +94,12 @@ class ClassificationSettings(TaskSettings):
 
     Attributes:
         output: Probabilities or scores `(rows, labels)`; `(rows, 1)` with `sigmoid` is the second
-            of two labels.
+            of two labels. By default `probabilities`, else the only output of floats in rows.
         label_output: The label itself, where it is not simply the highest score.
         classes: Values of an integer `label_output`, in the order of `labels`; by default 0, 1...
     """
 
-    output: str = "probabilities"
+    output: str = ""
     activation: Activation = "none"
     label_output: str = ""
     classes: tuple[int, ...] = ()
@@ -124,7 +118,7 @@ class ClassificationParams(Params):
     top_k: int | None = Field(default=None, ge=1)
 
 
-class Table:
+class ColumnEncoder:
     """Records to the model's inputs, one row each."""
 
     def __init__(self, settings: Preprocessing, signature: Signature) -> None:
@@ -137,6 +131,11 @@ class Table:
             twice = next(name for name in names if names.count(name) > 1)
             raise LoadFailed(f"preprocessing: column '{twice}' comes twice")
         self._parts = _parts(settings.columns, signature)
+
+    @property
+    def columns(self) -> tuple[dict[str, str], ...]:
+        """Name and kind of each column, for callers that hold them as text."""
+        return tuple({"name": c.name, "kind": c.kind} for c in self._settings.columns)
 
     def row(self, payload: Any) -> dict[str, Array]:
         """The tensors of one record.
@@ -220,21 +219,35 @@ def _check_part(spec: TensorSpec, columns: Sequence[Column]) -> None:
 
 
 def _tensor(spec: TensorSpec, columns: Sequence[Column], values: Mapping[str, Any]) -> Array:
+    dtype = dtype_of(spec.datatype)
+    is_whole = spec.datatype.startswith(WHOLE)
     cells: list[Any] = []
     for column in columns:
-        cells += _cells(column, values[column.name])
-    dtype = dtype_of(spec.datatype)
-    if dtype.kind in "iu" and any(cell != cell for cell in cells):
-        raise InvalidInput(f"input '{spec.name}' takes whole numbers, a value is missing")
-    row = np.empty(len(cells), dtype)
+        found = _cells(column, values[column.name])
+        cells += [_whole(column, cell, spec) for cell in found] if is_whole else found
     try:
         with np.errstate(over="ignore"):
-            row[:] = cells
+            row = np.array(cells, dtype)
     except OverflowError:
         raise InvalidInput(f"a value does not fit {spec.datatype}") from None
-    if dtype.kind == "f" and np.isinf(row).any():
+    if not is_whole and dtype.kind != "O" and np.isinf(row).any():
         raise InvalidInput(f"a value is too large for {spec.datatype}")
     return row[None] if len(spec.shape) > 1 else row
+
+
+def _whole(column: Column, cell: Number, spec: TensorSpec) -> int:
+    """A cell of an input of integers or booleans, which numpy would cut to fit."""
+    if cell != cell:
+        raise InvalidInput(
+            f"column '{column.name}': a value is missing; "
+            f"input '{spec.name}' of {spec.datatype} has no number for that"
+        )
+    if spec.datatype == "BOOL" and cell not in (0, 1):
+        raise InvalidInput(f"column '{column.name}': got {cell}; 0 or 1, true or false is accepted")
+    whole = int(cell)
+    if whole != cell:
+        raise InvalidInput(f"column '{column.name}': got {cell}; a whole number is accepted")
+    return whole
 
 
 def _cells(column: Column, value: Any) -> list[Any]:
@@ -251,7 +264,7 @@ def _cells(column: Column, value: Any) -> list[Any]:
     if column.kind == "boolean":
         return [_boolean(column, value)]
     if column.kind == "text":
-        return [_text(column, value).encode()]
+        return [_encoded(column, _text(column, value))]
     return _category(column, value)
 
 
@@ -283,6 +296,13 @@ def _text(column: Column, value: Any) -> str:
     return value
 
 
+def _encoded(column: Column, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"column '{column.name}': {HALF_CHARACTER}") from None
+
+
 def _category(column: Column, value: Any) -> list[Any]:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a frame with gaps holds its integers as floats
@@ -296,7 +316,7 @@ def _category(column: Column, value: Any) -> list[Any]:
         if column.unseen == "nan" and not column.is_text:
             return [math.nan] * column.width
     if column.encode == "none":
-        return [name.encode()]
+        return [_encoded(column, name)]
     place = column.categories.index(name) if name in column.categories else -1
     if column.encode == "ordinal":
         return [place]
@@ -324,11 +344,12 @@ class TabularClassification:
     def __init__(self, card: Card, assets: Assets, signature: Signature) -> None:
         pre = read_settings(Preprocessing, card.preprocessing, "preprocessing")
         self._post = read_settings(ClassificationSettings, card.postprocessing, "postprocessing")
-        self._table = Table(pre, signature)
+        self._encoder = ColumnEncoder(pre, signature)
+        self.columns = self._encoder.columns
         self._labels = read_labels(card, assets)
         if not self._labels:
             raise LoadFailed("model.json: tabular-classification needs 'labels'")
-        self._output = output_spec(signature, self._post.output)
+        self._output = _scores_spec(signature, self._post.output)
         if not self._is_binary():
             check_label_count(self._labels, self._output)
         self._outputs = [self._output.name]
@@ -342,7 +363,7 @@ class TabularClassification:
 
     def preprocess(self, payload: Any, params: Params) -> Prepared:
         """One row."""
-        return Prepared(self._table.row(payload), 1, None, tuple(self._outputs))
+        return Prepared(self._encoder.row(payload), 1, None, tuple(self._outputs))
 
     def postprocess(
         self, tensors: Mapping[str, Array], prepared: Prepared, params: ClassificationParams
@@ -364,8 +385,25 @@ class TabularClassification:
 
     def _label(self, value: Any) -> str:
         if isinstance(value, bytes | str):
-            return value.decode() if isinstance(value, bytes) else value
+            return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        if int(value) not in self._classes:
+            raise InferenceFailed(f"the model answered class {value}, the card has {self._classes}")
         return self._labels[self._classes.index(int(value))]
+
+
+def _scores_spec(signature: Signature, name: str) -> TensorSpec:
+    """The output that holds the scores: the one named, the usual one, or the only one it can be."""
+    usual = "probabilities"
+    if name or any(spec.name == usual for spec in signature.outputs):
+        return output_spec(signature, name or usual)
+    found = [s for s in signature.outputs if s.datatype in FLOATS and len(s.shape) == 2]
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(f"'{s.name}' {s.datatype} {list(s.shape)}" for s in signature.outputs)
+    raise LoadFailed(
+        f"postprocessing: 'output' must name the model's output of probabilities (rows, labels); "
+        f"there are {listed}"
+    )
 
 
 class TabularRegression:
@@ -379,7 +417,8 @@ class TabularRegression:
     def __init__(self, card: Card, assets: Assets, signature: Signature) -> None:
         pre = read_settings(Preprocessing, card.preprocessing, "preprocessing")
         self._post = read_settings(RegressionSettings, card.postprocessing, "postprocessing")
-        self._table = Table(pre, signature)
+        self._encoder = ColumnEncoder(pre, signature)
+        self.columns = self._encoder.columns
         self._output = output_spec(signature, self._post.output)
         size = self._output.shape[-1] if len(self._output.shape) > 1 else 1
         if self._post.names and size >= 0 and size != len(self._post.names):
@@ -390,7 +429,7 @@ class TabularRegression:
 
     def preprocess(self, payload: Any, params: Params) -> Prepared:
         """One row."""
-        return Prepared(self._table.row(payload), 1, None, (self._output.name,))
+        return Prepared(self._encoder.row(payload), 1, None, (self._output.name,))
 
     def postprocess(
         self, tensors: Mapping[str, Array], prepared: Prepared, params: Params

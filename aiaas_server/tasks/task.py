@@ -5,34 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
 
-from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card, read_settings
-from aiaas_server.core.errors import InvalidInput, LoadFailed
+from aiaas_server.core.describe.card import Assets, Card
+from aiaas_server.core.errors import LoadFailed
 from aiaas_server.core.signature import Signature, TensorSpec
-from aiaas_server.core.task import LoopingTask, Params, PayloadKind, Prepared, Run, Task
 
-__all__ = [
-    "LoopingTask",
-    "Params",
-    "PayloadKind",
-    "Prepared",
-    "Run",
-    "Task",
-    "TaskSettings",
-    "best_first",
-    "check_label_count",
-    "input_spec",
-    "need",
-    "output_spec",
-    "read_labels",
-    "read_settings",
-    "softmax",
-]
+Share = Annotated[float, Field(ge=0, le=1)]  # of one: a score, an overlap
+Floats = npt.NDArray[np.float32]
 
 
 class TaskSettings(BaseModel):
@@ -111,22 +95,3 @@ def _spec(specs: Sequence[TensorSpec], name: str, what: str) -> TensorSpec:
             return spec
     listed = ", ".join(f"'{spec.name}'" for spec in specs) or "none"
     raise LoadFailed(f"the card names {what} '{name}', the model has {listed}")
-
-
-def softmax(logits: Array) -> Array:
-    """Over the last axis, in float32."""
-    shifted = np.exp(logits.astype(np.float32) - logits.max(axis=-1, keepdims=True))
-    total: Array = shifted / shifted.sum(axis=-1, keepdims=True)
-    return total
-
-
-def best_first(scores: Array, top_k: int | None = None) -> list[int]:
-    """Indices of the highest scores `(n,)`, best first, ties in their own order.
-
-    Raises:
-        InvalidInput: `top_k` is below 1.
-    """
-    if top_k is not None and top_k < 1:
-        raise InvalidInput(f"top_k: expected 1 or more, got {top_k}")
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return [int(index) for index in order]

@@ -1,6 +1,6 @@
 """Text into tensors: checked, tokenized or hashed, and long text cut into windows.
 
-Two encoders with one method, `encode(texts) -> Encoded`: a `tokenizer.json` (the `tokenizers`
+Two encoders with one method, `encode(texts) -> Encoding`: a `tokenizer.json` (the `tokenizers`
 library) and hashed character n-grams. Rows are padded to a multiple of `pad_to`, so that texts
 of similar length have one shape and share batches.
 """
@@ -8,22 +8,23 @@ of similar length have one shape and share batches.
 from __future__ import annotations
 
 import unicodedata
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets
+from aiaas_server.core.describe.card import Assets
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.core.signature import Signature
+from aiaas_server.tasks.ngrams import Ids, hashed_ids, tables_for
 from aiaas_server.tasks.task import TaskSettings, need
 
 # Names under which exported encoders take the parts of a tokenized text.
 PARTS = ("input_ids", "attention_mask", "token_type_ids")
+HALF_CHARACTER = "the text holds half of a character (a lone surrogate)"
 
 
 class TextSettings(TaskSettings):
@@ -48,34 +49,44 @@ class TextSettings(TaskSettings):
     long_text: Literal["windows", "truncate"] = "windows"
     stride: int = Field(default=0, ge=0)
     max_characters: int = Field(default=200_000, ge=1, le=50_000_000)
-    buckets: int = Field(default=65536, ge=2)
+    buckets: int = Field(default=65536, ge=2, le=1 << 32)
     ngrams: tuple[int, ...] = (1, 2)
     lowercase: bool = False
     normalize: Literal["", "NFC", "NFKC"] = ""
     pad_to: int = Field(default=8, ge=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoding(NamedTuple):
     """Texts as tensors.
 
     Attributes:
         tensors: By input name, `(rows, length)`.
         owners: Row -> index of its text; rows of one text are neighbours.
-        mask: `(rows, length)`: 1 for what counts, 0 for padding.
-        tokens: Of all texts, special tokens included.
+        sizes: `(rows,)`: how much of each row counts; the rest is padding.
+        length: Of the rows.
     """
 
     tensors: Mapping[str, Array]
     owners: tuple[int, ...]
-    mask: Array
-    tokens: int
+    sizes: Sequence[int]
+    length: int
+
+    @property
+    def tokens(self) -> int:
+        """Of all texts, special tokens included."""
+        return sum(self.sizes)
+
+    @property
+    def mask(self) -> Array:
+        """`(rows, length)`: 1 for what counts, 0 for padding."""
+        counts = np.asarray(self.sizes)[:, None]
+        return (np.arange(self.length) < counts).astype(np.int64)
 
 
 class Encoder(Protocol):
     """Texts to rows."""
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
+    def encode(self, texts: Sequence[str]) -> Encoding:
         """The rows of all texts, padded to one length."""
         ...
 
@@ -93,6 +104,11 @@ def check_text(payload: Any, max_characters: int, what: str = "text") -> str:
         raise InvalidInput(f"{what}: got {len(payload):,} characters; {accepted}")
     if not payload.strip():
         raise InvalidInput(f"{what} is empty; {accepted}")
+    if not payload.isascii():
+        try:
+            payload.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{what}: {HALF_CHARACTER}") from None
     return payload
 
 
@@ -120,7 +136,7 @@ def open_encoder(settings: TextSettings, assets: Assets, signature: Signature) -
                 f"preprocessing: features 'tokenizer' feeds {', '.join(PARTS)}, "
                 f"the model takes {', '.join(names)}"
             )
-        return TokenizerEncoder(settings, assets.read(settings.tokenizer), names)
+        return TokenizerEncoder(settings, assets.read_text(settings.tokenizer), names)
     if len(names) != 1:
         raise LoadFailed(
             f"preprocessing: features '{settings.features}' needs a model of one input, "
@@ -134,10 +150,10 @@ def open_encoder(settings: TextSettings, assets: Assets, signature: Signature) -
 class TokenizerEncoder:
     """Token ids by a `tokenizer.json`."""
 
-    def __init__(self, settings: TextSettings, definition: bytes, names: Sequence[str]) -> None:
+    def __init__(self, settings: TextSettings, definition: str, names: Sequence[str]) -> None:
         library = need("tokenizers")
         try:
-            self._tokenizer = library.Tokenizer.from_buffer(definition)
+            self._tokenizer = library.Tokenizer.from_str(definition)
         except Exception as error:  # the library raises bare Exception and ValueError
             raise LoadFailed(f"asset '{settings.tokenizer}' is no tokenizer: {error}") from None
         padding = self._tokenizer.padding or {}
@@ -150,12 +166,12 @@ class TokenizerEncoder:
         self._names = tuple(names)
         self.vocabulary = int(self._tokenizer.get_vocab_size())
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
+    def encode(self, texts: Sequence[str]) -> Encoding:
         """Token ids, attention mask and token types, as far as the model takes them."""
         rows = []
         owners = []
         for index, text in enumerate(texts):
-            first = self._tokenizer.encode(_normalized(text, self._settings))
+            first = tokenized(self._tokenizer, _normalized(text, self._settings))
             windows = [first]
             if self._settings.long_text == "windows":
                 windows += first.overflowing
@@ -163,17 +179,35 @@ class TokenizerEncoder:
             owners += [index] * len(windows)
         return self.pack(rows, owners)
 
-    def pack(self, rows: Sequence[Sequence[int]], owners: Sequence[int]) -> Encoded:
+    def pack(self, rows: Sequence[Sequence[int]], owners: Sequence[int]) -> Encoding:
         """Token ids that are already there, padded to one length; cut at `max_tokens`."""
         limit = self._settings.max_tokens
-        ids, mask = _padded([row[:limit] for row in rows], self._pad_id, self._settings.pad_to)
-        parts = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        tensors = {name: parts[name] for name in self._names}
-        return Encoded(tensors, tuple(owners), mask, int(mask.sum()))
+        kept = [row[:limit] for row in rows]
+        ids = _padded(kept, self._pad_id, self._settings.pad_to)
+        tensors: dict[str, Array] = dict.fromkeys(self._names, ids)
+        encoded = Encoding(tensors, tuple(owners), [len(row) for row in kept], ids.shape[1])
+        if "attention_mask" in tensors:
+            tensors["attention_mask"] = encoded.mask
+        if "token_type_ids" in tensors:
+            tensors["token_type_ids"] = np.zeros_like(ids)
+        return encoded
+
+
+def tokenized(tokenizer: Any, text: str) -> Any:
+    """The library's encoding of a text.
+
+    Raises:
+        InvalidInput: The tokenizer has no token for a part of it, nor one for the unknown.
+    """
+    try:
+        return tokenizer.encode(text)
+    except Exception as error:  # the library raises bare Exception
+        reason = " ".join(str(error).split())[:120]
+        raise InvalidInput(f"the model's tokenizer cannot read the text: {reason}") from None
 
 
 class HashedEncoder:
-    """Ids of the distinct character n-grams of a text: `1 + crc32(utf-8) % (buckets - 1)`.
+    """Ids of the distinct character n-grams of a text, see `ngrams`.
 
     0 is padding. The order of ids carries no meaning.
     """
@@ -181,8 +215,9 @@ class HashedEncoder:
     def __init__(self, settings: TextSettings, name: str) -> None:
         self._settings = settings
         self._name = name
+        tables_for(settings.ngrams)  # made now, so that no request waits for them
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
+    def encode(self, texts: Sequence[str]) -> Encoding:
         """Rows of ids; a window is a stretch of characters with at most `max_tokens` n-grams."""
         rows = []
         owners = []
@@ -190,18 +225,18 @@ class HashedEncoder:
             for window in self._windows(_normalized(text, self._settings)):
                 rows.append(hashed_ids(window, self._settings.ngrams, self._settings.buckets))
                 owners.append(index)
-        ids, mask = _padded(rows, 0, self._settings.pad_to)
-        return Encoded({self._name: ids}, tuple(owners), mask, int(mask.sum()))
+        ids = _padded(rows, 0, self._settings.pad_to)
+        sizes = [len(row) for row in rows]
+        return Encoding({self._name: ids}, tuple(owners), sizes, ids.shape[1])
 
-    def _windows(self, text: str) -> Iterator[str]:
+    def _windows(self, text: str) -> list[str]:
         size = max(self._settings.max_tokens // len(self._settings.ngrams), 1)
-        if self._settings.long_text == "truncate":
-            yield text[:size]
-            return
-        step = max(size - self._settings.stride, 1)
-        yield text[:size]
-        for start in range(step, len(text) - self._settings.stride, step):
-            yield text[start : start + size]
+        windows = [text[:size]]
+        if len(text) > size and self._settings.long_text == "windows":
+            stride = self._settings.stride
+            step = max(size - stride, 1)
+            windows += [text[i : i + size] for i in range(step, len(text) - stride, step)]
+        return windows
 
 
 class PlainEncoder:
@@ -212,21 +247,13 @@ class PlainEncoder:
         self._name = name
         self._rank = rank
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
+    def encode(self, texts: Sequence[str]) -> Encoding:
         """`(texts,)`, or `(texts, 1)` where the model takes two dimensions."""
         array = np.empty(len(texts), object)
         array[:] = [_normalized(text, self._settings).encode() for text in texts]
         if self._rank == 2:
             array = array[:, None]
-        mask = np.ones((len(texts), 1), np.int64)
-        return Encoded({self._name: array}, tuple(range(len(texts))), mask, len(texts))
-
-
-def hashed_ids(text: str, ngrams: Sequence[int], buckets: int) -> list[int]:
-    """Ids of the distinct character n-grams, ascending; runs of whitespace count as one space."""
-    text = " ".join(text.split())
-    grams = {text[i : i + n] for n in ngrams for i in range(len(text) - n + 1)}
-    return sorted({1 + zlib.crc32(gram.encode()) % (buckets - 1) for gram in grams})
+        return Encoding({self._name: array}, tuple(range(len(texts))), [1] * len(texts), 1)
 
 
 def mean_of_rows(values: Array, owners: Sequence[int]) -> Array:
@@ -246,12 +273,11 @@ def _normalized(text: str, settings: TextSettings) -> str:
     return text.lower() if settings.lowercase else text
 
 
-def _padded(rows: Sequence[Sequence[int]], pad: int, multiple: int) -> tuple[Array, Array]:
-    longest = max((len(row) for row in rows), default=1) or 1
-    length = -(-longest // multiple) * multiple
-    ids = np.full((len(rows), length), pad, np.int64)
-    mask = np.zeros((len(rows), length), np.int64)
+def _padded(rows: Sequence[Sequence[int] | Ids], pad: int, multiple: int) -> npt.NDArray[np.int64]:
+    """`(rows, length)`: filled up with `pad` to the longest row, rounded up to a multiple."""
+    longest = max([len(row) for row in rows], default=1) or 1
+    shape = len(rows), -(-longest // multiple) * multiple
+    ids = np.full(shape, pad, np.int64) if pad else np.zeros(shape, np.int64)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
-        mask[index, : len(row)] = 1
-    return ids, mask
+    return ids

@@ -18,20 +18,12 @@ from pydantic import Field
 
 from aiaas_client.protocol.predictions import Classification
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import LoadFailed
 from aiaas_server.core.signature import Signature
-from aiaas_server.core.task import PayloadKind
+from aiaas_server.core.task import Params, PayloadKind, Prepared
 from aiaas_server.tasks.scores import Activation, activated, classification
-from aiaas_server.tasks.task import (
-    Params,
-    Prepared,
-    TaskSettings,
-    check_label_count,
-    output_spec,
-    read_labels,
-    read_settings,
-)
+from aiaas_server.tasks.task import TaskSettings, check_label_count, output_spec, read_labels
 from aiaas_server.tasks.text import TextSettings, check_text, mean_of_rows, open_encoder
 
 

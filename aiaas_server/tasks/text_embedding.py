@@ -22,21 +22,15 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from aiaas_client.protocol.predictions import (
-    Embedding,
-    Prediction,
-    Ranked,
-    Ranking,
-    Similarity,
-)
+from aiaas_client.protocol.predictions import Embedding, Prediction, Ranked, Ranking, Similarity
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.core.signature import Signature
-from aiaas_server.core.task import PayloadKind
-from aiaas_server.tasks.task import Params, Prepared, TaskSettings, output_spec, read_settings
+from aiaas_server.core.task import Params, PayloadKind, Prepared
+from aiaas_server.tasks.task import TaskSettings, output_spec
 from aiaas_server.tasks.text import (
-    Encoded,
+    Encoding,
     TextSettings,
     TokenizerEncoder,
     check_text,
@@ -79,7 +73,7 @@ class _Asked:
 
     kind: Literal["vector", "similarity", "ranking"]
     texts: tuple[str, ...]
-    encoded: Encoded
+    encoded: Encoding
 
 
 class TextEmbedding:
@@ -156,7 +150,7 @@ class TextEmbedding:
         limit = self._settings.max_characters
         return tuple(check_text(v, limit, f"{what}[{i}]") for i, v in enumerate(values))
 
-    def _encode_tokens(self, tokens: Any) -> Encoded:
+    def _encode_tokens(self, tokens: Any) -> Encoding:
         if not isinstance(self._encoder, TokenizerEncoder):
             raise InvalidInput("tokens: this model has no tokenizer; a text is accepted")
         size = self._encoder.vocabulary
@@ -171,7 +165,7 @@ class TextEmbedding:
             )
         return self._encoder.pack([tokens], [0])
 
-    def _vectors(self, hidden: Array, encoded: Encoded, dimensions: int | None) -> Array:
+    def _vectors(self, hidden: Array, encoded: Encoding, dimensions: int | None) -> Array:
         if self._post.pooling == "mean":
             weights = encoded.mask[:, :, None].astype(np.float32)
             hidden = (hidden * weights).sum(1) / np.maximum(weights.sum(1), 1)

@@ -24,13 +24,12 @@ from pydantic import Field
 
 from aiaas_client.protocol.predictions import Prediction, Speech
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import Params, PayloadKind, Run
-
-from .audio import Samples, Sound, encode_wav
-from .task import TaskSettings, read_settings
+from aiaas_server.tasks.audio import Samples, Sound, encode_wav
+from aiaas_server.tasks.task import TaskSettings
 
 MAX_CHARACTERS = 5_000
 SPECTRA = ("lh", "theta", "ln", "lr", "phi", "f0")  # what hibari's network gives
@@ -82,7 +81,7 @@ class TextToSpeech:
 
     async def predict(self, payload: Any, params: SpeechParams, run: Run) -> Speech:
         text = self._checked(payload)
-        sentences = await run.thread(self.engine.sentences, text)
+        sentences = await run.thread(self._sentences, text)
         if not sentences:
             raise _nothing_to_say(text)
         noise = np.random.default_rng(params.seed)
@@ -94,6 +93,13 @@ class TextToSpeech:
         sound = Sound(np.concatenate(spoken), self.engine.rate)
         audio = await run.thread(encode_wav, sound)
         return Speech(audio=audio, sample_rate=sound.rate, duration=sound.seconds)
+
+    def _sentences(self, text: str) -> list[dict[str, Array]]:
+        try:
+            return self.engine.sentences(text)
+        except Exception as error:  # a voice's own package stumbles over, say, 300 digits in a row
+            reason = f"{type(error).__name__}: {str(error)[:120]}"
+            raise InvalidInput(f"the text {text[:64]!r} cannot be spoken: {reason}") from error
 
     def _checked(self, payload: Any) -> str:
         if not isinstance(payload, str):

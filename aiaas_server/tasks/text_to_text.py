@@ -24,14 +24,20 @@ from pydantic import Field
 
 from aiaas_client.protocol.predictions import GeneratedText, Prediction
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import Params, PayloadKind, Run
-
-from .task import TaskSettings, read_settings
-from .text import check_text
-from .written import Beams, DecoderSettings, NewTokens, decode, first_output, open_tokenizer
+from aiaas_server.tasks.task import TaskSettings
+from aiaas_server.tasks.text import check_text, tokenized
+from aiaas_server.tasks.written import (
+    Beams,
+    DecoderSettings,
+    NewTokens,
+    decode,
+    first_output,
+    open_tokenizer,
+)
 
 
 class WritingParams(Params):
@@ -94,7 +100,7 @@ class TextToText:
         )
 
     def _tokens(self, text: str) -> Array:
-        ids = self.tokenizer.encode(self.source.prefix + text).ids
+        ids = tokenized(self.tokenizer, self.source.prefix + text).ids
         if len(ids) > self.source.max_tokens:
             raise InvalidInput(
                 f"the text has {len(ids):,} tokens, at most {self.source.max_tokens:,} are "

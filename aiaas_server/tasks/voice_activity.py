@@ -26,22 +26,18 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from aiaas_client.protocol.predictions import Prediction, Segment, Segments
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import Params, PayloadKind, Run
+from aiaas_server.tasks.audio import MAX_SECONDS, Samples, decode_audio, need_audio
+from aiaas_server.tasks.task import Floats, Share, TaskSettings
 
-from .audio import MAX_SECONDS, Samples, decode_audio, need_audio
-from .task import TaskSettings, read_settings
-
-Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=60)]
-Floats = npt.NDArray[np.float32]
 
 MEMORY = 256  # numbers the model remembers: two layers' worth of 128
 BLOCK = 512  # frames a run of the sequence model: 16 s
@@ -100,7 +96,7 @@ class VoiceOutput(TaskSettings):
 
 
 @dataclass(slots=True)
-class Stream:
+class StreamState:
     """What is carried from one piece of a stream to the next.
 
     Attributes:
@@ -122,7 +118,7 @@ class Stream:
     best: float = 0.0
 
     @classmethod
-    def beginning(cls, settings: VoiceInput) -> Stream:
+    def beginning(cls, settings: VoiceInput) -> StreamState:
         nothing = np.zeros(0, np.float32)
         return cls(np.zeros(MEMORY, np.float32), np.zeros(settings.context, np.float32), nothing)
 
@@ -132,7 +128,7 @@ class Stream:
         return base64.b64encode(head + values.tobytes()).decode("ascii")
 
     @classmethod
-    def from_text(cls, text: str, settings: VoiceInput) -> Stream:
+    def from_text(cls, text: str, settings: VoiceInput) -> StreamState:
         """Raises InvalidInput: not what `to_text` gives for these settings."""
         wrong = InvalidInput("params.state: expected the `state` of the stream's last answer")
         try:
@@ -155,7 +151,7 @@ class Stream:
 
 
 # Frames `(n, context + frame)` to scores `(n,)`; the stream's memory moves on.
-Listen = Callable[[Floats, Stream, Run], Awaitable[Floats]]
+Listen = Callable[[Floats, StreamState, Run], Awaitable[Floats]]
 
 
 class VoiceActivity:
@@ -174,9 +170,9 @@ class VoiceActivity:
         sound = await run.thread(self._decode, payload)
         streams = params.stream or bool(params.state)
         stream = (
-            Stream.from_text(params.state, self.heard)
+            StreamState.from_text(params.state, self.heard)
             if params.state
-            else Stream.beginning(self.heard)
+            else StreamState.beginning(self.heard)
         )
         before = stream.heard + len(stream.rest)
         frames = await run.thread(self._frames, stream, sound, not streams)
@@ -196,7 +192,7 @@ class VoiceActivity:
         limit = self.heard.max_seconds
         return decode_audio(payload, rate=self.heard.rate, max_seconds=limit).samples
 
-    def _frames(self, stream: Stream, samples: Samples, whole: bool) -> Floats:
+    def _frames(self, stream: StreamState, samples: Samples, whole: bool) -> Floats:
         """`(frames, context + frame)`; the last is filled with silence when the clip is whole."""
         size, context = self.heard.frame, self.heard.context
         samples = np.concatenate([stream.rest, samples])
@@ -212,7 +208,7 @@ class VoiceActivity:
         return np.ascontiguousarray(windows)
 
     def _segments(
-        self, scores: Floats, stream: Stream, threshold: float
+        self, scores: Floats, stream: StreamState, threshold: float
     ) -> list[tuple[int, int, float]]:
         """Start, end and best score of each stretch, in samples; the open one comes last."""
         size, rate = self.heard.frame, self.heard.rate
@@ -275,7 +271,7 @@ def open_task(
 def _by_block(outputs: tuple[str, ...]) -> Listen:
     """The sequence model: many frames a run."""
 
-    async def listen(frames: Floats, stream: Stream, run: Run) -> Floats:
+    async def listen(frames: Floats, stream: StreamState, run: Run) -> Floats:
         scores = [np.zeros(0, np.float32)]
         for begin in range(0, len(frames), BLOCK):
             h, c = stream.memory.reshape(2, 1, 1, -1)
@@ -292,7 +288,7 @@ def _by_frame(outputs: tuple[str, ...], rate: int | None) -> Listen:
     """The stepwise model: one frame a run."""
     fixed: dict[str, Array] = {} if rate is None else {"sr": np.array(rate, np.int64)}
 
-    async def listen(frames: Floats, stream: Stream, run: Run) -> Floats:
+    async def listen(frames: Floats, stream: StreamState, run: Run) -> Floats:
         scores = np.zeros(len(frames), np.float32)
         for index in range(len(frames)):
             state = stream.memory.reshape(2, 1, -1)

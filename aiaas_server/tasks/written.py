@@ -13,13 +13,12 @@ import numpy as np
 from pydantic import Field
 
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets
+from aiaas_server.core.describe.card import Assets
 from aiaas_server.core.errors import InferenceFailed, LoadFailed
 from aiaas_server.core.task import Run
-
-from .decoding import Written, write
-from .step_model import StepModel
-from .task import TaskSettings, need
+from aiaas_server.tasks.decoding import Written, write
+from aiaas_server.tasks.step_model import StepModel
+from aiaas_server.tasks.task import TaskSettings, need
 
 Token = Annotated[int, Field(ge=0)]
 Beams = Annotated[int, Field(ge=1, le=16)]
@@ -104,7 +103,7 @@ def open_tokenizer(assets: Assets, name: str) -> Any:
     """
     library = need("tokenizers")
     try:
-        return library.Tokenizer.from_buffer(assets.read(name))
+        return library.Tokenizer.from_str(assets.read_text(name))
     except LoadFailed:
         raise
     except Exception as error:  # the library raises bare Exception and ValueError

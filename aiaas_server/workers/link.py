@@ -22,8 +22,8 @@ logger = logging.getLogger("aiaas_server")
 MAX_FRAME = 16 << 20
 """Bytes of one frame; files travel by path."""
 
-Body = dict[str, Any]
-OnCall = Callable[[str, Body], Awaitable[Body]]
+Document = dict[str, Any]
+OnCall = Callable[[str, Document], Awaitable[Document]]
 
 
 class LinkLost(Exception):
@@ -44,7 +44,7 @@ class Link:
         self._writer = writer
         self._on_call = on_call
         self._number = 0
-        self._waiting: dict[int, asyncio.Future[Body]] = {}
+        self._waiting: dict[int, asyncio.Future[Document]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost = False
 
@@ -70,7 +70,7 @@ class Link:
         finally:
             self._end()
 
-    async def ask(self, call: str, body: Body | None = None) -> Body:
+    async def ask(self, call: str, body: Document | None = None) -> Document:
         """Call the other side and wait for its answer.
 
         Raises:
@@ -84,12 +84,12 @@ class Link:
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
             self._send({"call": call, "id": number, "body": body or {}})
-            answer: Body = await future
+            answer: Document = await future
             return answer
         finally:
             self._waiting.pop(number, None)
 
-    def tell(self, call: str, body: Body | None = None) -> None:
+    def tell(self, call: str, body: Document | None = None) -> None:
         """Call the other side without waiting; nothing happens when it is gone or not reading."""
         if not self._lost and self._writer.transport.get_write_buffer_size() < MAX_FRAME:
             self._send({"call": call, "id": 0, "body": body or {}})
@@ -98,7 +98,7 @@ class Link:
         """Close this end; what has been told is still delivered."""
         self._writer.close()
 
-    def _send(self, frame: Body) -> None:
+    def _send(self, frame: Document) -> None:
         text = json.dumps(frame, separators=(",", ":")).encode()
         if len(text) > MAX_FRAME:
             raise InvalidInput(
@@ -106,7 +106,7 @@ class Link:
             )
         self._writer.write(len(text).to_bytes(4) + text)
 
-    def _take(self, frame: Body) -> None:
+    def _take(self, frame: Document) -> None:
         if "call" in frame:
             task = asyncio.create_task(self._answer(frame))
             self._tasks.add(task)
@@ -120,10 +120,10 @@ class Link:
         else:
             future.set_result(frame["body"])
 
-    async def _answer(self, frame: Body) -> None:
+    async def _answer(self, frame: Document) -> None:
         number = frame["id"]
         try:
-            answer: Body = {
+            answer: Document = {
                 "answer": number,
                 "body": await self._on_call(frame["call"], frame["body"]),
             }
@@ -144,7 +144,7 @@ class Link:
         self._writer.close()
 
 
-def error_as_json(error: ServerError) -> Body:
+def error_as_json(error: ServerError) -> Document:
     """A domain error for the other side."""
     return {
         "kind": type(error).__name__,
@@ -153,7 +153,7 @@ def error_as_json(error: ServerError) -> Body:
     }
 
 
-def error_from(document: Body) -> ServerError:
+def error_from(document: Document) -> ServerError:
     """The error that `error_as_json` wrote."""
     kind = getattr(errors, document["kind"], ServerError)
     error: ServerError = kind(document["message"], retry_after=document["retry_after"])

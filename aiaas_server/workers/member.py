@@ -3,52 +3,67 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from aiaas_server.core.errors import Draining
-from aiaas_server.core.pool import ModelPool
-from aiaas_server.http.group import own_totals
-from aiaas_server.http.orders import Order, Orders
+from aiaas_server.core.pool.pool import ModelPool
+from aiaas_server.http.operations import Operation, Operations
+from aiaas_server.http.process_group import own_totals
 from aiaas_server.observe.metrics import RequestMetrics
 from aiaas_server.observe.totals import Key, Totals
-from aiaas_server.workers.link import Body, Link, LinkLost
+from aiaas_server.workers.link import Document, Link, LinkLost
 
 TELL_EVERY = 2.0  # seconds between two tellings of what has been counted; what a crash may lose
+PARENT_WAIT = 5.0  # seconds a parent whose end of the link is gone gets to be gone altogether
 _Stamp = tuple[int, ...]
 
 
+class Parent(Protocol):
+    """The process that started this one, as `multiprocessing.parent_process` gives it."""
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        ...
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, at most `timeout` seconds."""
+        ...
+
+
 class Member:
-    """This process among the workers; see `http.group.Group`.
+    """This process among the workers: an `http.process_group.ProcessGroup`, a `process.Membership`.
 
     Args:
         sock: This end of the socket pair.
         files: A directory of all workers, for model files on their way.
         worker: This worker's number, from 1.
+        parent: Who holds the other end.
     """
 
-    def __init__(self, sock: socket.socket, files: Path, worker: int) -> None:
+    def __init__(self, sock: socket.socket, files: Path, worker: int, parent: Parent) -> None:
         self._sock = sock
         self._files = files
         self._worker = worker
+        self._parent = parent
         self._others_ready = False
-        self._parent = os.getppid()
+        self._lost = False
         self._told: dict[Key, _Stamp] = {}
-        self._orders: Orders
+        self._operations: Operations
         self._pool: ModelPool
         self._requests: RequestMetrics
         self._link: Link | None = None
         self._stop: Callable[[], None]
         self._opened = asyncio.Event()
 
-    def __call__(self, orders: Orders, pool: ModelPool, requests: RequestMetrics) -> Member:
+    def __call__(self, operations: Operations, pool: ModelPool, requests: RequestMetrics) -> Member:
         """Take part with this process's models; for `create_app`."""
-        self._orders, self._pool, self._requests = orders, pool, requests
+        self._operations, self._pool, self._requests = operations, pool, requests
         return self
 
     # The group, as the routes see it
@@ -58,18 +73,22 @@ class Member:
         """Whether all workers serve."""
         return self._others_ready
 
-    async def order(self, order: Order) -> None:
-        """Have all workers carry `order` out; returns when all have."""
-        if order.files:
-            stored = await asyncio.to_thread(self._store, order)
-            order = replace(order, files={}, stored=stored)
-        await self._ask("order", order.as_json())
+    async def apply(self, operation: Operation) -> None:
+        """Have all workers carry `operation` out; returns when all have."""
+        if operation.files:
+            stored = await asyncio.to_thread(self._store, operation)
+            operation = replace(operation, files={}, stored=stored)
+        await self._ask("apply", operation.as_json())
+
+    async def follow(self, name: str) -> None:
+        """Have the other workers do what the registry says of a model now, or soon."""
+        await self._ask("follow", {"name": name})
 
     async def totals(self) -> Totals:
         """The counts of all workers together, those of ended ones included."""
         return Totals.from_json(await self._ask("totals"))
 
-    async def _ask(self, call: str, body: Body | None = None) -> Body:
+    async def _ask(self, call: str, body: Document | None = None) -> Document:
         await self._opened.wait()
         assert self._link is not None  # opened
         try:
@@ -77,11 +96,11 @@ class Member:
         except LinkLost:
             raise Draining("the server is stopping") from None
 
-    def _store(self, order: Order) -> dict[str, str]:
+    def _store(self, operation: Operation) -> dict[str, str]:
         folder = self._files / uuid.uuid4().hex
         folder.mkdir(mode=0o700)
         stored = {}
-        for number, (name, content) in enumerate(order.files.items()):
+        for number, (name, content) in enumerate(operation.files.items()):
             place = folder / str(number)
             place.write_bytes(content)
             stored[name] = str(place)
@@ -99,6 +118,7 @@ class Member:
             await link.serve()
         finally:
             telling.cancel()
+        self._lost = True
         stop()
 
     async def join(self, lines: list[str]) -> None:
@@ -121,23 +141,28 @@ class Member:
         if self._link is not None:
             self._link.tell("counts", self._changes())
             self._link.close()
-        if os.getppid() != self._parent:
+        if self._lost:
+            # The kernel closes what a killed parent held piece by piece: the link may go first.
+            self._parent.join(PARENT_WAIT)
+        if not self._parent.is_alive():
             shutil.rmtree(self._files, ignore_errors=True)
 
-    async def _on_call(self, call: str, body: Body) -> Body:
+    async def _on_call(self, call: str, body: Document) -> Document:
         if call == "apply":
-            return await self._apply(Order.from_json(body))
+            return await self._apply(Operation.from_json(body))
         if call == "counts":
             return self._changes()
-        if call == "ready":
+        if call == "follow":
+            await self._operations.follow(body["name"])
+        elif call == "ready":
             self._others_ready = body["ready"]
         elif call == "stop":
             self._stop()
         return {}
 
-    async def _apply(self, order: Order) -> Body:
-        served = self._orders.serves(order.name)
-        await self._orders.apply(order)
+    async def _apply(self, operation: Operation) -> Document:
+        served = self._operations.serves(operation.name)
+        await self._operations.apply(operation)
         return {"served": served, "ready": self._pool.ready}
 
     async def _keep_telling(self, link: Link) -> None:
@@ -145,7 +170,7 @@ class Member:
             await asyncio.sleep(TELL_EVERY)
             link.tell("counts", self._changes())
 
-    def _changes(self) -> Body:
+    def _changes(self) -> Document:
         """This process's counts, without the models that have not changed since last time."""
         totals = own_totals(self._pool, self._requests, str(self._worker))
         document = totals.as_json()

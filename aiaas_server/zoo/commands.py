@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from .entries import ENTRIES
-from .packages import FetchError
-from .pull import UnknownModel, find
-from .pull import pull as pull_model
+from aiaas_server.zoo.entries import ENTRIES
+from aiaas_server.zoo.packages import FetchError
+from aiaas_server.zoo.pull import UnknownModel, find
+from aiaas_server.zoo.pull import pull as pull_model
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +64,7 @@ def pull(
             for done in pull_model(entry.name, models, report=_tell):
                 state = "ready" if done.is_new else "was there"
                 typer.echo(f"{done.name} version {done.version} {state}: {done.path}")
-            if entry.needs:
+            if entry.lacks:
                 _tell(f"{entry.name} needs: {entry.needs}")
     except (UnknownModel, FetchError, OSError) as error:
         _tell(f"aiaas: {error}")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from . import files
-from .packages import content
-from .torch_pickle import read_state_dict
+from aiaas_server.zoo import files
+from aiaas_server.zoo.packages import content
+from aiaas_server.zoo.torch_pickle import read_state_dict
 
 
 def build() -> bytes:

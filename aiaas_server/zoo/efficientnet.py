@@ -15,9 +15,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from . import files
-from .packages import content
-from .torch_pickle import read_state_dict
+from aiaas_server.zoo import files
+from aiaas_server.zoo.packages import content
+from aiaas_server.zoo.torch_pickle import read_state_dict
 
 # (repeats, kernel, stride of the first block, expansion)
 STAGES = (

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from . import files
-from .entry import Bundle, Entry
-from .packages import content
+from aiaas_server.zoo import files
+from aiaas_server.zoo.entry import Bundle, ZooEntry
+from aiaas_server.zoo.packages import content
 
 NOT_BATCHED = {"max_batch_size": 0}
 
@@ -40,7 +40,7 @@ def _minilm() -> tuple[Bundle, ...]:
 
 
 def _efficientnet() -> tuple[Bundle, ...]:
-    from . import efficientnet
+    from aiaas_server.zoo import efficientnet
 
     card = {
         "task": "image-classification",
@@ -149,7 +149,7 @@ def _faces() -> tuple[Bundle, ...]:
 
 
 def _digits() -> tuple[Bundle, ...]:
-    from . import digits_cnn
+    from aiaas_server.zoo import digits_cnn
 
     card = {
         "task": "digits",
@@ -178,10 +178,10 @@ def _metadata(model: bytes, key: str) -> str:
     return str(found[key])
 
 
-ENTRIES: dict[str, Entry] = {
+ENTRIES: dict[str, ZooEntry] = {
     entry.name: entry
     for entry in (
-        Entry(
+        ZooEntry(
             "minilm",
             "text-embedding",
             "Search, similarity and ranking of English sentences",
@@ -190,7 +190,7 @@ ENTRIES: dict[str, Entry] = {
             (files.MINILM, files.MINILM_TOKENIZER),
             _minilm,
         ),
-        Entry(
+        ZooEntry(
             "efficientnet-lite0",
             "image-classification",
             "What a photograph shows: 1,000 kinds",
@@ -204,7 +204,7 @@ ENTRIES: dict[str, Entry] = {
             ),
             _efficientnet,
         ),
-        Entry(
+        ZooEntry(
             "magika",
             "file-type",
             "What kind of file some bytes are: 214 kinds",
@@ -213,7 +213,7 @@ ENTRIES: dict[str, Entry] = {
             (files.MAGIKA_MODEL, files.MAGIKA_CONFIG, files.MAGIKA_TYPES),
             _magika,
         ),
-        Entry(
+        ZooEntry(
             "silero-vad",
             "voice-activity",
             "Where in a recording or a stream somebody speaks",
@@ -222,7 +222,7 @@ ENTRIES: dict[str, Entry] = {
             (files.SILERO_MODEL, files.SILERO_LICENCE),
             _silero,
         ),
-        Entry(
+        ZooEntry(
             "pp-ocr",
             "ocr",
             "Chinese and English text in pictures; three models",
@@ -231,7 +231,7 @@ ENTRIES: dict[str, Entry] = {
             (files.OCR_DETECTOR, files.OCR_RECOGNISER, files.OCR_ORIENTATION),
             _ocr,
         ),
-        Entry(
+        ZooEntry(
             "layout",
             "object-detection",
             "Text, titles, figures and tables on a page",
@@ -240,7 +240,7 @@ ENTRIES: dict[str, Entry] = {
             (files.LAYOUT, files.LAYOUT_LICENCE),
             _layout,
         ),
-        Entry(
+        ZooEntry(
             "faces",
             "object-detection",
             "Faces with eyes, nose and mouth; three models",
@@ -249,7 +249,7 @@ ENTRIES: dict[str, Entry] = {
             (files.PNET, files.RNET, files.ONET),
             _faces,
         ),
-        Entry(
+        ZooEntry(
             "digits-cnn",
             "digits",
             "One handwritten digit",
@@ -258,7 +258,7 @@ ENTRIES: dict[str, Entry] = {
             (files.DIGITS, files.DIGITS_LICENCE),
             _digits,
         ),
-        Entry(
+        ZooEntry(
             "hibari",
             "text-to-speech",
             "English text spoken, one voice",
@@ -267,6 +267,7 @@ ENTRIES: dict[str, Entry] = {
             (files.HIBARI_MODEL, files.HIBARI_LICENCE, files.HIBARI_NOTICE),
             _hibari,
             needs='pip install "aiaas-client[tts]" on the server',
+            module="hibari",
         ),
     )
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
-from .packages import PackagedFile
+from aiaas_server.zoo.packages import PackagedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ZooEntry:
     """One model of the zoo.
 
     Attributes:
@@ -42,6 +43,7 @@ class Entry:
         files: What is fetched; the licence texts among them.
         make: The bundles, once the files are there; the first is the one to call.
         needs: What must be installed to make or serve it, beyond the server and its tasks.
+        module: What can be imported once that is installed.
     """
 
     name: str
@@ -52,3 +54,9 @@ class Entry:
     files: tuple[PackagedFile, ...]
     make: Callable[[], tuple[Bundle, ...]]
     needs: str = ""
+    module: str = ""
+
+    @property
+    def lacks(self) -> bool:
+        """Whether what it needs is not installed here."""
+        return bool(self.module) and find_spec(self.module) is None

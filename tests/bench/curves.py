@@ -30,21 +30,26 @@ def along(name: str, target: processes.Target, request: bytes, plan: Plan) -> li
     points = []
     for connections in _connections(plan):
         (load,) = processes.interleaved(
-            [(target, [request])], connections, plan.seconds, plan.rounds
+            [(target, [request])], connections, plan.seconds, min(plan.rounds, 3)
         )
         points.append(Point(name, connections, load.rate, load.p99, load.cpu))
     return points
 
 
 def ours(plan: Plan) -> list[Point]:
-    """Our server in both forms, and the echo in between."""
+    """Our server in both forms, and what stands below it."""
     _, held_out = digits.load()
     inputs = {"image": np.ascontiguousarray(held_out.images[:1])}
-    with processes.aiaas(plan.network, **processes.CROWD) as server, processes.echo() as echo:
+    with (
+        processes.aiaas(plan.network, **processes.CROWD) as server,
+        processes.floor(plan.network) as floor,
+        processes.echo() as echo,
+    ):
         binary = wire.binary("digits", inputs)
         return [
             *along("aiaas, binary", server, binary, plan),
             *along("aiaas, JSON", server, wire.text("digits", inputs), plan),
+            *along("floor, binary", floor, binary, plan),
             *along("bare ASGI echo", echo, binary, plan),
         ]
 

@@ -33,14 +33,24 @@ def filled() -> bytes:
 
 def heavy(megabytes: int) -> bytes:
     """One matrix of that size: `x (batch, 1000)` to `y`."""
-    width = megabytes * 1_000_000 // 4 // 1000
-    weights = np.random.default_rng(0).standard_normal((1000, width), np.float32)
+    return linear(1000, megabytes * 1_000_000 // 4 // 1000)
+
+
+def linear(features: int, width: int = 1) -> bytes:
+    """One matrix: `x (batch, features)` to `y (batch, width)`."""
+    weights = np.random.default_rng(0).standard_normal((features, width), np.float32)
     return _graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        [helper.make_tensor_value_info("x", FLOAT, ["batch", 1000])],
+        [helper.make_tensor_value_info("x", FLOAT, ["batch", features])],
         [helper.make_tensor_value_info("y", FLOAT, ["batch", width])],
         [numpy_helper.from_array(weights, "w")],
     )
+
+
+def variant(content: bytes, number: int) -> bytes:
+    """The same model in other bytes: with that many for its description."""
+    text = b"%08d" % number
+    return content + b"\x32" + bytes([len(text)]) + text  # field 6 of a ModelProto
 
 
 def place(repository: Path, name: str, content: bytes) -> None:

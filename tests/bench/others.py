@@ -1,20 +1,19 @@
 """Other servers with the same network, each in its own process with the least service it can have.
 
 Whatever the given interpreter can import is measured, the rest skipped with the reason. Servers
-get one row as JSON, in the form they expect; a `tritonclient` calls our own server.
+get one row as JSON, in the form they expect; `clients` measures what calls our own server.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import clients
 import curves
 import numpy as np
 import processes
@@ -72,7 +71,7 @@ def measure(plan: Plan, pythons: Sequence[Path], report: Report, found: Told) ->
                     _compare(peer, version, target, server, image, plan, found)
             except (RuntimeError, OSError) as error:
                 report(f"{peer.name} {version}: skipped, {error}")
-        found.rows.extend(_triton_client(server, image, plan, report))
+        found.rows.extend(clients.rows(server, image, plan, report))
 
 
 def _compare(
@@ -116,48 +115,3 @@ def _version(python: Path, package: str) -> str | None:
     code = f"import {package}, importlib.metadata as m; print(m.version({root!r}))"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     return done.stdout.split()[-1] if done.returncode == 0 else None
-
-
-def _triton_client(
-    server: processes.Target, image: Image, plan: Plan, report: Report
-) -> Iterator[Row]:
-    """Its synchronous client and ours, both against our server."""
-    try:
-        missing = importlib.util.find_spec("tritonclient.http") is None
-    except ModuleNotFoundError:
-        missing = True
-    if missing:
-        report("tritonclient: skipped, it is not installed")
-        return
-    import tritonclient.http as triton  # type: ignore[import-untyped]  # it ships no types
-
-    from aiaas_client import Client
-
-    with (
-        triton.InferenceServerClient(f"127.0.0.1:{server.port}") as theirs,
-        Client(f"http://127.0.0.1:{server.port}") as ours,
-    ):
-
-        def call() -> object:
-            tensor = triton.InferInput("image", image.shape, "FP32")
-            tensor.set_data_from_numpy(image)
-            return theirs.infer("digits", [tensor]).as_numpy("logits")
-
-        model = ours.model("digits")
-        cpu = {"ours": 0.0, "theirs": 0.0}
-        for _ in range(plan.rounds):
-            cpu["ours"] += _cpu(lambda: model.infer(image=image), plan.seconds) / plan.rounds
-            cpu["theirs"] += _cpu(call, plan.seconds) / plan.rounds
-    yield Row(
-        GROUP, "Client, one row: CPU of the client", cpu["ours"] * MICRO, "µs/call",
-        cpu["theirs"] * MICRO, "tritonclient",
-    )  # fmt: skip
-
-
-def _cpu(call: Callable[[], object], seconds: float) -> float:
-    call()
-    count, cpu, until = 0, time.process_time(), time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        call()
-        count += 1
-    return (time.process_time() - cpu) / count

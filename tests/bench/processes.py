@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from load import write_requests
+from load import Connection, write_requests
 
 HERE = Path(__file__).parent
 TICK = os.sysconf("SC_CLK_TCK")
@@ -38,7 +38,21 @@ class Target:
 
     def cpu(self) -> float:
         """CPU seconds of the process and its children so far, user and system."""
-        return sum(_ticks(pid) for pid in family(self.pid)) / TICK
+        return sum(self.times())
+
+    def times(self) -> tuple[float, float]:
+        """The same apart: seconds in its own code, and in the kernel for it."""
+        user, system = zip(*(_ticks(pid) for pid in family(self.pid)), strict=True)
+        return sum(user) / TICK, sum(system) / TICK
+
+    def ask(self, request: bytes) -> bytes:
+        """The whole answer to one request."""
+        connection = Connection("127.0.0.1", self.port)
+        connection.send(request)
+        while not connection.receive():
+            pass
+        connection.socket.close()
+        return connection.answer
 
     def rss(self) -> int:
         """Resident bytes of the process itself."""
@@ -82,26 +96,34 @@ def _fields(stat: Path) -> list[str]:
     return stat.read_text().rpartition(")")[2].split()
 
 
-def _ticks(pid: int) -> int:
+def _ticks(pid: int) -> tuple[int, int]:
     try:
         fields = _fields(Path(f"/proc/{pid}/stat"))
     except OSError:
-        return 0
-    return int(fields[11]) + int(fields[12])
+        return 0, 0
+    return int(fields[11]), int(fields[12])
 
 
 @contextmanager
 def aiaas(models: Path, patience: float = 60.0, **settings: int | str) -> Iterator[Target]:
     """Our server on `models`, ready within `patience` seconds; `settings` by their names."""
     command = [sys.executable, "-m", "aiaas_server", "serve", "--models", str(models)]
-    variables = {f"AIAAS_SERVER_{name.upper()}": str(value) for name, value in settings.items()}
     command += ["--metrics-port", "0", "--log-level", "warning", "--port"]
-    with started("aiaas", command, environment=variables, patience=patience) as target:
+    with started("aiaas", command, environment=variables(settings), patience=patience) as target:
         yield target
 
 
-def echo(form: str = "bytes") -> AbstractContextManager[Target]:
-    return started(f"echo {form}", [sys.executable, str(HERE / "echo.py"), form])
+def variables(settings: Mapping[str, int | str]) -> dict[str, str]:
+    """Settings by their names as the server's environment."""
+    return {f"AIAAS_SERVER_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def floor(models: Path) -> AbstractContextManager[Target]:
+    return started("floor", [sys.executable, str(HERE / "direct.py"), str(models)])
+
+
+def echo() -> AbstractContextManager[Target]:
+    return started("echo", [sys.executable, str(HERE / "echo.py")])
 
 
 def prototype(model: Path) -> AbstractContextManager[Target]:
@@ -195,8 +217,8 @@ def one_round(target: Target, requests: list[bytes], connections: int, seconds: 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "requests"
         write_requests(path, requests)
-        _generate(target, path, connections, min(0.3, seconds))  # warm up
-        told = _generate(target, path, connections, seconds)
+        generate(target, path, connections, min(0.3, seconds))  # warm up
+        told = generate(target, path, connections, seconds)
     if set(told["statuses"]) != {"200"}:
         raise RuntimeError(f"{target.name} answered {told['statuses']}")
     count = told["requests"]
@@ -204,7 +226,8 @@ def one_round(target: Target, requests: list[bytes], connections: int, seconds: 
     return Load(rate, cpu, told["p50"], told["p99"], count)
 
 
-def _generate(target: Target, path: Path, connections: int, seconds: float) -> dict[str, Any]:
+def generate(target: Target, path: Path, connections: int, seconds: float) -> dict[str, Any]:
+    """What `load.py` tells of one round, whatever was answered."""
     pids = ",".join(map(str, family(target.pid)))
     arguments = ["127.0.0.1", str(target.port), str(connections), str(seconds), str(path), pids]
     command = [sys.executable, "-S", str(HERE / "load.py"), *arguments]

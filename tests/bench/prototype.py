@@ -1,20 +1,19 @@
-"""A server of one model and no features: the bare design. `python prototype.py MODEL.onnx PORT`.
+"""The floor behind ASGI: one model and no features. `python prototype.py MODEL.onnx PORT`.
 
-An ASGI function on uvicorn, orjson, batches by `call_soon`, the session run on the event loop.
-Nothing is checked, counted, bounded or cancelled: what the real server costs above this is the
-price of its features.
+The work of `direct.py` as an ASGI function on uvicorn: what it costs above that is ASGI's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import orjson
 from echo import run
+from inprocess import open_session
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -23,11 +22,7 @@ class Prototype:
     """The ASGI application."""
 
     def __init__(self, path: str) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(Path(path), 1)
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._waiting: list[tuple[Floats, asyncio.Future[list[Any]]]] = []

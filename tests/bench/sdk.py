@@ -1,7 +1,7 @@
 """The SDK's own cost: CPU of the calling process for one call, beside a bare transport call.
 
 The bare call sends the same request bytes to the same server through `httpx2`'s transport, reads
-the answer, and does nothing else.
+the answer, and does nothing else. The other libraries that can send stand beside theirs.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ def rows(plan: Plan) -> Iterator[Row]:
     image = np.ascontiguousarray(held_out.images[:1])
     with processes.aiaas(plan.network) as server:
         url = f"http://127.0.0.1:{server.port}"
-        ours, bare = _sync(url, image, plan)
-        yield Row(GROUP, "Client, one row: CPU", ours, "µs/call", bare, BARE, at_most(1.4))
+        yield from _sync_rows(url, image, plan)
         for tasks in (1, 16):
             yield from _async_rows(url, image, tasks, plan)
     with Client.local(plan.network) as client:
@@ -64,15 +63,47 @@ def _async_rows(url: str, image: Image, tasks: int, plan: Plan) -> Iterator[Row]
         yield Row(GROUP, what, found["aiohttp"], "µs/call", beside, beside_what, goal)
 
 
-def _sync(url: str, image: Image, plan: Plan) -> tuple[float, float]:
+def _sync_rows(url: str, image: Image, plan: Plan) -> Iterator[Row]:
+    found = _sync(url, image, plan)
+    ours, bare = found["Client"], found["bare"]
+    yield Row(GROUP, "Client, one row: CPU", ours, "µs/call", bare, BARE, at_most(1.4))
+    if "urllib3" not in found:
+        return
+    what = "Client(backend='urllib3'), one row: CPU"
+    besides = ((ours, "Client"), (bare, BARE), (found["bare urllib3"], "bare urllib3"))
+    for beside, beside_what in besides:
+        yield Row(GROUP, what, found["urllib3"], "µs/call", beside, beside_what)
+
+
+def _sync(url: str, image: Image, plan: Plan) -> dict[str, float]:
+    """CPU of a call in microseconds: ours, the bare transport, both on urllib3 if it is here."""
     request = _request(url, image)
-    ours, bare = [], []
     with Client(url) as client, httpx2.HTTPTransport() as transport:
         model = client.model("digits")
-        for _ in range(plan.rounds):
-            ours.append(_repeat(lambda: model.infer(image=image), plan.seconds))
-            bare.append(_repeat(lambda: transport.handle_request(request()).read(), plan.seconds))
-    return min(ours) * MICRO, min(bare) * MICRO
+        ways: dict[str, Callable[[], object]] = {
+            "Client": lambda: model.infer(image=image),
+            "bare": lambda: transport.handle_request(request()).read(),
+        }
+        if importlib.util.find_spec("urllib3") is None:
+            return in_turns(ways, plan)
+        import urllib3
+
+        _, headers, body = _parts(image)
+        target = f"{url}/v2/models/digits/infer"
+        with Client(url, backend="urllib3") as other, urllib3.PoolManager() as pools:
+            others = other.model("digits")
+            ways["urllib3"] = lambda: others.infer(image=image)
+            ways["bare urllib3"] = lambda: pools.request("POST", target, body, headers=headers)
+            return in_turns(ways, plan)
+
+
+def in_turns(ways: dict[str, Callable[[], object]], plan: Plan) -> dict[str, float]:
+    """CPU of a call in microseconds, by way: turns close together share the machine's mood."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(plan.rounds):
+        for name, call in ways.items():
+            found[name].append(_repeat(call, plan.seconds))
+    return {name: min(seconds) * MICRO for name, seconds in found.items()}
 
 
 async def _async(url: str, image: Image, tasks: int, plan: Plan) -> dict[str, float]:
@@ -89,7 +120,7 @@ async def _async(url: str, image: Image, tasks: int, plan: Plan) -> dict[str, fl
             "bare": bare,
         }
         if importlib.util.find_spec("aiohttp") is None:
-            return await _rounds(ways, tasks, plan)
+            return await in_turns_on_a_loop(ways, tasks, plan)
         import aiohttp
 
         _, headers, body = _parts(image)
@@ -106,12 +137,13 @@ async def _async(url: str, image: Image, tasks: int, plan: Plan) -> dict[str, fl
             others = other.model("digits")
             ways["aiohttp"] = lambda: others.infer(image=image)
             ways["bare aiohttp"] = bare_aiohttp
-            return await _rounds(ways, tasks, plan)
+            return await in_turns_on_a_loop(ways, tasks, plan)
 
 
-async def _rounds(
+async def in_turns_on_a_loop(
     ways: dict[str, Callable[[], Awaitable[object]]], tasks: int, plan: Plan
 ) -> dict[str, float]:
+    """As `in_turns`, with so many tasks calling at the same time."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(plan.rounds):
         for name, call in ways.items():

@@ -16,7 +16,7 @@ from rich.table import Table
 
 LIBRARIES = (
     "aiaas-client", "onnxruntime", "numpy", "starlette", "uvicorn", "uvloop", "httptools",
-    "orjson", "httpx2", "aiohttp", "pydantic",
+    "orjson", "httpx2", "aiohttp", "urllib3", "tritonclient", "pydantic",
 )  # fmt: skip
 
 

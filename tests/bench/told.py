@@ -30,7 +30,16 @@ class Told:
         if self.json is not None:
             self.json.write_text(json.dumps(self._as_json(), indent=1) + "\n", "utf-8")
         if self.markdown is not None:
-            self.markdown.write_text(table.markdown(self.rows) + "\n", "utf-8")
+            self.markdown.write_text(self._as_markdown(), "utf-8")
+
+    def _as_markdown(self) -> str:
+        """What a document tells of a run."""
+        machine = ", ".join(f"{name} {value}" for name, value in table.machine().items())
+        versions = ", ".join(f"{name} {value}" for name, value in table.versions().items())
+        return (
+            f"{table.summary(self.rows)}, {self.took():.0f} s.\n\n"
+            f"{machine}.\n\n{versions}.\n\n{table.markdown(self.rows)}\n"
+        )
 
     def _as_json(self) -> dict[str, object]:
         return {

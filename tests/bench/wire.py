@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from aiaas_client.protocol.codec import InferRequest, encode_request
+from aiaas_client.protocol.codec import decode_response, encode_request
+from aiaas_client.protocol.inference import InferRequest
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -38,6 +40,19 @@ def text(model: str, inputs: Arrays) -> bytes:
     return post(_path(model), body, "application/json")
 
 
+def outputs(answer: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The arrays in a whole HTTP answer to infer.
+
+    Raises:
+        ValueError: It was not 200.
+    """
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200 "):
+        raise ValueError(f"answered {answer[:200]!r}")
+    length = re.search(rb"inference-header-content-length: (\d+)", head)
+    return decode_response(body, None if length is None else int(length[1])).outputs
+
+
 def _path(model: str) -> str:
     return f"/v2/models/{model}/infer"
 
@@ -54,3 +69,8 @@ def post(path: str, body: bytes, content_type: str, head: bytes = b"") -> bytes:
             body,
         ]
     )
+
+
+def with_header(request: bytes, line: bytes) -> bytes:
+    """The same request with one more header line."""
+    return request.replace(b"\r\n", b"\r\n" + line + b"\r\n", 1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,8 @@ import httpx2
 import pytest
 
 from aiaas_client import AsyncClient, Client, Clock, RetryPolicy
-from aiaas_client._calls import Call
+from aiaas_client._api.call import Call, StreamCall
+from tests.ports import dead_address
 
 METADATA = {"name": "wire", "version": "1", "extensions": []}
 
@@ -57,6 +59,30 @@ def say(data: bytes, *, keep: bool = False) -> Step:
     return step
 
 
+def events(*texts: str, then: threading.Event | None = None, rest: Sequence[str] = ()) -> Step:
+    """A stream of events, chunked; the rest of them once `then` is set."""
+
+    def step(connection: socket.socket, received: Received) -> bool:
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        for text in texts:
+            connection.sendall(_chunk(f"data: {text}\n\n".encode()))
+        if then is not None:
+            then.wait(10)
+        for text in rest:
+            connection.sendall(_chunk(f"data: {text}\n\n".encode()))
+        connection.sendall(b"0\r\n\r\n")
+        return True
+
+    return step
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
 def hang_up(connection: socket.socket, received: Received) -> bool:
     """No answer, the connection ends."""
     return False
@@ -84,6 +110,18 @@ def drip(data: bytes, pause: float) -> Step:
             for byte in data:
                 connection.sendall(bytes([byte]))
                 time.sleep(pause)
+        return False
+
+    return step
+
+
+def flood(data: bytes, most: int) -> Step:
+    """Again and again, as fast as it is read, up to `most` bytes."""
+
+    def step(connection: socket.socket, received: Received) -> bool:
+        with suppress(OSError):
+            for _ in range(most // len(data)):
+                connection.sendall(data)
         return False
 
     return step
@@ -126,6 +164,21 @@ class WireServer:
         with self._changed:
             self._open.discard(connection)
             self._changed.notify_all()
+
+    def speak_tls(self, context: ssl.SSLContext) -> None:
+        """Begin each connection with a handshake, and close those where it fails."""
+        serve = self._serve
+
+        def serve_tls(connection: socket.socket, number: int) -> None:
+            try:
+                secured = context.wrap_socket(connection, server_side=True)
+            except OSError:
+                connection.close()
+            else:
+                serve(secured, number)
+
+        self._serve = serve_tls  # type: ignore[method-assign]
+        self.url = self.url.replace("http:", "https:")
 
     def wait_for(self, count: int) -> None:
         """Wait until `count` requests have arrived."""
@@ -190,15 +243,25 @@ class FakeClock:
         return RetryPolicy(clock=self.clock(), **changes)
 
 
+END = object()  # what "the next value" of a stream gives after the last
+
+
 class SyncCaller:
     """Makes calls through a `Client`."""
 
     def __init__(self, http_client: Any, arguments: Mapping[str, Any]) -> None:
+        if http_client == "urllib3":
+            http_client, arguments = None, {"backend": "urllib3", **arguments}
         self._http_client = http_client
         self.client: Any = Client(http_client=http_client, **arguments)
 
     def send(self, call: Call[Any]) -> Any:
-        return self.client._send(call)
+        return self.client._sender.send(call)
+
+    def stream(self, call: StreamCall[Any]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        """Give "the next value" (`END` after the last) and "close"."""
+        stream = self.client._sender.stream(call)
+        return lambda: next(stream, END), stream.close
 
     def close(self) -> None:
         self.client.close()
@@ -217,7 +280,18 @@ class AsyncCaller:
         self.client: Any = AsyncClient(http_client=self._http_client, **arguments)
 
     def send(self, call: Call[Any]) -> Any:
-        return self._runner.run(self.client._send(call))
+        return self._runner.run(self.client._sender.send(call))
+
+    def stream(self, call: StreamCall[Any]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        stream = self.client._sender.stream(call)
+
+        async def step() -> Any:
+            return await anext(stream, END)
+
+        return (
+            lambda: self._runner.run(step()),
+            lambda: self._runner.run(stream.aclose()),
+        )
 
     def close(self) -> None:
         self._runner.run(self.client.close())
@@ -228,11 +302,13 @@ class AsyncCaller:
 
 
 def _library(name: str) -> Any:
-    return {"httpx2": httpx2, "httpx": httpx, "aiohttp": "aiohttp"}.get(name)
+    libraries = {"httpx2": httpx2, "httpx": httpx, "aiohttp": "aiohttp", "urllib3": "urllib3"}
+    return libraries.get(name)
 
 
 FLAVOURS = (
     "sync",
+    "sync-urllib3",
     "async",
     "async-aiohttp",
     "sync-httpx2",
@@ -251,7 +327,8 @@ def calling(flavour: str, url: str | list[str], **arguments: Any) -> Iterator[An
     if kind == "async":
         caller: Any = AsyncCaller(library, arguments)
     else:
-        caller = SyncCaller(None if library is None else library.Client(), arguments)
+        own = library if isinstance(library, str | None) else library.Client()
+        caller = SyncCaller(own, arguments)
     try:
         yield caller
     finally:
@@ -264,7 +341,7 @@ def flavour(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=("sync", "async", "async-aiohttp"))
+@pytest.fixture(params=("sync", "sync-urllib3", "async", "async-aiohttp"))
 def kind(request: pytest.FixtureRequest) -> str:
     """Both clients on their own pools."""
     return str(request.param)
@@ -296,8 +373,10 @@ def steps() -> Any:
 
     class Steps:
         answer = staticmethod(answer)
+        events = staticmethod(events)
         say = staticmethod(say)
         drip = staticmethod(drip)
+        flood = staticmethod(flood)
         hang_up = staticmethod(hang_up)
         reset = staticmethod(reset)
         fall_silent = staticmethod(fall_silent)
@@ -312,7 +391,58 @@ def fake_clock() -> FakeClock:
 
 
 @pytest.fixture
-def dead_url() -> str:
+def client(server: Any) -> Iterator[Client]:
+    """A client of the module's own `server`."""
+    with Client(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def async_client(server: Any) -> AsyncIterator[AsyncClient]:
+    """As `client`, on the event loop of the test."""
+    async with AsyncClient(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def dead_url() -> Iterator[str]:
     """An address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with dead_address() as address:
+        yield f"http://{address}"
+
+
+class Either:
+    """Runs a client's method to its end, whichever kind the client is."""
+
+    def __init__(self, kind: str, url: str) -> None:
+        kind, _, backend = kind.partition("-")
+        self._runner = asyncio.Runner() if kind == "async" else None
+        make: Any = AsyncClient if kind == "async" else Client
+        options = {"backend": backend or "httpx2", "retry": RetryPolicy(max_retries=0)}
+        self.client: Any = make(url, breaker=None, **options)
+
+    def run(self, result: Any) -> Any:
+        return result if self._runner is None else self._runner.run(_awaited(result))
+
+    def close(self) -> None:
+        self.run(self.client.close())
+        if self._runner is not None:
+            self._runner.close()
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
+
+
+@pytest.fixture
+def either(kind: str) -> Iterator[Any]:
+    """Make a client of either kind for an address; closed in the end."""
+    made: list[Either] = []
+
+    def make(url: str) -> Either:
+        made.append(Either(kind, url))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import math
 import os
 import pickle
 import ssl
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 from aiaas_client import (
+    AiaasError,
     APIConnectionError,
     APIStatusError,
     AsyncClient,
@@ -27,9 +30,11 @@ from aiaas_client import (
     RetryPolicy,
     Timeouts,
 )
-from aiaas_client import _calls as calls
+from aiaas_client._api import oip as calls
+from tests.waiting import wait_until
 
 KEY = "secret-key-123"
+THREADS = pytest.mark.parametrize("backend", ["httpx2", "urllib3"])
 
 
 def test_the_address_and_the_key_come_from_the_environment(
@@ -103,6 +108,15 @@ def test_the_key_is_never_shown() -> None:
     with pytest.raises(APIConnectionError) as caught:
         client.health()
     assert KEY not in repr(caught.value)
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12])
+def test_a_deadline_may_be_as_far_off_as_one_likes(
+    kind: str, call_through: Any, wire: Any, seconds: float
+) -> None:
+    given = {"deadline": seconds, "timeout": seconds}
+    with call_through(kind, wire().url, **given) as caller:
+        assert caller.send(calls.server_metadata()).name == "wire"
 
 
 def test_redirects_are_not_followed_so_the_key_stays(
@@ -192,17 +206,41 @@ async def test_closing_an_async_client_is_final(wire: Any) -> None:
     await asyncio.to_thread(server.wait_closed)
 
 
-def test_closing_closes_the_connections(wire: Any) -> None:
+@THREADS
+def test_closing_closes_the_connections(wire: Any, backend: str) -> None:
     server = wire()
-    with Client(server.url) as client:
+    with Client(server.url, backend=backend) as client:
         client.health()
     server.wait_closed()
 
 
-def test_many_threads_share_one_client(wire: Any) -> None:
+@THREADS
+def test_closing_ends_a_call_that_waits_in_another_thread(
+    wire: Any, steps: Any, backend: str
+) -> None:
+    server = wire(default=steps.fall_silent)
+    client = Client(server.url, backend=backend, deadline=300)
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            client.health()
+        except AiaasError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    wait_until(lambda: bool(server.received))
+    client.close()
+    thread.join(30)
+    assert [type(error) for error in raised] == [ClientClosedError]
+
+
+@THREADS
+def test_many_threads_share_one_client(wire: Any, backend: str) -> None:
     server = wire()
     names: list[str] = []
-    with Client(server.url) as client:
+    with Client(server.url, backend=backend) as client:
 
         def work() -> None:
             names.extend(client.metadata().name for _ in range(20))
@@ -238,11 +276,12 @@ def test_a_second_event_loop_gets_connections_of_its_own(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_gets_connections_of_its_own(wire: Any) -> None:
+@THREADS
+def test_a_forked_child_gets_connections_of_its_own(wire: Any, backend: str) -> None:
     server = wire()
-    client = Client(server.url)
+    client = Client(server.url, backend=backend)
     client.health()
-    held = client._shared.endpoints._lock.acquire()  # as if another thread were inside
+    held = client._sender._shared.endpoints._lock.acquire()  # as if another thread were inside
     child = os.fork()
     if child == 0:
         status = 1
@@ -250,7 +289,7 @@ def test_a_forked_child_gets_connections_of_its_own(wire: Any) -> None:
             status = 0 if client.metadata().name == "wire" else 2
         finally:
             os._exit(status)
-    client._shared.endpoints._lock.release()
+    client._sender._shared.endpoints._lock.release()
     _, code = os.waitpid(child, 0)
     assert held
     assert code == 0
@@ -327,20 +366,22 @@ def test_an_error_tells_about_its_call(
 
 
 def test_a_trust_store_is_loaded_once_and_only_when_needed() -> None:
-    from aiaas_client._http import pools
+    from aiaas_client._transport import pools
 
     pools.ssl_context.cache_clear()
     clients = [Client("https://models.example") for _ in range(3)]
     assert pools.ssl_context.cache_info().currsize == 0
-    assert len({id(client._ssl_context()) for client in clients}) == 1
+    assert len({id(client._sender._trust()()) for client in clients}) == 1
     own = ssl.create_default_context()
-    assert Client("https://models.example", verify=own)._ssl_context() is own
+    assert Client("https://models.example", verify=own)._sender._trust()() is own
 
 
 def test_timeouts_are_clipped_to_what_is_left() -> None:
     clipped = Timeouts(connect=5, read=None, write=1, pool=5).clipped(2.0)
     assert clipped == Timeouts(connect=2.0, read=2.0, write=1, pool=2.0)
     assert Timeouts().clipped(60.0) == Timeouts()
+    assert Timeouts(read=None).longest() == math.inf  # so that what is left always bounds it
+    assert Timeouts().longest() == 30.0
 
 
 @pytest.fixture
@@ -359,24 +400,15 @@ def test_tls_is_verified(
 ) -> None:
     context, authority = certificate
     server = wire()
-    serve = server._serve
-
-    def serve_tls(connection: Any, number: int) -> None:
-        try:
-            serve(context.wrap_socket(connection, server_side=True), number)
-        except OSError:
-            connection.close()
-
-    server._serve = serve_tls
-    url = server.url.replace("http:", "https:")
+    server.speak_tls(context)
     once = RetryPolicy(max_retries=0)
     with (
-        call_through(kind, url, retry=once) as caller,
+        call_through(kind, server.url, retry=once) as caller,
         pytest.raises(APIConnectionError, match="certificate"),
     ):
         caller.send(calls.server_metadata())
     for trust in (str(authority), False):
-        with call_through(kind, url, retry=once, verify=trust) as caller:
+        with call_through(kind, server.url, retry=once, verify=trust) as caller:
             assert caller.send(calls.server_metadata()).name == "wire"
 
 
@@ -427,3 +459,85 @@ def test_a_local_call_with_more_than_tensors_is_encoded_after_all(
         named = client.model("m").infer(x=[[1, 2, 3, 4]], request_id="mine", parameters={"a": 1})
         assert named.request_id == "mine"
         assert named["y"].tolist() == [[2, 4, 6, 8]]
+
+
+@pytest.mark.parametrize("backend", ["httpx2", "aiohttp"])
+async def test_a_client_that_nobody_holds_lets_go_of_its_connections(
+    wire: Any, backend: str
+) -> None:
+    server = wire()
+
+    async def ask() -> None:
+        assert (await AsyncClient(server.url, backend=backend).metadata()).name == "wire"
+
+    await ask()
+    await asyncio.to_thread(server.wait_closed)
+
+
+@pytest.mark.parametrize("backend", ["httpx2", "aiohttp"])
+def test_so_does_one_whose_loop_is_gone(wire: Any, backend: str) -> None:
+    server = wire()
+    client = AsyncClient(server.url, backend=backend)
+    with asyncio.Runner() as runner:
+        runner.run(client.metadata())
+    del client
+    server.wait_closed()
+
+
+@pytest.mark.parametrize("backend", ["httpx2", "aiohttp"])
+async def test_a_handle_holds_the_connections_of_its_client(wire: Any, backend: str) -> None:
+    server = wire()
+    other = AsyncClient(server.url, backend=backend).with_options(deadline=5.0)
+    for _ in range(2):
+        assert (await other.metadata()).name == "wire"
+        gc.collect()
+    assert server.connections == 1
+    await other.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_local_client_made_before_a_fork_says_so(
+    make_repository: Any, onnx_models: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the server part")
+    told = tmp_path / "told"
+    with Client.local(make_repository({"m": onnx_models.identity()})) as client:
+        model = client.model("m")
+        x = np.ones((1, 2), np.float32)
+        model.infer(x=x)
+        child = os.fork()
+        if child == 0:
+            try:
+                model.infer(x=x)
+            except Exception as error:
+                told.write_text(f"{type(error).__name__}: {error}")
+            try:
+                client.close()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert (model.infer(x=x)["y"] == x).all()
+    expected = "made before a fork: make a Client.local in each process"
+    assert told.read_text().startswith("ConfigurationError: ")
+    assert told.read_text().endswith(expected)
+
+
+def test_waiting_in_vain_tells_what_was_heard_last(wire: Any, steps: Any, fake_clock: Any) -> None:
+    server = wire(default=steps.answer(502, {"error": "no upstream"}))
+    with (
+        Client(server.url, retry=fake_clock.policy()) as client,
+        pytest.raises(DeadlineExceededError, match=r"not ready within 40 s; last: no upstream"),
+    ):
+        client.wait_ready(40)
+
+
+def test_waiting_for_an_only_server_is_not_cut_short_by_a_circuit(
+    dead_url: str, fake_clock: Any
+) -> None:
+    with (
+        Client(dead_url, retry=fake_clock.policy()) as client,
+        pytest.raises(DeadlineExceededError, match="last: cannot connect") as caught,
+    ):
+        client.wait_ready(60)
+    assert isinstance(caught.value.__cause__, APIConnectionError)

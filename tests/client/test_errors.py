@@ -64,7 +64,7 @@ def test_errors_are_caught_by_the_names_python_has(
         pytest.param(503, "no_such_code", errors.ServiceUnavailableError, id="unknown code"),
         pytest.param(404, "", errors.NotFoundError, id="no code"),
         pytest.param(404, "queue_full", errors.NotFoundError, id="code of another status"),
-        pytest.param(507, "", errors.InternalServerError, id="unknown 5xx"),
+        pytest.param(508, "", errors.InternalServerError, id="unknown 5xx"),
         pytest.param(418, "", errors.APIStatusError, id="unknown 4xx"),
         pytest.param(504, "deadline_exceeded", errors.ServerDeadlineError, id="deadline"),
     ],

@@ -16,7 +16,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from aiaas_client import APIConnectionError
-from aiaas_client import _calls as calls
+from aiaas_client._api import oip as calls
+from aiaas_client._api.call import Call
 from aiaas_client.otel import AsyncOpenTelemetryMiddleware, OpenTelemetryMiddleware
 
 
@@ -31,7 +32,7 @@ class Telemetry:
         self.meters = MeterProvider([self._reader])
 
     def middleware(self, kind: str) -> list[Any]:
-        make = OpenTelemetryMiddleware if kind == "sync" else AsyncOpenTelemetryMiddleware
+        make = OpenTelemetryMiddleware if kind.startswith("sync") else AsyncOpenTelemetryMiddleware
         return [make(self.tracers, self.meters)]
 
     def spans(self) -> Any:
@@ -121,3 +122,43 @@ def test_a_failure_without_an_answer_is_told_by_its_kind(
     assert span.status.status_code is StatusCode.ERROR
     (point,) = telemetry.durations()
     assert point.attributes["error.type"] == "APIConnectionError"
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "name"),
+    [
+        ("/v2/models/mine/infer", "mine", "POST /v2/models/{model}/infer"),
+        ("/v2/models/mine/versions/3/infer", "mine", "POST /v2/models/{model}/infer"),
+        ("/v2/models/mine", "mine", "POST /v2/models/{model}"),
+        ("/v1/models/mine/versions/3:predict", "mine", "POST /v1/models/{model}/predict"),
+        ("/v2/repository/models/mine/load", "mine", "POST /v2/repository/models/{model}/load"),
+        ("/v2/repository/index", None, "POST /v2/repository/index"),
+        ("/v2/models/mine/infer?x=1", None, "POST"),
+    ],
+)
+def test_no_name_of_a_model_is_in_the_name_of_a_span(
+    kind: str,
+    call_through: Any,
+    wire: Any,
+    telemetry: Any,
+    path: str,
+    model: str | None,
+    name: str,
+) -> None:
+    call: Call[None] = Call("POST", path, lambda response: None, model=model)
+    with call_through(kind, wire().url, middleware=telemetry.middleware(kind)) as caller:
+        caller.send(call)
+    assert [span.name for span in telemetry.spans()] == [name]
+
+
+def test_a_stream_is_a_span_up_to_its_head(
+    kind: str, call_through: Any, wire: Any, steps: Any, telemetry: Any
+) -> None:
+    server = wire(steps.events('{"y": 1}'))
+    with call_through(kind, server.url, middleware=telemetry.middleware(kind)) as caller:
+        take, close = caller.stream(calls.generate_stream("m", None, {"x": 1}))
+        assert take() == {"y": 1}
+        close()
+    (span,) = telemetry.spans()
+    assert span.name == "POST /v2/models/{model}/generate_stream"
+    assert span.attributes["http.response.status_code"] == 200

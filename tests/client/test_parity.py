@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,18 +17,24 @@ from aiaas_client import (
     AsyncClient,
     AsyncModel,
     AsyncModels,
+    AsyncTaskModel,
+    AsyncTextEmbeddingModel,
     Batcher,
     Client,
     Model,
     Models,
+    TaskModel,
+    TextEmbeddingModel,
 )
-from aiaas_client import _resources as resources
+from aiaas_client._send.loop import LoopSender
+from aiaas_client._send.threads import ThreadSender
 
 PAIRS = [
+    (ThreadSender, LoopSender),
     (Client, AsyncClient),
     (Models, AsyncModels),
-    (resources.RawClient, resources.AsyncRawClient),
-    (resources.RawModels, resources.AsyncRawModels),
+    (TaskModel, AsyncTaskModel),
+    (TextEmbeddingModel, AsyncTextEmbeddingModel),
     (Model, AsyncModel),
     (Batcher, AsyncBatcher),
 ]
@@ -80,7 +91,47 @@ def test_both_are_context_managers_of_their_kind() -> None:
         assert not SYNC_ONLY & set(dir(asynchronous))
 
 
-def test_raw_answers_exist_for_every_call_on_models() -> None:
-    assert set(public(resources.RawModels)) == set(public(Models))
-    for name, member in public(Models).items():
-        assert signature(member) == signature(public(resources.RawModels)[name])
+MARKS = re.compile(r"\b(?:async|await) |Async|\basync_|\ba(?=iter|next|close|chain|run)")
+NAMES = re.compile(r"Async|async_|Loop")  # what the asynchronous one of a pair is called by
+
+
+def test_the_flavours_share_what_they_can() -> None:
+    """Lines of code that stand in both of a pair, after `async` and `await` are taken off."""
+    found = dict(definitions())
+    same = {}
+    for (module, name), lines in found.items():
+        plain = NAMES.sub("", name)
+        if plain.startswith("Raw"):
+            continue  # a list of names, each typed by its own flavour's method
+        if plain != name and (twin := twin_of(found, module, plain)) is not None:
+            matcher = SequenceMatcher(None, lines, twin, autojunk=False)
+            same[name] = sum(block.size for block in matcher.get_matching_blocks())
+    assert len(same) > 20, "the pairs are not found"
+    assert sum(same.values()) < 500, same
+
+
+def definitions() -> Iterator[tuple[tuple[Path, str], list[str]]]:
+    """Every class and function of the client, as its lines without marks and docstrings."""
+    for path in sorted((Path(__file__).parents[2] / "aiaas_client").rglob("*.py")):
+        text = path.read_text("utf-8")
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                told = {line for inner in ast.walk(node) for line in docstring_lines(inner)}
+                body = enumerate(text.splitlines()[: node.end_lineno], 1)
+                kept = [line.strip() for at, line in body if at >= node.lineno and at not in told]
+                yield (path, node.name), [MARKS.sub("", line) for line in kept if line]
+
+
+def docstring_lines(node: ast.AST) -> range:
+    documented = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    if not documented or not ast.get_docstring(node):
+        return range(0)
+    return range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
+
+
+def twin_of(found: dict[tuple[Path, str], list[str]], module: Path, name: str) -> list[str] | None:
+    """The synchronous one: beside it if it can be, else anywhere."""
+    names = (f"Thread{name}", f"Blocking{name}", name)
+    near = [found[module, one] for one in names if (module, one) in found]
+    far = [lines for one in names for (_, other), lines in found.items() if one == other]
+    return next(iter(near + far), None)

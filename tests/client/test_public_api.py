@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -31,6 +33,29 @@ def test_every_error_is_exported() -> None:
     assert kinds <= set(aiaas_client.__all__)
 
 
+def named_by(owner: type) -> set[str]:
+    """The classes that errors about arguments of the methods of `owner` name."""
+    members = [inspect.getattr_static(owner, name) for name in dir(owner) if name[0] != "_"]
+    functions = [one for one in (*members, owner.__init__) if inspect.isfunction(one)]
+    return {one.__qualname__.rpartition(".")[0] for one in functions}
+
+
+def test_errors_about_arguments_name_public_classes() -> None:
+    names = ("Client", "Model", "TaskModel", "TextEmbeddingModel", "Batcher")
+    for name in [*names, *(f"Async{name}" for name in names)]:
+        assert named_by(getattr(aiaas_client, name)) == {name}
+    client = aiaas_client.Client("http://a")
+    assert named_by(type(client.models)) == {"Models"}
+    for call, told in (
+        (lambda: aiaas_client.AsyncClient(key="k"), "AsyncClient.__init__() got an unexpected"),
+        (lambda: client.with_options(tries=1), "Client.with_options() got an unexpected"),
+        (lambda: client.model("m").infer_many([], size=1), "Model.infer_many() got an unexpected"),
+        (lambda: client.models.load(), "Models.load() missing 1 required"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(told)):
+            call()
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         aiaas_client.Nothing  # noqa: B018
@@ -42,6 +67,7 @@ def test_the_package_says_that_it_is_typed() -> None:
 
 def test_the_version_sent_to_servers_is_the_distributions() -> None:
     assert user_agent() == f"aiaas-client/{version('aiaas-client')}"
+    assert aiaas_client.__version__ == version("aiaas-client")
 
 
 def fresh(code: str) -> str:

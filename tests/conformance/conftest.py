@@ -11,13 +11,13 @@ import pytest
 
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.app import Application
-from aiaas_server.core.config import ModelConfig
-from aiaas_server.core.pool import ModelPool
-from aiaas_server.core.session import Session, StopToken
+from aiaas_server.core.describe.config import ModelConfig
+from aiaas_server.core.pool.pool import ModelPool
+from aiaas_server.core.session import GraphFacts, Session, StopToken
 from aiaas_server.core.signature import TensorSpec
+from aiaas_server.repository.repository import Repository
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
-from aiaas_server.store.repository import Repository
 from tests.server.http.serving import LiveServer, serving
 
 
@@ -29,7 +29,7 @@ class Bf16Identity:
     batch_symbols = ("batch", "batch")
     providers = ("CPUExecutionProvider",)
     metadata: Mapping[str, str] = {}
-    has_loops = False
+    graph = GraphFacts()
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None

@@ -55,13 +55,33 @@ def test_quickstart_does_the_main_job_and_stops_cleanly(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_lifecycle_goes_from_training_to_erasure_and_stops_cleanly() -> None:
+    printed = " ".join(run("examples/lifecycle.py").split())
+    for expected in (
+        "refused: golden.json: accuracy over 300 rows: expected at least 0.7",
+        "version 3 rolled_back after",
+        "the guard asks for at least 70 %",
+        "version 2 serves",
+        "rolled back to version 1 90%, version 2 10%; promoted again: version 2 100%",
+        "│ drifted │ input",
+        "golden.json, model.json, model.onnx, byte for byte; it says positive",
+        "refused: version 2 of 'sentiment' is in use",
+        "nothing of it is left versions: 3 verified, 2 verified, 1 erased",
+        "server stopped with exit code 0",
+    ):
+        assert expected in printed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "expected"),
     [
         pytest.param("async_client.py", "ModelNotFoundError", id="async"),
         pytest.param("bulk.py", "skipped: ", id="bulk"),
+        pytest.param("scoring.py", "20000 rows in 20 requests: ", id="scoring"),
         pytest.param("embedded.py", "digits version 1: READY", id="embedded"),
         pytest.param("media.py", "Let us first determine markers", id="media"),
+        pytest.param("streaming.py", "the digit is a ", id="streaming"),
     ],
 )
 def test_an_example_runs(example: str, expected: str) -> None:
@@ -105,6 +125,7 @@ def test_training_tells_the_accuracy_of_held_out_data(example: str, tmp_path: Pa
     assert (tmp_path / "trained" / "1" / "model.json").exists()
 
 
+@pytest.mark.slow
 def test_the_testing_example_passes() -> None:
     assert "3 passed" in run(
         "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/fake_server_test.py"
@@ -118,7 +139,13 @@ def test_every_example_is_run_here() -> None:
 
 
 # Notebook -> plots that it shows.
-NOTEBOOKS = {"quickstart.ipynb": 3, "text.ipynb": 2, "tabular.ipynb": 1, "images.ipynb": 4}
+NOTEBOOKS = {
+    "quickstart.ipynb": 3,
+    "text.ipynb": 2,
+    "tabular.ipynb": 1,
+    "images.ipynb": 4,
+    "lifecycle.ipynb": 3,
+}
 EXECUTE = """
 import sys, nbformat, nbclient
 notebook = nbformat.read(sys.argv[1], as_version=4)

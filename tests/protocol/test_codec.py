@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from aiaas_client.protocol.codec import (
-    CodecError,
     Encoded,
-    InferRequest,
-    InferResponse,
-    RequestedOutput,
-    SharedInput,
-    SharedMemory,
-    decode_raw_request,
     decode_request,
     decode_response,
     encode_request,
@@ -28,6 +21,15 @@ from aiaas_client.protocol.codec import (
     parse_header_length,
 )
 from aiaas_client.protocol.errors import ErrorCode
+from aiaas_client.protocol.inference import (
+    CodecError,
+    InferRequest,
+    InferResponse,
+    RequestedOutput,
+    SharedInput,
+    SharedMemory,
+)
+from aiaas_client.protocol.raw import decode_raw_request
 from aiaas_client.protocol.tensors import DATATYPES, Array, object_array
 
 NUMERIC = sorted(set(DATATYPES) - {"BYTES"})
@@ -261,8 +263,8 @@ BAD_REQUESTS: dict[str, tuple[object, str]] = {
     "not an object": ([1], "JSON object"),
     "no inputs": ({}, "'inputs'"),
     "inputs not an array": ({"inputs": {}}, "'inputs'"),
-    "no input at all": ({"inputs": []}, "1 to 256"),
-    "too many inputs": ({"inputs": [_input(name=str(i)) for i in range(257)]}, "1 to 256"),
+    "no input at all": ({"inputs": []}, "1 to 1024"),
+    "too many inputs": ({"inputs": [_input(name=str(i)) for i in range(1025)]}, "1 to 1024"),
     "input not an object": ({"inputs": [3]}, "object"),
     "no name": ({"inputs": [_input(name=...)]}, "'name'"),
     "name not text": ({"inputs": [_input(name=3)]}, "'name'"),
@@ -524,3 +526,16 @@ def test_big_endian_and_strided_arrays_arrive_as_they_were(datatype: str) -> Non
     swapped = tensor if datatype in {"BOOL", "BF16"} else tensor.astype(tensor.dtype.newbyteorder())
     decoded = through_request(encode_request(InferRequest({"x": swapped})))
     assert_same(decoded.inputs["x"], tensor)
+
+
+def test_a_table_may_have_an_input_a_column() -> None:
+    columns = {f"column_{index}": np.ones((3, 1), np.float32) for index in range(1000)}
+    assert list(through_request(encode_request(InferRequest(columns))).inputs) == list(columns)
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_body_may_be_any_kind_of_bytes(kind: Any, binary: bool) -> None:
+    encoded = encode_request(InferRequest({"x": sample("FP32")}), binary=binary)
+    request = decode_request(kind(encoded.join()), encoded.json_length)
+    assert request.inputs["x"].tolist() == sample("FP32").tolist()

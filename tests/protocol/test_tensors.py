@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiaas_client.protocol.codec import CodecError
 from aiaas_client.protocol.compression import BodyTooLarge, compress, inflate
 from aiaas_client.protocol.errors import ErrorCode
+from aiaas_client.protocol.inference import CodecError
 from aiaas_client.protocol.tensors import (
     DATATYPES,
     TensorError,
@@ -87,6 +88,17 @@ def test_deflate_on_http_is_the_zlib_container() -> None:
 
 def test_several_gzip_members_are_one_body() -> None:
     assert inflate(gzip.compress(b"ab") + gzip.compress(b"cd"), 4) == b"abcd"
+
+
+def test_members_are_found_wherever_they_end():
+    parts = [os.urandom(300_000), b"", bytes(1 << 20), b"ab"]
+    body = b"".join(gzip.compress(part) for part in parts)
+    assert inflate(body, len(body) + (2 << 20)) == b"".join(parts)
+
+
+def test_a_body_of_countless_members_is_refused():
+    with pytest.raises(CodecError, match="more than 1000 members"):
+        inflate(gzip.compress(b"") * 1_000_000, 1000)
 
 
 def test_a_bomb_is_refused_at_the_limit() -> None:

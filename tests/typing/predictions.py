@@ -42,7 +42,8 @@ def threads(client: Client, pixels: npt.NDArray[np.uint8]) -> None:
     assert_type(client.ocr("pp-ocr").predict("page.png").text, str)
     assert_type(client.ocr("pp-ocr").predict(b"png"), OcrText)
 
-    house = client.tabular_regression("house")
+    house = client.task(Regression, "house")
+    assert_type(house, TaskModel[Regression])
     assert_type(house.predict({"rooms": 3, "city": "Oslo"}), Regression)
     assert_type(house.predict([3.0, 1.5]), Regression)
     assert_type(house.predict([[3.0, 1.5], [2.0, 1.0]]), list[Regression])
@@ -51,9 +52,10 @@ def threads(client: Client, pixels: npt.NDArray[np.uint8]) -> None:
     assert_type(vectors.predict("text"), Embedding)
     assert_type(vectors.similarity(["a", "b"]), Similarity)
     assert_type(vectors.rank("query", ["a", "b"]), Ranking)
-    assert_type(client.text_to_speech("voice").predict("hello"), Speech)
+    assert_type(client.task(Speech, "voice").predict("hello"), Speech)
     assert_type(client.model("any").predict("text"), Any)
     assert_type(client.predict("any", "text"), Any)
+    client.task("ocr", "any")  # type: ignore[arg-type]
 
 
 async def loop(client: AsyncClient) -> None:
@@ -63,4 +65,6 @@ async def loop(client: AsyncClient) -> None:
     assert_type(await sentiment.predict(["one"]), list[Classification])
     async for one in sentiment.predict_many(["one", "two"]):
         assert_type(one, Classification)
+    house = client.task(Regression, "house", version="2")
+    assert_type(await house.predict({"rooms": 3}), Regression)
     assert_type(await client.text_embedding("minilm").rank("query", ["a"]), Ranking)

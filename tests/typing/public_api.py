@@ -17,10 +17,12 @@ from aiaas_client import (
     AiaasError,
     AsyncClient,
     AsyncModel,
+    BlockError,
     BulkError,
     Client,
     InferResult,
     Model,
+    RawResponse,
     ShapeError,
 )
 from aiaas_client.protocol.messages import ModelMetadata, ModelStatistics
@@ -71,6 +73,16 @@ def many_calls(model: Model) -> None:
         assert_type(error.tensor, str)
 
 
+def array_calls(model: Model, array: npt.NDArray[np.float32]) -> None:
+    assert_type(model.infer_array(x=array, out={"y": array}, deadline=9.0), InferResult)
+    assert_type(model.infer_array(block for block in [array]), InferResult)
+    model.infer_array(array, out=5)  # type: ignore[arg-type]
+    try:
+        model.infer_array(array, out=array, progress=lambda done, total: None)
+    except BlockError as error:
+        assert_type((error.start, error.stop), tuple[int, int])
+
+
 def shared_calls(client: Client) -> None:
     with client.model("digits").batcher(max_wait=0.001) as batcher:
         assert_type(batcher.infer_one(x=[1]), InferResult)
@@ -78,6 +90,7 @@ def shared_calls(client: Client) -> None:
 
 
 async def tasks(client: AsyncClient) -> None:
+    assert_type(await client.model("digits").infer_array([[1.0]]), InferResult)
     model = client.model("digits")
     assert_type(model, AsyncModel)
     assert_type(await model.infer(x=[1]), InferResult)
@@ -92,6 +105,28 @@ async def tasks(client: AsyncClient) -> None:
         assert_type(outcome, InferResult | AiaasError)
     async with model.batcher() as batcher:
         assert_type(await batcher.infer_one(x=[1]), InferResult)
+
+
+def whole_answers(client: Client) -> None:
+    model = client.model("digits")
+    assert_type(model.with_raw_response.infer(x=[1], outputs="y"), RawResponse[InferResult])
+    assert_type(model.with_raw_response.infer(x=[1]).parse(), InferResult)
+    assert_type(model.with_raw_response.ready().parse(), bool)
+    assert_type(model.with_raw_response.config().parse(), dict[str, Any])
+    model.with_raw_response.infer(x=1, priority="high")  # type: ignore[arg-type]
+    assert_type(client.with_raw_response.health(), RawResponse[bool])
+    assert_type(client.with_raw_response.infer("m", {}), RawResponse[InferResult])
+    assert_type(client.with_raw_response.model("m").metadata(), RawResponse[ModelMetadata])
+    assert_type(client.with_raw_response.models.get("m"), RawResponse[ModelMetadata])
+    assert_type(client.models.with_raw_response.load("m"), RawResponse[None])
+
+
+async def whole_answers_in_tasks(client: AsyncClient) -> None:
+    model = client.model("digits")
+    assert_type(await model.with_raw_response.infer(x=[1]), RawResponse[InferResult])
+    assert_type((await client.with_raw_response.ready()).parse(), bool)
+    assert_type(await client.with_raw_response.model("m").ready(), RawResponse[bool])
+    assert_type(await client.with_raw_response.models.unload("m"), RawResponse[None])
 
 
 def fake() -> None:

@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -21,8 +22,8 @@ ROOT = HERE.parents[1]
         pytest.param(["pyright"], id="pyright"),
     ],
 )
-@pytest.mark.parametrize("file", ["public_api.py", "predictions.py"])
-def test_the_public_api_type_checks(command, file):
-    arguments = [sys.executable, "-m", *command, str(HERE / file)]
+def test_the_public_api_type_checks(command):
+    files = [str(HERE / name) for name in ("public_api.py", "predictions.py", "registry.py")]
+    arguments = [sys.executable, "-m", *command, *files]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

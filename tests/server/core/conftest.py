@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pytest
 
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.config import ModelConfig
+from aiaas_server.core.describe.config import ModelConfig
 from aiaas_server.core.errors import DeadlineExceeded, InferenceFailed
-from aiaas_server.core.placement import Placement
-from aiaas_server.core.queues import QueueBudget
-from aiaas_server.core.scheduler import Outcome, Scheduler
-from aiaas_server.core.session import StopToken
+from aiaas_server.core.schedule.cost import Placement
+from aiaas_server.core.schedule.dispatch import Terms
+from aiaas_server.core.schedule.queues import QueueBudget
+from aiaas_server.core.schedule.requests import Outcome
+from aiaas_server.core.schedule.scheduler import Scheduler
+from aiaas_server.core.session import GraphFacts, StopToken
 from aiaas_server.core.signature import Signature, TensorSpec
 from aiaas_server.core.statistics import Statistics
 
@@ -30,7 +33,7 @@ class FakeSession:
     inputs = (TensorSpec("x", "FP32", (-1, -1), symbols=("batch", "")),)
     outputs = (TensorSpec("y", "FP32", (-1, -1), symbols=("batch", "")),)
     providers = ("CPUExecutionProvider",)
-    has_loops = False
+    graph = GraphFacts()
     metadata: Mapping[str, str] = {}
 
     def __init__(self, *, held: bool = False) -> None:
@@ -90,9 +93,11 @@ class Bench:
         signature = Signature("m", self.session.inputs, self.session.outputs, size)
         known = Placement(10**12, 2**62) if inline else Placement(0)
         placement = options.pop("placement", known)
+        named = {field.name for field in fields(Terms)}
+        terms = {name: options.pop(name) for name in named.intersection(options)}
         self.scheduler = Scheduler(
             "m", 1, self.session, signature, parsed, self.statistics,
-            budget=self.budget, placement=placement, **options,
+            terms=Terms(budget=self.budget, **terms), placement=placement, **options,
         )  # fmt: skip
         self.done: list[float] = []
 

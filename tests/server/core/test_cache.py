@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from aiaas_server.core.cache import ResponseCache, digest
-from aiaas_server.core.errors import ModelUnavailable
-from aiaas_server.core.pool import ModelPool
+from aiaas_server.core.errors import DeadlineExceeded, ModelUnavailable
+from aiaas_server.core.pool.pool import ModelPool
+from aiaas_server.http.oip.statistics import model_stats
+from aiaas_server.repository.repository import Repository
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
-from aiaas_server.store.repository import Repository
+from tests.waiting import until
 
 A = np.arange(4, dtype=np.float32)
 BASE = ({"x": A, "y": A}, ("p", "q"))
@@ -92,7 +96,7 @@ async def test_hits_and_misses_are_counted_exactly(make_repository, onnx_models)
         outcome = await model.infer({"x": np.full((1, 4), value, np.float32)})
         assert outcome.outputs["y"].tolist() == [[2 * value] * 4]
         outcome.outputs["y"][:] = -1
-    entry = model.statistics.as_json("m", 1)
+    entry = model_stats("m", 1, model.statistics)
     counts = {key: value["count"] for key, value in entry["inference_stats"].items()}
     assert counts == {
         "success": 4, "fail": 0, "queue": 4, "compute_input": 2, "compute_infer": 2,
@@ -128,3 +132,103 @@ async def test_large_inputs_and_no_room_are_served_all_the_same(make_repository,
     assert model.statistics.cache_hit_count == 0
     assert model.statistics.cache_miss_count == 3
     await pool.close()
+
+
+# The cache meets deadlines, callers that leave, reloads and text
+
+LARGE = {"x": np.ones((1, 1 << 17), np.float32)}  # its digest is made by a thread
+
+
+@pytest.fixture
+async def cached(make_repository, onnx_models):
+    """A pool with a caching model of any width, and where its file lies."""
+    text = json.dumps({"max_batch_size": 8, "response_cache": {"enable": True}})
+    root = make_repository({"m": onnx_models.scale(2, ["batch", "n"])}, configs={"m": text})
+    pool = ModelPool(Repository(root), open_session, Settings())
+    await pool.start()
+    yield pool, root / "m" / "1" / "model.onnx"
+    await pool.close()
+
+
+@pytest.fixture
+async def busy_threads():
+    """All of the loop's threads are busy until the event is set."""
+    threads, free = ThreadPoolExecutor(1), threading.Event()
+    asyncio.get_running_loop().set_default_executor(threads)
+    threads.submit(free.wait, 20)
+    yield free
+    free.set()
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+async def test_a_kept_answer_past_the_deadline_is_too_late(cached):
+    model = cached[0].resolve("m")
+    small = {"x": np.ones((1, 4), np.float32)}
+    await model.infer(small)
+    with pytest.raises(DeadlineExceeded):
+        await model.infer(small, deadline=now() - 1)
+    assert (await model.infer(small, deadline=now() + 60)).batch_rows == 0
+    counts = model.statistics
+    assert (counts.cache_hit_count, counts.success_count, counts.failures["REJECTED"]) == (1, 2, 1)
+
+
+async def test_a_deadline_holds_while_the_digest_waits_for_a_thread(cached, busy_threads):
+    model = cached[0].resolve("m")
+    with pytest.raises(DeadlineExceeded, match="before model 'm' answered"):
+        await asyncio.wait_for(model.infer(LARGE, deadline=now() + 0.02), 10)
+    assert model.statistics.failures["REJECTED"] == 1
+    assert model.statistics.pending == 0
+
+
+async def test_a_caller_may_leave_while_the_digest_waits_for_a_thread(cached, busy_threads):
+    model = cached[0].resolve("m")
+    gone = asyncio.create_task(model.infer(LARGE))
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    busy_threads.set()
+    assert (await model.infer(LARGE)).outputs["y"][0, 0] == 2
+    assert model.statistics.cache_miss_count == 1
+
+
+async def test_text_is_as_large_as_its_characters(cached, busy_threads):
+    """A megabyte of text in one element is not hashed on the event loop."""
+    model = cached[0].resolve("m")
+    text = {"x": np.array([[b"x" * (1 << 20)]], object)}
+    key = asyncio.create_task(model._cached.key(text, ("y",), None))
+    await asyncio.sleep(0)
+    assert not key.done()
+    busy_threads.set()
+    await key
+
+
+async def test_a_reload_while_the_digest_is_made_answers_from_the_new_version(cached, onnx_models):
+    pool, file = cached
+    old = pool.resolve("m")
+    loop = asyncio.get_running_loop()
+    threads, free = ThreadPoolExecutor(4), threading.Event()
+    loop.set_default_executor(threads)
+    held = [loop.run_in_executor(None, free.wait, 20) for _ in range(4)]
+    late = asyncio.create_task(old.infer(LARGE))
+    await asyncio.sleep(0)
+    file.write_bytes(onnx_models.scale(3, ["batch", "n"]))
+    reload = asyncio.create_task(pool.load("m", force=True))
+    await until(lambda: old.successor is not None)
+    free.set()
+    await asyncio.gather(reload, *held)
+    assert (await late).outputs["y"][0, 0] == 3
+
+
+async def test_an_answer_that_comes_after_its_version_was_put_away_is_not_kept(cached):
+    model = cached[0].resolve("m")
+    small = {"x": np.ones((1, 4), np.float32)}
+    running = asyncio.create_task(model.infer(small))
+    await asyncio.sleep(0)
+    cache = model._cached._cache
+    model.forget_answers()
+    assert (await running).outputs["y"][0, 0] == 2
+    assert len(cache) == 0

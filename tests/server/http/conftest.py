@@ -10,21 +10,34 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from aiaas_server.app import create_app
+from aiaas_server.app import Application, create_app
 from aiaas_server.settings import Settings
+from tests.server.http.edge_caller import EdgeCaller
 from tests.server.http.serving import AsgiCaller, LiveServer, serving
 
-OpenApp = Callable[..., Awaitable[AsgiCaller]]
+OpenApp = Callable[..., Awaitable[AsgiCaller | EdgeCaller]]
+CALLERS: dict[str, Callable[[Application], AsgiCaller | EdgeCaller]] = {
+    "bare": AsgiCaller,
+    "lane": EdgeCaller,
+    "edge": lambda app: EdgeCaller(app, lane=False),
+}
+"""How a request reaches the application: as from any ASGI server, or by a connection of ours."""
+
+
+@pytest.fixture
+def adapter() -> str:
+    """One of `CALLERS`. A module whose tables hold for several overrides it."""
+    return "bare"
 
 
 @pytest_asyncio.fixture
-async def open_app() -> AsyncIterator[OpenApp]:
+async def open_app(adapter: str) -> AsyncIterator[OpenApp]:
     """`call = await open_app(repository, **settings)`: a started application, closed afterwards."""
     async with AsyncExitStack() as stack:
 
-        async def make(repository: Path, **settings: Any) -> AsgiCaller:
+        async def make(repository: Path, **settings: Any) -> AsgiCaller | EdgeCaller:
             app = create_app(Settings(models=repository, **settings))
-            return AsgiCaller(await stack.enter_async_context(app))
+            return CALLERS[adapter](await stack.enter_async_context(app))
 
         yield make
 
@@ -37,8 +50,10 @@ def serve() -> Iterator[Serve]:
     """`server = serve(repository, **settings)`: a loopback server, stopped afterwards."""
     with ExitStack() as stack:
 
-        def make(repository: Path, *, edge: bool = True, **settings: Any) -> LiveServer:
+        def make(
+            repository: Path, *, edge: bool = True, lane: bool = True, **settings: Any
+        ) -> LiveServer:
             app = create_app(Settings(models=repository, **settings))
-            return stack.enter_context(serving(app, edge=edge))
+            return stack.enter_context(serving(app, edge=edge, lane=lane))
 
         yield make

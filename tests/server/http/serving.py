@@ -15,8 +15,8 @@ from urllib.parse import unquote
 import uvicorn
 
 from aiaas_server.app import Application
-from aiaas_server.http.edge import make_protocol
-from aiaas_server.serve import edge_limits
+from aiaas_server.http.edge.connection import make_protocol
+from aiaas_server.process import edge_limits
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,19 @@ class LiveServer:
 
 
 @contextmanager
-def serving(app: Application, *, edge: bool = True) -> Iterator[LiveServer]:
+def serving(app: Application, *, edge: bool = True, lane: bool = True) -> Iterator[LiveServer]:
     """Serve `app` on a loopback port until the block ends; its models are loaded.
 
     Args:
         app: The application.
         edge: Behind the server's own HTTP edge; else behind uvicorn as it comes.
+        lane: The edge answers hot requests itself; else the application answers them all.
     """
     loaded = threading.Event()
-    http: Any = make_protocol(edge_limits(app.settings)) if edge else "httptools"
+    http: Any = "httptools"
+    if edge:
+        hot = app.hot if lane else None
+        http = make_protocol(edge_limits(app.settings), on_refusal=app.refused, hot=hot)
     config = uvicorn.Config(
         _announcing(app, loaded), http=http, log_level="warning", lifespan="on", ws="none"
     )

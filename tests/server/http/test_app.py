@@ -13,6 +13,8 @@ import pytest
 from aiaas_server.app import create_app
 from aiaas_server.core.errors import LoadFailed
 from aiaas_server.settings import Settings
+from tests.server.http.serving import AsgiCaller
+from tests.waiting import until
 
 ROW = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -39,9 +41,7 @@ async def test_the_lifespan_starts_at_once_and_loads_in_the_background(repositor
     task = asyncio.create_task(app({"type": "lifespan"}, incoming.get, outgoing.put))
     await incoming.put({"type": "lifespan.startup"})
     assert (await outgoing.get())["type"] == "lifespan.startup.complete"
-    async with asyncio.timeout(30):
-        while not app.pool.ready:  # noqa: ASYNC110 - loading announces itself by no event
-            await asyncio.sleep(0.005)
+    await until(lambda: app.pool.ready)
     await incoming.put({"type": "lifespan.shutdown"})
     assert (await outgoing.get())["type"] == "lifespan.shutdown.complete"
     await task
@@ -122,11 +122,25 @@ async def test_a_remembered_answer_ends_with_its_model(
         assert b'"INT32"' in answer.body
 
 
-async def test_odd_spellings_of_a_path_are_answered_and_not_remembered(
-    open_app: Any, repository: Any
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("sc%61le/infer", 200), ("scale/versions/0001/infer", 200), ("scale/versions/7/infer", 404)],
+)
+async def test_a_path_may_be_spelt_in_other_ways(
+    open_app: Any, repository: Any, path: str, status: int
 ) -> None:
     call = await open_app(repository)
-    for path in ("sc%61le/infer", "scale/versions/0001/infer", "scale/versions/7/infer"):
-        await call("POST", f"/v2/models/{path}", ROW)
-    plain = {b"/v2/models/scale/infer", b"/v2/models/scale/versions/1/infer"}
-    assert set(call.app._targets) == plain
+    for _ in range(2):  # whatever is remembered of the first
+        assert (await call("POST", f"/v2/models/{path}", ROW)).status == status
+
+
+async def test_a_chooser_decides_the_version_of_calls_that_name_none(make_repository, onnx_models):
+    versions = {1: onnx_models.scale(1), 2: onnx_models.scale(2)}
+    root = make_repository({"m": versions}, configs={"m": '{"version_policy": {"all": {}}}'})
+    app = create_app(Settings(models=root), choose=lambda name, caller: 1)
+    x = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 1, 1, 1]}
+    async with app:
+        call = AsgiCaller(app)
+        for path, factor in (("/v2/models/m/infer", 1), ("/v2/models/m/versions/2/infer", 2)):
+            answer = await call("POST", path, {"inputs": [x]})
+            assert answer.json()["outputs"][0]["data"] == [factor] * 4

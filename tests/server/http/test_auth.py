@@ -18,13 +18,14 @@ class Clock:
         return self.now
 
 
-def scope(address: str = "10.0.0.1", query: bytes = b"") -> dict[str, object]:
-    return {"client": (address, 1), "query_string": query}
-
-
-def status(check: KeyCheck, headers: dict[bytes, bytes], **where: object) -> int:
+def status(
+    check: KeyCheck,
+    headers: dict[bytes, bytes],
+    query: bytes = b"",
+    address: str = "10.0.0.1",
+) -> int:
     try:
-        check.check(scope(**where), headers)
+        check.check(headers, query, address)
     except HttpError as error:
         return error.status
     return 200
@@ -85,6 +86,6 @@ def test_the_tables_do_not_grow_without_end() -> None:
 
 def test_a_unix_socket_has_no_address_and_still_needs_the_key() -> None:
     check = KeyCheck(KEY)
-    check.check({"client": None, "query_string": b""}, GOOD)
+    check.check(GOOD, b"", "")
     with pytest.raises(HttpError):
-        check.check({"client": None, "query_string": b""}, {})
+        check.check({}, b"", "")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON
-from aiaas_server.http.fastjson import FAST_JSON
+from aiaas_server.http.json import FAST_JSON
 
 
 def test_non_finite_tokens_are_read() -> None:
@@ -81,3 +81,21 @@ def test_float32_survives_the_round_trip_exactly(values: list[float]) -> None:
 )
 def test_both_writers_mean_the_same(document: object) -> None:
     assert json.loads(FAST_JSON.dumps(document)) == json.loads(PYDANTIC_JSON.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(b"[" + b"[1]," * 500_000 + b"[1]]", id="lists"),
+        pytest.param(b"[" + b"{}," * 500_000 + b"{}]", id="objects"),
+        pytest.param(b"{" + b",".join(b'"%d":1' % i for i in range(500_000)) + b"}", id="members"),
+    ],
+)
+def test_texts_of_countless_parts_are_refused_unread(text: bytes) -> None:
+    """Reading them would hold the interpreter, and with it every other request."""
+    with pytest.raises(ValueError, match="more than 400,000 lists, objects and members"):
+        FAST_JSON.loads(text)
+
+
+def test_a_long_flat_list_is_read() -> None:
+    assert len(FAST_JSON.loads(b"[" + b"1," * 999_999 + b"1]")) == 1_000_000

@@ -12,13 +12,14 @@ import numpy as np
 
 from aiaas_server.app import create_app
 from aiaas_server.settings import Settings
+from tests.waiting import until
 
 
 async def test_a_served_process_is_settled_until_it_stops(
     make_repository: Any, onnx_models: SimpleNamespace
 ) -> None:
     app = create_app(Settings(models=make_repository({"m": onnx_models.scale()})))
-    before = gc.get_freeze_count()
+    gc.unfreeze()  # what these tests keep from the collector themselves
     messages: asyncio.Queue[Any] = asyncio.Queue()
     messages.put_nowait({"type": "lifespan.startup"})
     sent: list[Any] = []
@@ -28,8 +29,7 @@ async def test_a_served_process_is_settled_until_it_stops(
 
     life = asyncio.create_task(app({"type": "lifespan"}, messages.get, send))
     async with asyncio.timeout(20):
-        while gc.get_freeze_count() == before:  # noqa: ASYNC110  # the collector tells nobody
-            await asyncio.sleep(0.001)
+        await until(lambda: gc.get_freeze_count() > 0)
         assert app.pool.ready
         assert gc.get_freeze_count() > 20 * len(gc.get_objects(generation=2))
         messages.put_nowait({"type": "lifespan.shutdown"})
@@ -50,8 +50,7 @@ async def test_an_unloaded_model_is_freed_without_the_collector(
         try:
             await app.pool.unload("m")
             del model
-            async with asyncio.timeout(20):  # a thread of it may be about to end
-                while any(reference() is not None for reference in gone):  # noqa: ASYNC110  # the collector tells nobody
-                    await asyncio.sleep(0.001)
+            # A thread of it may be about to end.
+            await until(lambda: all(reference() is None for reference in gone))
         finally:
             gc.enable()

@@ -24,6 +24,7 @@ def page() -> str:
     version.statistics.executed(8, 1000, 2000, 3000)
     version.statistics.succeeded(8, 10**15, 10**6, 1000, 2_000_000, 3000)
     version.statistics.failed("BACKEND", 5)
+    version.statistics.batch_curve = {"unit": "rows", "cap": 4, "points": []}
     requests = RequestMetrics()
     requests.refused(ErrorCode.INVALID_JSON)
     refusals = {code.value: count for code, count in requests.refusals.items()}
@@ -44,6 +45,7 @@ def test_the_page_parses_and_holds_the_statistics() -> None:
     found = samples()
     assert found["nv_inference_count" + labels] == 8
     assert found["nv_inference_exec_count" + labels] == 1
+    assert found["aiaas_batch_cap" + labels] == 4
     assert found["nv_inference_request_success" + labels] == 1
     assert found["nv_inference_request_duration_us" + labels] == 10**12
     failure = repr([("model", 'quo"te\\'), ("reason", "BACKEND"), ("version", "1")])

@@ -13,6 +13,12 @@ from onnx import TensorProto, helper
 NASTY = 'y"data":[1]'
 
 
+@pytest.fixture(params=["bare", "lane"])
+def adapter(request: pytest.FixtureRequest) -> Any:
+    """Both ways to the one function that answers."""
+    return request.param
+
+
 def odd_model() -> bytes:
     """`x` FP32 `[n, w]` -> itself under a name like JSON, its negative, and whether it is above."""
     info = helper.make_tensor_value_info

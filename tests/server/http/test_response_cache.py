@@ -6,6 +6,14 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+
+@pytest.fixture(params=["bare", "lane"])
+def adapter(request: pytest.FixtureRequest) -> Any:
+    """Both ways to the one function that answers."""
+    return request.param
+
 
 def asking(value: float, **more: Any) -> Any:
     tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [value] * 4}

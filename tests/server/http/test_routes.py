@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from aiaas_server import __version__
-from aiaas_server.http.metadata import EXTENSIONS
+from aiaas_server.http.oip.metadata import EXTENSIONS
 
 
 @pytest.fixture
@@ -96,7 +96,14 @@ async def test_unknown_routes_are_404_and_wrong_methods_405_in_json(
     open_app: Any, repository: Any
 ) -> None:
     call = await open_app(repository)
-    for path in [p + "/" for p in GET_ROUTES] + ["/", "/v1", "/v2/nothing", "/docs", "/v2/models"]:
+    for path in [p + "/" for p in GET_ROUTES] + [
+        "/",
+        "/v1",
+        "/v2/nothing",
+        "/v2/models/scale/versions/1/x",
+        "/docs",
+        "/v2/models",
+    ]:
         answer = await call("GET", path)
         assert (answer.status, answer.json()["code"]) == (404, "not_found"), path
     for path in GET_ROUTES:
@@ -106,6 +113,27 @@ async def test_unknown_routes_are_404_and_wrong_methods_405_in_json(
     for path in POST_ONLY:
         answer = await call("GET", path)
         assert (answer.status, answer.headers["allow"]) == (405, "POST"), path
+
+
+@pytest.mark.parametrize("version", ["x", "-1", "1.0", "01x", "9" * 3000])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v2/models/scale/versions/{}"),
+        ("GET", "/v2/models/scale/versions/{}/ready"),
+        ("POST", "/v2/models/scale/versions/{}/infer"),
+        ("GET", "/v1/models/scale/versions/{}"),
+        ("POST", "/v1/models/scale/versions/{}:predict"),
+    ],
+)
+async def test_a_version_that_is_no_number_is_told_as_such(
+    open_app: Any, repository: Any, method: str, path: str, version: str
+) -> None:
+    call = await open_app(repository)
+    answer = await call(method, path.format(version), ROW if method == "POST" else b"")
+    assert (answer.status, answer.json()["code"]) == (404, "version_not_found")
+    told = f"'scale' version '{version[:64]}' is not found; versions here are whole numbers"
+    assert told in answer.json()["error"]
 
 
 async def test_errors_carry_the_request_id_of_the_client(open_app: Any, repository: Any) -> None:
@@ -165,9 +193,6 @@ async def test_unknown_models_and_versions_are_404(
     if suffix != "/trace/setting":
         answer = await call("GET", f"/v2/models/scale/versions/9{suffix}")
         assert (answer.status, answer.json()["code"]) == (404, "version_not_found")
-        for version in ("x", "-1", "1.0", "9" * 3000):
-            answer = await call("GET", f"/v2/models/scale/versions/{version}{suffix}")
-            assert (answer.status, answer.json()["code"]) == (404, "not_found")
 
 
 async def test_the_newest_ready_version_answers_when_none_is_named(
@@ -263,7 +288,7 @@ async def test_logging_settings_change_and_are_told(open_app: Any, repository: A
         assert (await call("POST", "/v2/logging", bad)).status == 400, bad
 
 
-@pytest.mark.parametrize("name", ["aiaas.server", "aiaas_server"])
+@pytest.mark.parametrize("name", ["aiaas_server", "aiaas_server.core"])
 async def test_the_log_switches_hold_for_all_of_the_servers_loggers(
     open_app: Any, repository: Any, name: str
 ) -> None:

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from aiaas_server.app import create_app
-from aiaas_server.core.events import InferenceRecord
+from aiaas_server.core.events import InferenceRecord, Units
 from aiaas_server.observe.spans import SpanObserver, described
 from aiaas_server.settings import Settings
 from tests.server.http.serving import AsgiCaller
@@ -57,7 +57,7 @@ async def test_a_span_has_the_callers_trace_and_what_was_measured(
         generate = "/v2/models/scale/generate"
         assert (await call("POST", generate, {"x": [1, 2, 3, 4]}, headers)).status == 200
     for span in exporter.get_finished_spans():
-        assert (span.name, span.kind) == ("infer scale", SpanKind.SERVER)
+        assert (span.name, span.kind) == ("infer", SpanKind.SERVER)
         assert f"{span.context.trace_id:032x}" == TRACE
         assert f"{span.parent.span_id:016x}" == PARENT
         assert span.context.trace_state["vendor"] == "1"
@@ -96,7 +96,7 @@ def test_the_service_has_a_name(given: str, name: str) -> None:
 
 
 def test_a_failure_is_an_error(exporter: InMemorySpanExporter, observer: SpanObserver) -> None:
-    observer(InferenceRecord("m", 1, 1, 0, 0.5, 0.0, 0.5, "REJECTED"))
+    observer(InferenceRecord("m", 1, Units(1), 0, 0.5, 0.0, 0.5, "REJECTED"))
     (span,) = exporter.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR
     assert (span.attributes or {})["error.type"] == "REJECTED"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 from contextlib import closing
 from http.client import HTTPConnection
 from types import SimpleNamespace
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+
+from tests.waiting import until, wait_until
 
 LENGTH = "inference-header-content-length"
 
@@ -171,8 +172,7 @@ async def test_a_full_model_refuses_a_body_before_it_is_read(
     await call("POST", path, {"inputs": [steps]})  # shows that the model is slow
     running = [asyncio.create_task(call("POST", path, {"inputs": [steps]})) for _ in range(2)]
     scheduler = call.app.pool.resolve("busy").scheduler
-    while scheduler.pending < 2:  # noqa: ASYNC110  # a queue tells nobody
-        await asyncio.sleep(0)
+    await until(lambda: scheduler.pending >= 2)
     answer = await call("POST", path, (b"{", b"not read"))
     assert (answer.status, answer.json()["code"]) == (503, "queue_full")
     other = await call("POST", "/v2/models/scale/infer", (b"{", b"read"))
@@ -180,6 +180,25 @@ async def test_a_full_model_refuses_a_body_before_it_is_read(
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_a_body_that_cannot_be_answered_in_time_is_refused_before_it_is_read(
+    open_app: Any, make_repository: Any, onnx_models: SimpleNamespace
+) -> None:
+    call = await open_app(make_repository({"busy": onnx_models.busy()}), instances=1)
+    path = "/v2/models/busy/infer"
+    steps = {"name": "steps", "datatype": "INT64", "shape": [1], "data": [3000]}
+    scheduler = call.app.pool.resolve("busy").scheduler
+    for _ in range(3):  # a run takes an hour, as far as is known, and never runs on the loop
+        scheduler._costs.measured(None, 1, 1, 8, 3600 * 10**9)
+    running = asyncio.create_task(call("POST", path, {"inputs": [steps]}))
+    await until(lambda: scheduler.pending >= 1)
+    answer = await call("POST", path, (b"{", b"not read"))
+    assert (answer.status, answer.json()["code"]) == (503, "queue_full")
+    assert "overloaded" in answer.json()["error"]
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 def request(steps: int) -> bytes:
@@ -209,11 +228,18 @@ def test_health_is_answered_while_a_model_that_was_quick_so_far_runs_for_long(
             assert (answer.status, answer.read()) == (200, b'{"live":true}')
 
 
-@pytest.mark.parametrize("edge", [True, False], ids=["own edge", "plain uvicorn"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param({}, id="lane"),
+        pytest.param({"lane": False}, id="own edge"),
+        pytest.param({"edge": False}, id="plain uvicorn"),
+    ],
+)
 def test_a_client_that_leaves_stops_its_run(
-    serve: Any, make_repository: Any, onnx_models: SimpleNamespace, edge: bool
+    serve: Any, make_repository: Any, onnx_models: SimpleNamespace, way: dict[str, bool]
 ) -> None:
-    server = serve(make_repository({"busy": onnx_models.busy()}), edge=edge, instances=1)
+    server = serve(make_repository({"busy": onnx_models.busy()}), **way, instances=1)
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(request(2000))  # shows that the model is slow
         assert connection.recv(20).startswith(b"HTTP/1.1 200")
@@ -229,7 +255,4 @@ def test_a_client_that_leaves_stops_its_run(
 def wait_for(server: Any, holds: Any) -> None:
     """Wait until the model's statistics are as they should be."""
     statistics = server.app.pool.resolve("busy").statistics
-    give_up = time.monotonic() + 30
-    while not holds(statistics):
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
+    wait_until(lambda: holds(statistics))

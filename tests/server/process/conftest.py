@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import re
@@ -13,14 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-STARTED = re.compile(r"serving on (\w+)://([^:\s]+):(\d+)|serving on unix:(\S+)")
+STARTED = re.compile(r"(?:serving|listening) on (?:(\w+)://([^:\s]+):(\d+)|unix:(\S+))")
 
 
 @dataclass
@@ -65,6 +66,11 @@ class Command:
             assert text is not None, f"no {holding!r} in {self.lines}"
             self.lines.append(text)
 
+    def to_the_end(self, timeout: float = 30.0) -> None:
+        """Read the output of a process that has ended."""
+        while (text := self.output.get(timeout=timeout)) is not None:
+            self.lines.append(text)
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         """Send a signal to the parent process."""
         self.process.send_signal(number)
@@ -84,6 +90,13 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 
 @pytest.fixture
+def models(make_repository: Any, onnx_models: SimpleNamespace) -> Path:
+    """A repository with one tiny model."""
+    repository: Path = make_repository({"tiny": onnx_models.identity()})
+    return repository
+
+
+@pytest.fixture
 def run_aiaas() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command that ends by itself: `run_aiaas("serve", "--models", "x")`."""
 
@@ -99,15 +112,22 @@ def run_aiaas() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-@pytest.fixture
-def start_aiaas() -> Iterator[StartCommand]:
-    """Start servers: `start_aiaas("--models", path, header_timeout="0.2")`; ready on return."""
+@contextmanager
+def starting() -> Iterator[StartCommand]:
+    """Give what starts servers; those that still run are stopped in the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str | Path, until: str = "  stop", **settings: str) -> Command:
+    def start(
+        *arguments: str | Path,
+        until: str = "  stop",
+        code: str = "",
+        told: str = "serving on",
+        **settings: str,
+    ) -> Command:
         environment = {f"AIAAS_SERVER_{name.upper()}": text for name, text in settings.items()}
         process = subprocess.Popen(
-            [sys.executable, "-m", "aiaas_server", "serve", "--port", "0", "--metrics-port", "0"]
+            [sys.executable, *(["-c", code] if code else ["-m", "aiaas_server"])]
+            + ["serve", "--port", "0", "--metrics-port", "0"]
             + [str(argument) for argument in arguments],
             env=clean_environment(**environment),
             stdout=subprocess.PIPE,
@@ -119,7 +139,7 @@ def start_aiaas() -> Iterator[StartCommand]:
         output: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=_read, args=(process.stdout, output)).start()
         command = Command(process, output)
-        found = STARTED.search(command.line("serving on"))
+        found = STARTED.search(command.line(told))
         assert found is not None
         if found[3] is not None:
             command.host, command.port = found[2], int(found[3])
@@ -138,15 +158,28 @@ def start_aiaas() -> Iterator[StartCommand]:
                 process.wait()
 
 
+@pytest.fixture
+def start_aiaas() -> Iterator[StartCommand]:
+    """Start servers: `start_aiaas("--models", path, header_timeout="0.2")`; ready on return.
+
+    `until` is a text of the output that is waited for; `code` is Python to run instead of the
+    command, which then calls `aiaas_server.__main__.main` itself; `told` is in the line of output
+    that tells the address.
+    """
+    with starting() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def start_shared() -> Iterator[StartCommand]:
+    """As `start_aiaas`, servers for all tests of a module."""
+    with starting() as start:
+        yield start
+
+
 def _read(stream: Any, output: queue.Queue[str | None]) -> None:
     """Hand on the lines of a process until it ends."""
     with stream:
         for line in stream:
             output.put(line.rstrip("\n"))
     output.put(None)
-
-
-def infer_body(steps: int) -> bytes:
-    """A request for the `busy` model."""
-    tensor: dict[str, Any] = {"name": "steps", "datatype": "INT64", "shape": [1], "data": [steps]}
-    return json.dumps({"inputs": [tensor]}).encode()

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import wait_until
+
 
 @pytest.fixture
 def models(make_repository: Any, onnx_models: SimpleNamespace) -> Path:
@@ -47,14 +49,6 @@ def cancelled(server: Any) -> int:
     name = "nv_inference_request_failure{"
     found = [x for x in lines if x.startswith(name) and 'reason="CANCELED"' in x]
     return sum(int(float(line.split()[-1])) for line in found)
-
-
-def wait_until(condition: Any) -> None:
-    """Wait for what the server's metrics tell."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.01)
 
 
 def test_clients_that_leave_take_their_queued_and_running_work_along(

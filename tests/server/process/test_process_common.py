@@ -7,11 +7,10 @@ import json
 import os
 import resource
 import signal
-import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from multiprocessing import shared_memory
@@ -21,6 +20,11 @@ from typing import Any
 
 import psutil
 import pytest
+
+from tests.ports import free_port
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.slow
 
 IDS = ("1/2", "2/2")
 
@@ -98,14 +102,6 @@ def owner_of(server: Any, connection: HTTPConnection) -> int:
     raise AssertionError("no worker holds the connection")
 
 
-def until(condition: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
-    """Ask until it is so."""
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
-
-
 def is_ready(server: Any) -> bool:
     """Whether the server is ready, asked on a connection of its own."""
     try:
@@ -133,13 +129,6 @@ def models(make_repository: Any, onnx_models: SimpleNamespace) -> Path:
     (repository / "slow" / "warmup").mkdir()
     (repository / "slow" / "warmup" / "steps").write_bytes(struct.pack("<q", 100_000_000))
     return repository
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
 
 
 @pytest.fixture
@@ -226,7 +215,7 @@ def test_a_restarted_worker_has_what_the_others_have(
             worker.process.kill()
     server.line("worker 1 ended")
     server.line("worker 2 ended")
-    until(lambda: is_ready(server), "ready")
+    wait_until(lambda: is_ready(server), "ready")
     with workers_of(server) as workers:
         for worker in workers.values():
             assert worker.get("/v2/models/brought/config")["max_batch_size"] == 3
@@ -243,7 +232,7 @@ def test_a_worker_killed_while_it_loads_costs_the_load_and_nothing_else(two: Any
         answers: list[tuple[int, Any]] = []
         asking = threading.Thread(target=lambda: answers.append(asked.load("slow")))
         asking.start()
-        until(lambda: tries.is_loading("slow"), "loading")
+        wait_until(lambda: tries.is_loading("slow"), "loading")
         tries.process.kill()
         asking.join(30)
         ((status, answer),) = answers
@@ -251,7 +240,7 @@ def test_a_worker_killed_while_it_loads_costs_the_load_and_nothing_else(two: Any
         assert "worker 2 ended" in answer["error"]
         assert not asked.is_loading("slow")
         assert asked.infer() == 200
-    until(lambda: is_ready(server), "ready")
+    wait_until(lambda: is_ready(server), "ready")
 
 
 def test_a_worker_that_is_not_done_in_time_is_replaced_and_caught_up(two: Any) -> None:
@@ -263,14 +252,15 @@ def test_a_worker_that_is_not_done_in_time_is_replaced_and_caught_up(two: Any) -
         assert asked.get("/v2/models/tiny/stats")  # counted without the stuck one
         assert asked.ask("POST", "/v2/logging", {"log_verbose_level": 3})[0] == 200
     server.line("worker 2 did not carry out 'logging'")
-    until(lambda: is_ready(server), "ready")
+    wait_until(lambda: is_ready(server), "ready")
     with workers_of(server) as workers:
         levels = [w.get("/v2/logging")["log_verbose_level"] for w in workers.values()]
         assert levels == [3, 3]
 
 
-def test_counts_are_those_of_all_workers_and_outlive_them(two: Any, free_port: int) -> None:
-    server = two("--metrics-port", str(free_port))
+def test_counts_are_those_of_all_workers_and_outlive_them(two: Any) -> None:
+    metrics = free_port()
+    server = two("--metrics-port", str(metrics))
     name = 'nv_inference_request_success{model="tiny",version="1"}'
     with workers_of(server) as workers:
         for worker, times in zip(workers.values(), (2, 3), strict=True):
@@ -285,7 +275,7 @@ def test_counts_are_those_of_all_workers_and_outlive_them(two: Any, free_port: i
             assert entry["inference_count"] == 5
             counts = {entry["inference_stats"][part]["count"] for part in ("success", "queue")}
             assert counts == {5}
-        connection = HTTPConnection(server.host, free_port, timeout=20)
+        connection = HTTPConnection(server.host, metrics, timeout=20)
         try:
             assert sample(Worker(connection, os.getpid()).get("/metrics"), name) == 5
         finally:
@@ -301,10 +291,10 @@ def test_the_server_is_ready_when_all_workers_are(two: Any) -> None:
     server = two()
     with workers_of(server) as workers:
         first, other = (workers[name] for name in IDS)
-        until(lambda: first.ask("GET", "/v2/health/ready")[0] == 200, "ready")
+        wait_until(lambda: first.ask("GET", "/v2/health/ready")[0] == 200, "ready")
         other.process.kill()
-        until(lambda: first.ask("GET", "/v2/health/ready")[0] == 400, "not ready")
-        until(lambda: first.ask("GET", "/v2/health/ready")[0] == 200, "ready again")
+        wait_until(lambda: first.ask("GET", "/v2/health/ready")[0] == 400, "not ready")
+        wait_until(lambda: first.ask("GET", "/v2/health/ready")[0] == 200, "ready again")
 
 
 def test_a_worker_that_is_stopped_leaves_without_a_lost_request(two: Any) -> None:
@@ -327,10 +317,10 @@ def test_a_worker_that_is_stopped_leaves_without_a_lost_request(two: Any) -> Non
     with workers_of(server) as workers:
         for asker in askers:
             asker.start()
-        until(lambda: len(statuses) > 100, "traffic")
+        wait_until(lambda: len(statuses) > 100, "traffic")
         workers["2/2"].process.send_signal(signal.SIGTERM)
         server.line("worker 2 ended with code 0")
-    until(lambda: is_ready(server), "ready")
+    wait_until(lambda: is_ready(server), "ready")
     stop.set()
     for asker in askers:
         asker.join(20)

@@ -6,12 +6,17 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
+
+from tests.ports import free_port
+from tests.waiting import wait_until
 
 INFER = "/v2/models/busy/infer"
 
@@ -42,6 +47,12 @@ def second_of_work(server: Any) -> int:
         seconds = time.perf_counter() - began
     connection.close()
     return int(2000 / seconds)
+
+
+def workers_of(server: Any) -> list[psutil.Process]:
+    """The worker processes."""
+    children = psutil.Process(server.process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 class Asking(threading.Thread):
@@ -75,7 +86,9 @@ def pending(server: Any) -> int:
     return int(float(line.split()[-1]))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=["term", "int", "hup"]
+)
 def test_an_idle_server_stops_at_once_with_code_0(
     start_aiaas: Any, busy_models: Path, number: int
 ) -> None:
@@ -104,8 +117,7 @@ def test_running_and_queued_work_is_answered_while_the_server_is_not_ready(
     asking = [Asking(server, steps) for _ in range(3)]
     for thread in asking:
         thread.start()
-    while server.get("/v2/health/live")[0] == 200 and pending(server) < 2:
-        time.sleep(0.01)
+    wait_until(lambda: server.get("/v2/health/live")[0] != 200 or pending(server) >= 2)
     server.signal()
     statuses = set()
     while 503 not in statuses:
@@ -124,6 +136,10 @@ def test_running_and_queued_work_is_answered_while_the_server_is_not_ready(
     assert [thread.status for thread in asking] == [200, 200, 200]
     assert all(thread.headers["connection"] == "close" for thread in asking)
     assert server.exit_code(10) == 0
+    server.to_the_end()
+    begun = server.line("stopping: requests to answer: ", 0)
+    assert int(begun.partition("answer: ")[2].partition(",")[0]) >= 2
+    assert server.lines[-1].endswith("INFO stopped")
     probe.close()
 
 
@@ -154,32 +170,84 @@ def test_work_that_takes_longer_than_the_drain_is_cut(start_aiaas: Any, busy_mod
     server = start_aiaas("--models", busy_models, drain_timeout="0.5")
     asking = Asking(server, second_of_work(server) * 60)
     asking.start()
-    while pending(server) < 1 and asking.status is None:
-        time.sleep(0.01)
+    wait_until(lambda: pending(server) >= 1 or asking.status is not None)
     server.signal()
     assert server.exit_code(10) == 0
     asking.join(10)
-    assert asking.status in (0, 503)
+    assert asking.status == 503
+    assert asking.headers["connection"] == "close"
+    assert asking.headers["x-request-id"]
 
 
 def test_a_second_signal_ends_at_once(start_aiaas: Any, busy_models: Path) -> None:
     server = start_aiaas("--models", busy_models)
     asking = Asking(server, second_of_work(server) * 20)
     asking.start()
-    while pending(server) < 1 and asking.status is None:
-        time.sleep(0.01)
+    wait_until(lambda: pending(server) >= 1 or asking.status is not None)
     server.signal()
-    while server.get("/v2/health/ready")[0] != 503:
-        time.sleep(0.01)
+    wait_until(lambda: server.get("/v2/health/ready")[0] == 503)
     server.signal()
     assert server.exit_code(5) == 128 + signal.SIGTERM
     asking.join(10)
 
 
+def test_a_terminal_that_closes_twice_over_does_not_cut_the_drain(
+    start_aiaas: Any, busy_models: Path
+) -> None:
+    server = start_aiaas("--models", busy_models)
+    asking = Asking(server, second_of_work(server))
+    asking.start()
+    wait_until(lambda: pending(server) >= 1 or asking.status is not None)
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: server.get("/v2/health/ready")[0] == 503)
+    server.signal(signal.SIGHUP)
+    asking.join(30)
+    assert asking.status == 200
+    assert server.exit_code(10) == 0
+
+
+@pytest.fixture
+def nohup() -> Iterator[None]:
+    """Processes started meanwhile ignore SIGHUP, as those of the command `nohup` do."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("nohup")
+def test_a_server_under_nohup_outlives_its_terminal(
+    start_aiaas: Any, busy_models: Path, workers: str
+) -> None:
+    server = start_aiaas("--models", busy_models, "--workers", workers)
+    for process in (psutil.Process(server.process.pid), *workers_of(server)):
+        process.send_signal(signal.SIGHUP)
+    assert server.get("/v2/health/ready")[0] == 200
+    server.signal()
+    assert server.exit_code() == 0
+    assert "starting it again" not in "\n".join(server.lines)
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_signal_that_means_nothing_here_ends_nothing(
+    start_aiaas: Any, busy_models: Path, workers: str
+) -> None:
+    server = start_aiaas("--models", busy_models, "--workers", workers)
+    for process in (psutil.Process(server.process.pid), *workers_of(server)):
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR2)
+    assert server.get("/v2/health/ready")[0] == 200
+    server.signal()
+    assert server.exit_code() == 0
+    server.line("", 1)
+    assert "starting it again" not in "\n".join(server.lines)
+
+
 def test_the_port_is_free_again_at_once(start_aiaas: Any, busy_models: Path) -> None:
-    first = start_aiaas("--models", busy_models)
+    port = str(free_port())
+    first = start_aiaas("--models", busy_models, "--port", port)
     first.get("/v2")
     first.signal()
     assert first.exit_code() == 0
-    second = start_aiaas("--models", busy_models, "--port", str(first.port))
+    second = start_aiaas("--models", busy_models, "--port", port)
     assert second.get("/v2/health/live")[0] == 200

@@ -17,23 +17,48 @@ import trustme
 from aiaas_client import AsyncClient, Client
 
 
-@pytest.fixture
-def secured(
-    start_aiaas: Any, make_repository: Any, onnx_models: SimpleNamespace, tmp_path: Path
-) -> tuple[Any, ssl.SSLContext]:
-    """A TLS server that is quick to give up, and a context that trusts it."""
-    authority = trustme.CA()
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Who vouches for the servers."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server(
+    start_shared: Any,
+    authority: trustme.CA,
+    onnx_models: SimpleNamespace,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:
+    """A TLS server that is quick to give up."""
+    folder = tmp_path_factory.mktemp("secured")
+    return start_shared(*options_of(folder, authority, onnx_models), header_timeout="0.5")
+
+
+def options_of(folder: Path, authority: trustme.CA, onnx_models: SimpleNamespace) -> list[Any]:
+    """The options of a TLS server with one tiny model; its files are in `folder`."""
     certificate = authority.issue_cert("localhost", "127.0.0.1")
-    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain, key = folder / "chain.pem", folder / "key.pem"
     for blob in certificate.cert_chain_pems:
         blob.write_to_path(chain, append=True)
     certificate.private_key_pem.write_to_path(key)
-    models = make_repository({"tiny": onnx_models.identity()})
-    server = start_aiaas(
-        "--models", models, "--certfile", chain, "--keyfile", key, header_timeout="0.5"
-    )
+    models = folder / "models"
+    (models / "tiny" / "1").mkdir(parents=True)
+    (models / "tiny" / "1" / "model.onnx").write_bytes(onnx_models.identity())
+    return ["--models", models, "--certfile", chain, "--keyfile", key]
+
+
+@pytest.fixture
+def context(authority: trustme.CA) -> ssl.SSLContext:
+    """What trusts the server."""
     context = ssl.create_default_context()
     authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture
+def secured(server: Any, context: ssl.SSLContext) -> tuple[Any, ssl.SSLContext]:
+    """The server, and a context that trusts it."""
     return server, context
 
 
@@ -75,6 +100,40 @@ def test_with_a_client_authority_only_clients_that_it_certified_get_in(
     assert asked(None) == b""
 
 
+@pytest.mark.slow
+def test_the_command_line_trusts_an_authority_and_shows_a_certificate(
+    start_aiaas: Any, run_aiaas: Any, models: Path, tmp_path: Path
+) -> None:
+    authority, server_pem, both = trustme.CA(), tmp_path / "server.pem", tmp_path / "both.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(server_pem)
+    ca, cert, key = tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem"
+    authority.cert_pem.write_to_path(ca)
+    own = authority.issue_cert("client@example.org")
+    own.cert_chain_pems[0].write_to_path(cert)
+    own.private_key_pem.write_to_path(key)
+    own.private_key_and_cert_chain_pem.write_to_path(both)
+    tls = ("--certfile", server_pem, "--keyfile", server_pem, "--client-ca", ca)
+    server = start_aiaas("--models", models, *tls)
+    url = ("--url", f"https://localhost:{server.port}")
+    trust, pair = ("--ca-file", str(ca)), ("--cert-file", str(cert), "--key-file", str(key))
+    for shown in (pair, ("--cert-file", str(both))):
+        done = run_aiaas("models", *url, *trust, *shown)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "tiny" in done.stdout
+    for options, code, told in (
+        (pair, 3, "verify"),
+        (trust, 3, "https://localhost:"),
+        ((*trust, "--cert-file", str(tmp_path / "none")), 2, "none: No such file"),
+        ((*trust, "--cert-file", str(cert)), 2, f"--cert-file {cert}: "),
+        ((*trust, "--key-file", str(key)), 2, "--key-file: expected --cert-file with it"),
+        (("--ca-file", str(key)), 2, f"--ca-file {key}: NO_CERTIFICATE"),
+    ):
+        done = run_aiaas("models", *url, *options)
+        assert done.returncode == code, done.stderr
+        assert told in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_tls_1_2_and_1_3_are_spoken(
     secured: tuple[Any, ssl.SSLContext], version: ssl.TLSVersion
@@ -112,8 +171,14 @@ def test_plain_http_to_the_tls_port_and_unfinished_handshakes_harm_nobody(
         assert ask(tls).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_a_stop_ends_tls_connections_too(secured: tuple[Any, ssl.SSLContext]) -> None:
-    server, context = secured
+def test_a_stop_ends_tls_connections_too(
+    start_aiaas: Any,
+    authority: trustme.CA,
+    context: ssl.SSLContext,
+    onnx_models: SimpleNamespace,
+    tmp_path: Path,
+) -> None:
+    server = start_aiaas(*options_of(tmp_path, authority, onnx_models), header_timeout="0.5")
     with server.connect() as plain, context.wrap_socket(plain, server_hostname="localhost") as sock:
         sock.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")

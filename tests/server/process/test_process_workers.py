@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from http.client import HTTPException
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-
-@pytest.fixture
-def models(make_repository: Any, onnx_models: SimpleNamespace) -> Path:
-    """A repository with one tiny model."""
-    repository: Path = make_repository({"tiny": onnx_models.identity()})
-    return repository
+pytestmark = pytest.mark.slow
 
 
 def worker_of(server: Any) -> str:
@@ -78,7 +73,9 @@ def test_a_dead_worker_is_replaced(start_aiaas: Any, models: Path) -> None:
     assert server.exit_code() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=["term", "int", "hup"]
+)
 def test_a_signal_to_the_whole_group_is_an_orderly_stop(
     start_aiaas: Any, models: Path, number: int
 ) -> None:
@@ -89,6 +86,30 @@ def test_a_signal_to_the_whole_group_is_an_orderly_stop(
     server.signal(number)
     assert server.exit_code() == 0
     assert psutil.wait_procs(workers, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["term", "hup"])
+def test_a_signal_to_one_worker_replaces_it(start_aiaas: Any, models: Path, number: int) -> None:
+    server = start_aiaas("--models", models, "--workers", "2")
+    victim = workers_of(server)[0]
+    victim.send_signal(number)
+    assert " INFO " in server.line("ended with code 0; starting it again")
+    seen(server, {"200 1/2", "200 2/2"})
+    assert victim.pid not in {process.pid for process in workers_of(server)}
+    server.signal(number)
+    assert server.exit_code() == 0
+
+
+def test_the_logs_of_all_workers_are_json_lines(start_aiaas: Any, models: Path) -> None:
+    server = start_aiaas("--models", models, "--workers", "2", "--json-logs", until="")
+    workers_of(server)[0].send_signal(signal.SIGKILL)
+    server.line("starting it again")
+    seen(server, {"200 1/2", "200 2/2"})
+    server.signal()
+    assert server.exit_code() == 0
+    server.to_the_end()
+    told = [json.loads(line) for line in server.lines]
+    assert {one["logger"] for one in told} == {"aiaas_server"}
 
 
 def test_workers_do_not_outlive_a_parent_that_was_killed(start_aiaas: Any, models: Path) -> None:

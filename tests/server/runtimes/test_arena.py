@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from aiaas_server.runtimes.onnx import Arena, wants_arena
+from aiaas_server.runtimes.options import Arena, arena_of, wants_arena
 
 SMALL, LARGE = 4_000, 4_000_000  # bytes
 
@@ -43,6 +43,40 @@ def test_memory_is_given_back_once_when_large_runs_end() -> None:
     for _ in range(50):
         gives_back(arena, LARGE)
     assert sum(gives_back(arena, SMALL) for _ in range(100)) == 1
+
+
+def told(arena: Arena | None, size: int) -> str:
+    """Whose arenas a run of `size` bytes gives back; "" for none."""
+    assert arena is not None
+    options = arena.options({"x": np.zeros(size, np.uint8)}, None)
+    if options is None:
+        return ""
+    entry: str = options.get_run_config_entry("memory.enable_memory_arena_shrinkage")
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "gpu", "whose"),
+    [(True, None, "cpu:0"), (False, 0, "gpu:0"), (True, 3, "cpu:0;gpu:3")],
+)
+def test_the_arenas_that_there_are_are_named(on_cpu: bool, gpu: int | None, whose: str) -> None:
+    assert told(arena_of(on_cpu=on_cpu, gpu=gpu), LARGE) == whose
+
+
+def test_without_an_arena_nothing_decides() -> None:
+    assert arena_of(on_cpu=False, gpu=None) is None
+
+
+def test_on_a_gpu_the_run_after_a_large_one_gives_back_what_that_one_was_given() -> None:
+    arena = arena_of(on_cpu=False, gpu=0)
+    sizes = [*[SMALL] * 20, LARGE, SMALL, SMALL]
+    assert [told(arena, size) for size in sizes] == [*[""] * 20, "gpu:0", "gpu:0", ""]
+
+
+def test_a_run_that_found_no_room_has_the_next_one_give_back() -> None:
+    arena = Arena()
+    arena.give_back()
+    assert [gives_back(arena, SMALL) for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize("size", [100_000, 1_000_000])

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import pytest
 
 from aiaas_client.protocol.predictions import Prediction
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.card import Assets, Card
+from aiaas_server.core.describe.card import Assets, Card, read_card
 from aiaas_server.core.errors import ModelNotFound
 from aiaas_server.core.session import Session
 from aiaas_server.core.signature import Signature
@@ -89,5 +90,15 @@ def open_bundle() -> OpenBundle:
     ) -> Bundle:
         card = card if isinstance(card, Card) else Card.model_validate(card)
         return Bundle(model, card, assets, others)
+
+    return make
+
+
+@pytest.fixture
+def open_version(open_bundle: Any) -> Any:
+    """`open_version(model, card, files)`: the card is a dict, read as the server reads it."""
+
+    def make(model: bytes, card: dict[str, Any], files: Mapping[str, bytes] = {}) -> Any:
+        return open_bundle(model, read_card(orjson.dumps(card)), files)
 
     return make

@@ -123,11 +123,83 @@ def test_a_header_that_claims_hours_is_refused() -> None:
         decode_audio(bytes(content), rate=RATE)
 
 
-def test_a_stream_s_wav_without_a_length_is_taken() -> None:
-    content = bytearray(recorded(tone()))
-    place = content.index(b"data")
-    content[place + 4 : place + 8] = struct.pack("<I", 0xFFFFFFFF)
-    assert len(decode_audio(bytes(content), rate=RATE).samples) == 8000
+def piped(content: bytes, length: int) -> bytes:
+    """The WAV file as a program writes it that cannot go back and fill the length in."""
+    changed = bytearray(content)
+    place = content.index(b"data") + 4
+    struct.pack_into("<I", changed, place, length)
+    struct.pack_into("<I", changed, 4, (length + place - 4) & 0xFFFFFFFF)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        pytest.param(0xFFFFFFFF, id="ffmpeg"),
+        pytest.param(0x7FFFF000, id="SoX"),
+        pytest.param(0x80000000, id="arecord"),
+        pytest.param(0x7FFFFFFE, id="arecord, three bytes a sample"),
+        pytest.param(0, id="GStreamer"),
+    ],
+)
+@pytest.mark.parametrize("form", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT", "ULAW", "MS_ADPCM"])
+def test_a_wav_file_of_a_pipe_is_heard_to_its_end(length: int, form: str) -> None:
+    content = recorded(tone(), form=form)
+    whole = decode_audio(content, rate=RATE).samples
+    heard = decode_audio(piped(content, length), rate=RATE).samples
+    assert heard[: len(whole)].tolist() == whole[: len(heard)].tolist()
+    assert len(heard) == pytest.approx(len(whole), abs=64)
+
+
+def test_a_piped_file_cut_inside_a_sample_ends_with_the_sample_before() -> None:
+    stereo = np.stack([tone(), tone()], axis=1)
+    content = piped(recorded(stereo), 0xFFFFFFFF)
+    assert len(decode_audio(content[:-3], rate=RATE).samples) == 7999
+
+
+def test_an_empty_recording_with_chunks_behind_it_is_still_empty() -> None:
+    content = recorded(tone()[:0]) + b"LIST" + struct.pack("<I", 4) + b"INFO"
+    with pytest.raises(InvalidInput, match="the audio has no samples"):
+        decode_audio(content, rate=RATE)
+
+
+def test_a_flac_stream_of_unknown_length_is_heard_to_its_end_and_no_longer_than_allowed() -> None:
+    content = bytearray(recorded(tone(), kind="FLAC"))
+    content[8 + 13] &= 0xF0
+    content[8 + 14 : 8 + 18] = bytes(4)
+    assert decode_audio(bytes(content), rate=RATE).samples == pytest.approx(tone(), abs=1e-4)
+    with pytest.raises(InvalidInput, match=r"too long: more than 0.4 s, at most 0.4 s"):
+        decode_audio(bytes(content), rate=RATE, max_seconds=0.4)
+
+
+@pytest.mark.parametrize("form", ["GSM610", "G721_32", "NMS_ADPCM_16", "IMA_ADPCM", "ALAW"])
+def test_what_telephone_recorders_write_is_heard(form: str) -> None:
+    sound = decode_audio(recorded(tone(8_000), 8_000, form=form), rate=RATE)
+    assert sound.seconds == pytest.approx(0.5, abs=0.07)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG"])
+@pytest.mark.parametrize("channels", [1, 2, 6, 8])
+@pytest.mark.parametrize("count", [1, 7, 40_000])
+def test_any_number_of_samples_and_channels(kind: str, channels: int, count: int) -> None:
+    samples = np.full((count, channels), 0.25, np.float32)
+    form = {"OGG": "VORBIS", "WAV": "PCM_24", "FLAC": "PCM_24"}[kind]
+    sound = decode_audio(recorded(samples, kind=kind, form=form), rate=RATE)
+    assert len(sound.samples) == count
+    if kind != "OGG":
+        assert sound.samples == pytest.approx(np.full(count, 0.25), abs=1e-6)
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, OSError, SystemError, AssertionError])
+def test_whatever_the_decoder_raises_is_told_as_a_damaged_recording(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: object, *args: object, **options: object) -> None:
+        raise error("inside the decoder")
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", fails)
+    with pytest.raises(InvalidInput, match=r"damaged or cut off .*: inside the decoder"):
+        decode_audio(recorded(tone()), rate=RATE)
 
 
 def test_what_is_written_is_read_back() -> None:

@@ -10,7 +10,7 @@ from importlib import import_module
 import pytest
 
 from aiaas_client.protocol.predictions import PREDICTIONS
-from aiaas_server.core.card import read_card
+from aiaas_server.core.describe.card import read_card
 from aiaas_server.tasks import TASKS
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from aiaas_client.protocol.predictions import FileType
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.tasks.file_type import ends
+from tests.task_bundles import first_byte
 
 TYPES = {"png": {"mime_type": "image/png", "group": "image", "description": "PNG image"}}
 CARD = {
@@ -21,36 +20,6 @@ CARD = {
     "postprocessing": {"content_types": "types.json"},
 }
 FILES = {"types.json": orjson.dumps(TYPES)}
-
-
-def begins_like_png() -> bytes:
-    """`bytes` (n, 8) -> scores: "png" is 1 where the first number is 0x89, else "elf" is 1."""
-    constants = [
-        numpy_helper.from_array(np.array([0], np.int64), "first"),
-        numpy_helper.from_array(np.int32(0x89), "mark"),
-        numpy_helper.from_array(np.array([0, 1], np.float32), "values"),
-    ]
-    nodes = [
-        helper.make_node("Gather", ["bytes", "first"], ["head"], axis=1),
-        helper.make_node("Equal", ["head", "mark"], ["same"]),
-        helper.make_node("Cast", ["same"], ["yes"], to=TensorProto.INT64),
-        helper.make_node("Squeeze", ["yes", "one"], ["index"]),
-        helper.make_node("OneHot", ["index", "depth", "values"], ["scores"]),
-    ]
-    constants += [
-        numpy_helper.from_array(np.array([1], np.int64), "one"),
-        numpy_helper.from_array(np.int64(2), "depth"),
-    ]
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [value("bytes", TensorProto.INT32, ["batch", 8])],
-        [value("scores", TensorProto.FLOAT, ["batch", 2])],
-        constants,
-    )
-    opset = [helper.make_opsetid("", 17)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -72,14 +41,14 @@ def test_only_the_blocks_at_the_ends_are_looked_at() -> None:
 
 
 def test_a_file_has_its_label_and_mime_type(open_bundle: Any) -> None:
-    found = open_bundle(begins_like_png(), CARD, FILES).predict(b"\x89PNG\r\n\x1a\n....")
+    found = open_bundle(first_byte(8), CARD, FILES).predict(b"\x89PNG\r\n\x1a\n....")
     assert found == FileType(
         label="png", mime="image/png", score=1.0, group="image", description="PNG image"
     )
 
 
 def test_a_type_without_an_entry_is_an_octet_stream(open_bundle: Any) -> None:
-    found = open_bundle(begins_like_png(), CARD, FILES).predict(b"\x7fELF........")
+    found = open_bundle(first_byte(8), CARD, FILES).predict(b"\x7fELF........")
     assert (found.label, found.mime) == ("elf", "application/octet-stream")
 
 
@@ -90,7 +59,7 @@ def test_a_type_without_an_entry_is_an_octet_stream(open_bundle: Any) -> None:
 def test_very_short_files_are_told_by_being_text(
     open_bundle: Any, content: bytes, label: str
 ) -> None:
-    assert open_bundle(begins_like_png(), CARD, FILES).predict(content).label == label
+    assert open_bundle(first_byte(8), CARD, FILES).predict(content).label == label
 
 
 @pytest.mark.parametrize(
@@ -102,9 +71,9 @@ def test_very_short_files_are_told_by_being_text(
 )
 def test_what_is_no_file_is_told(open_bundle: Any, payload: Any, told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
-        open_bundle(begins_like_png(), CARD, FILES).predict(payload)
+        open_bundle(first_byte(8), CARD, FILES).predict(payload)
 
 
 def test_labels_must_be_as_many_as_the_model_has(open_bundle: Any) -> None:
     with pytest.raises(LoadFailed, match="the card names 1, output 'scores' has 2"):
-        open_bundle(begins_like_png(), {**CARD, "labels": ["elf"]}, FILES)
+        open_bundle(first_byte(8), {**CARD, "labels": ["elf"]}, FILES)

@@ -6,27 +6,15 @@ import io
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from PIL import Image, ImageDraw
 
 from aiaas_client.protocol.predictions import Box, Detections, OcrLine, OcrText
 from aiaas_server.core.errors import InferenceFailed, InvalidInput, LoadFailed
+from tests.graphs import model, value
 
 COLOURS = ["red", "green", "blue"]
-
-
-def value(name: str, dims: list[Any], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, dims)
-
-
-def model(nodes: Any, inputs: Any, outputs: Any, **constants: Any) -> bytes:
-    kept = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, kept)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.checker.check_model(made)
-    return made.SerializeToString()
 
 
 def png(image: Image.Image) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.tasks.images import decode_image
@@ -79,6 +79,12 @@ def test_exif_orientation_is_obeyed(
 def test_sixteen_bit_grey_keeps_its_brightness() -> None:
     deep = Image.fromarray(np.array([[0, 0x8000, 0xFFFF]], np.uint16))
     assert decode_image(encoded(deep)).tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
+
+
+def test_the_transparent_grey_of_sixteen_bits_is_white() -> None:
+    deep = Image.fromarray(np.array([[0x1234, 0x8000]], np.uint16))
+    content = encoded(deep, transparency=0x1234)
+    assert decode_image(content).tolist() == [[list(WHITE), [128] * 3]]
 
 
 def test_eight_bit_grey_and_black_and_white() -> None:
@@ -174,6 +180,46 @@ def test_what_is_wrong_with_a_picture_is_said(payload: object, message: str) -> 
         decode_image(payload)
 
 
+@pytest.mark.parametrize("size", [(100_001, 1), (1, 100_001)])
+def test_a_side_has_a_limit_of_its_own(size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidInput, match=r"too long: .* sides of at most 100,000 are accepted"):
+        decode_image(encoded(Image.new("1", size)))
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError, TypeError, OSError, SyntaxError, IndexError, KeyError, MemoryError]
+)
+def test_whatever_a_decoder_raises_is_told_as_a_damaged_picture(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: object) -> None:
+        raise error("inside the decoder")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fails)
+    for payload in (encoded(quarters()), Image.open(io.BytesIO(encoded(quarters())))):
+        with pytest.raises(InvalidInput, match=r"the image is damaged or cut off.*inside the dec"):
+            decode_image(payload)
+
+
+def test_a_picture_whose_exif_nobody_can_read_is_shown_as_it_is() -> None:
+    for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"MM"):
+        assert decode_image(encoded(quarters(), exif=exif)).shape == (2, 4, 3)
+
+
+def test_colours_converted_in_strips_are_those_of_the_whole() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1500, 4), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    clear = Image.fromarray(noise)
+    white = Image.new("RGB", clear.size, "white")
+    white.paste(clear, mask=clear)
+    expected = np.rot90(np.asarray(white), -1)
+    assert (decode_image(encoded(clear, compress_level=0, exif=exif)) == expected).all()
+    palette = clear.convert("RGB").quantize(50)
+    turned = np.rot90(np.asarray(palette.convert("RGB")), -1)
+    assert (decode_image(encoded(palette, exif=exif)) == turned).all()
+
+
 def test_the_ceiling_is_the_card_s() -> None:
     with pytest.raises(InvalidInput, match=r"4 x 2 pixels, at most 7 are accepted"):
         decode_image(encoded(quarters()), max_pixels=7)
@@ -197,3 +243,31 @@ def damage(content: bytes) -> str:
     except InvalidInput as error:
         return "said" if error.message.startswith("the image") else error.message
     return "none"
+
+
+def test_a_jpeg_painted_over_and_over_is_refused_before_it_is_decoded():
+    file = io.BytesIO()
+    Image.new("RGB", (2000, 2000), "red").save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    assert decode_image(content).shape == (2000, 2000, 3)
+    start = content.rindex(b"\xff\xda")
+    last = content[start:-2]
+    with pytest.raises(InvalidInput, match="painted too often: 20010 scans of 2000 x 2000 pixels"):
+        decode_image(content[:-2] + last * 20_000 + b"\xff\xd9")
+
+
+def test_a_refusal_names_no_object_of_the_server():
+    with pytest.raises(InvalidInput, match="cannot identify image file$"):
+        decode_image(b"\x89PNG\r\n\x1a\n" + bytes(40))
+
+
+def test_a_damaged_tiff_is_told_to_the_caller_and_not_on_standard_error(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(content, "TIFF", compression="tiff_lzw")
+    damaged = bytearray(content.getvalue())
+    damaged[20:60] = b"\xff" * 40
+    with pytest.raises(InvalidInput, match="damaged"):
+        decode_image(bytes(damaged))
+    assert capfd.readouterr() == ("", "")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.tasks.audio import Sound, encode_wav
+from tests.graphs import model, value
 
 RATE = 16_000
 CARD = {
@@ -26,18 +26,6 @@ CARD = {
         "hop": 5,
     },
 }
-
-
-def value(name: str, dims: list[Any]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
-
-
-def model(nodes: Any, inputs: Any, outputs: Any, **constants: Any) -> bytes:
-    kept = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, kept)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.checker.check_model(made)
-    return made.SerializeToString()
 
 
 def mel() -> bytes:

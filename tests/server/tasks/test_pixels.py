@@ -8,7 +8,8 @@ from PIL import Image
 
 from aiaas_server.core.errors import LoadFailed
 from aiaas_server.core.signature import TensorSpec
-from aiaas_server.tasks.pixels import ImageInput, ImageTensor, fit, normalise, resized
+from aiaas_server.tasks.images import scaled
+from aiaas_server.tasks.pixels import Filter, ImageInput, ImageTensor, fit, normalise, resized
 
 
 def gradient(height: int, width: int) -> np.ndarray:
@@ -58,6 +59,28 @@ def test_any_shape_of_picture_fills_the_tensor(size: tuple[int, int], resize: st
     canvas, _ = fit(pixels, (32, 48), ImageInput(resize=resize, fill=9))
     assert canvas.shape == (32, 48, 3)
     assert (canvas == 9).all()
+
+
+@pytest.mark.parametrize("filter", ["nearest", "bilinear", "bicubic", "lanczos", "sampled"])
+@pytest.mark.parametrize("size", [(6, 6000), (6000, 6), (9, 5000)])
+def test_the_middle_of_a_thin_picture_is_that_of_the_whole_enlarged(
+    size: tuple[int, int], filter: Filter
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    canvas, placement = fit(noise, (96, 80), ImageInput(resize="shorter", filter=filter))
+    inner = round(size[0] * placement.scale_y), round(size[1] * placement.scale_x)
+    assert inner[0] * inner[1] > 4_000_000  # so it is not made whole
+    above, before = (inner[0] - 96) // 2, (inner[1] - 80) // 2
+    whole = resized(noise, inner, filter)[above : above + 96, before : before + 80]
+    # A region's edges are 32-bit numbers in pillow: a sample point on an edge may fall either way.
+    assert np.percentile(np.abs(canvas.astype(int) - whole), 95) <= 1
+
+
+def test_a_tall_thin_picture_is_made_lower_before_it_is_made_wider() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60_000, 2, 3), np.uint8)
+    for method in (Image.Resampling.BILINEAR, Image.Resampling.BOX):
+        at_once = np.asarray(Image.fromarray(noise).resize((100, 40), method))
+        assert np.abs(scaled(noise, (40, 100), method).astype(int) - at_once).max() <= 1
 
 
 def test_resizing_is_pillow_s_and_sampled_takes_four_neighbours() -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from zoo import efficientnet
 
-from aiaas_server.core.card import read_card
+from aiaas_server.core.describe.card import read_card
 from aiaas_server.core.signature import TensorSpec
 from aiaas_server.tasks.audio import Sound, encode_wav
 from aiaas_server.tasks.pixels import ImageInput, ImageTensor

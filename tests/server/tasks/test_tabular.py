@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 
 from aiaas_client.protocol.predictions import Classification, Regression
-from aiaas_server.core.card import read_card
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 
 pytest.importorskip("skl2onnx", reason="scikit-learn and skl2onnx are not installed")
 
+from onnx import helper
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.compose import ColumnTransformer
@@ -25,6 +23,9 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
+
+from tests.graphs import model as built
+from tests.graphs import value as described
 
 IRIS = load_iris()
 COLUMNS = [{"name": name} for name in IRIS.feature_names]
@@ -39,16 +40,6 @@ CLASSIFIERS = {
     "svm": SVC(kernel="linear"),
     "forest": RandomForestClassifier(20, random_state=0),
 }
-
-
-@pytest.fixture
-def open_version(open_bundle: Any) -> Any:
-    """`open_version(model, card, files)`: the card is a dict, read as the server reads it."""
-
-    def make(model: bytes, card: dict[str, Any], files: Mapping[str, bytes] = {}) -> Any:
-        return open_bundle(model, read_card(orjson.dumps(card)), files)
-
-    return make
 
 
 def export(model: Any, inputs: Any) -> bytes:
@@ -94,6 +85,40 @@ def test_columns_come_by_name_in_any_order(open_version: Any, logistic: bytes) -
     record = dict(zip(IRIS.feature_names, row, strict=True))
     backwards = dict(reversed(record.items()))
     assert opened.predict(backwards) == opened.predict(row) == opened.predict(record)
+
+
+def by_default(card: dict[str, Any]) -> dict[str, Any]:
+    return {**card, "postprocessing": {}}
+
+
+def test_the_output_of_a_zipmap_is_found_by_what_it_is(open_version: Any) -> None:
+    model = LogisticRegression(max_iter=500).fit(IRIS.data, IRIS.target)
+    made = to_onnx(model, initial_types=[("x", FloatTensorType([None, 4]))], target_opset=17)
+    assert [value.name for value in made.graph.output] == ["output_label", "output_probability"]
+    found = open_version(made.SerializeToString(), by_default(CARD)).predict(
+        IRIS.data[100].tolist()
+    )
+    expected = dict(zip(CARD["labels"], model.predict_proba(IRIS.data[100:101])[0], strict=True))
+    assert found.scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_usual_output_needs_no_name(open_version: Any, logistic: bytes) -> None:
+    row = IRIS.data[60].tolist()
+    expected = open_version(logistic, CARD).predict(row)
+    assert open_version(logistic, by_default(CARD)).predict(row) == expected
+
+
+def test_where_no_output_or_several_can_hold_the_scores_the_card_must_name_it(
+    open_version: Any, onnx_models: Any
+) -> None:
+    card = by_default(CARD)
+    with pytest.raises(LoadFailed, match=r"'output' must name .*; there are 'y' INT64 \[-1, 4\]$"):
+        open_version(onnx_models.identity("INT64", ["batch", 4]), card)
+    nodes = [helper.make_node("Identity", ["x"], [name]) for name in ("y", "z")]
+    outputs = [described(name, ["batch", 4]) for name in ("y", "z")]
+    two = built(nodes, [described("x", ["batch", 4])], outputs)
+    with pytest.raises(LoadFailed, match="'output' must name"):
+        open_version(two, card)
 
 
 GOOD = dict(zip(IRIS.feature_names, [5.1, 3.5, 1.4, 0.2], strict=True))
@@ -282,3 +307,79 @@ def test_a_card_that_does_not_fit_is_refused_at_load(
     with pytest.raises(LoadFailed) as raised:
         open_version(logistic, {**CARD, **changed})
     assert told in raised.value.message
+
+
+def preprocessed(open_version: Any, model: bytes, columns: list[Any], record: Any) -> Any:
+    card = {"task": "tabular-regression", "preprocessing": {"columns": columns}}
+    opened = open_version(model, card)
+    return opened.task.preprocess(record, opened.task.params()).tensors["x"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "seen"),
+    [
+        pytest.param("INT64", 40, 40, id="an integer"),
+        pytest.param("INT64", 40.0, 40, id="a whole number with a point"),
+        pytest.param("INT64", 2**60 + 1, 2**60 + 1, id="beyond what a float holds"),
+        pytest.param("INT64", -0.0, 0, id="minus zero"),
+        pytest.param("UINT64", 2**64 - 59, 2**64 - 59, id="unsigned"),
+        pytest.param("BOOL", 1, True, id="1 is true"),
+        pytest.param("BOOL", 0.0, False, id="0.0 is false"),
+        pytest.param("FP32", 0.5, 0.5, id="a fraction"),
+        pytest.param("FP16", 0.5, 0.5, id="a fraction of 16 bits"),
+    ],
+)
+def test_a_number_reaches_the_model_as_it_is(
+    open_version: Any, onnx_models: Any, datatype: str, value: Any, seen: Any
+) -> None:
+    model = onnx_models.identity(datatype, ["batch", 2])
+    columns = [{"name": "a"}, {"name": "b"}]
+    given = {"a": value, "b": 0.5 if datatype.startswith("FP") else 1}
+    assert preprocessed(open_version, model, columns, given)[0][0] == seen
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "told"),
+    [
+        pytest.param("INT64", 40.6, "column 'a': got 40.6; a whole number", id="a fraction"),
+        pytest.param("INT32", -0.5, "column 'a': got -0.5; a whole number", id="towards zero"),
+        pytest.param("BOOL", 2.5, "column 'a': got 2.5; 0 or 1", id="no boolean"),
+        pytest.param("BOOL", 2, "column 'a': got 2; 0 or 1", id="an integer as boolean"),
+        pytest.param("BOOL", -1, "column 'a': got -1; 0 or 1", id="negative as boolean"),
+        pytest.param("INT64", None, "column 'a': a value is missing", id="missing in integers"),
+        pytest.param("BOOL", math.nan, "column 'a': a value is missing", id="missing in booleans"),
+        pytest.param("UINT8", 256, "a value does not fit UINT8", id="too large"),
+        pytest.param("UINT8", -1, "a value does not fit UINT8", id="negative"),
+        pytest.param("INT64", 1e300, "a value does not fit INT64", id="far too large"),
+        pytest.param("FP16", 1e5, "a value is too large for FP16", id="16 bits"),
+    ],
+)
+def test_a_number_that_would_become_another_is_refused(
+    open_version: Any, onnx_models: Any, datatype: str, value: Any, told: str
+) -> None:
+    model = onnx_models.identity(datatype, ["batch", 2])
+    columns = [{"name": "a", "missing": "nan"}, {"name": "b"}]
+    with pytest.raises(InvalidInput) as raised:
+        preprocessed(open_version, model, columns, {"a": value, "b": 1})
+    assert told in raised.value.message
+
+
+def test_texts_reach_the_model_as_they_are_or_are_refused(
+    open_version: Any, onnx_models: Any
+) -> None:
+    model = onnx_models.identity("BYTES", ["batch", 1])
+    columns = [{"name": "a", "kind": "text"}]
+    for text in ("", "a\0b", "\u00fc", "007"):
+        assert preprocessed(open_version, model, columns, {"a": text}) == [[text.encode()]]
+    with pytest.raises(InvalidInput, match="column 'a': the text holds half of a character"):
+        preprocessed(open_version, model, columns, {"a": "\ud800"})
+
+
+def test_the_columns_are_told_to_who_holds_them_as_text(
+    open_version: Any, onnx_models: Any
+) -> None:
+    columns = [{"name": "a"}, {"name": "b", "kind": "category", "categories": ["01", "1"]}]
+    card = {"task": "tabular-regression", "preprocessing": {"columns": columns}}
+    opened = open_version(onnx_models.identity("FP32", ["batch", 2]), card)
+    expected = [{"name": "a", "kind": "number"}, {"name": "b", "kind": "category"}]
+    assert list(opened.task.columns) == expected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,20 +11,9 @@ import orjson
 import pytest
 
 from aiaas_client.protocol.predictions import Classification, Embedding, Ranking, Similarity
-from aiaas_server.core.card import read_card
 from aiaas_server.core.errors import InvalidInput, LoadFailed
+from aiaas_server.tasks.text import tokenized
 from tests.task_bundles import MEANINGS, MOOD_CARD, MOODS, table_model, tokenizer
-
-
-@pytest.fixture
-def open_version(open_bundle: Any) -> Any:
-    """`open_version(model, card, files)`: the card is a dict, read as the server reads it."""
-
-    def make(model: bytes, card: dict[str, Any], files: Mapping[str, bytes] = {}) -> Any:
-        return open_bundle(model, read_card(orjson.dumps(card)), files)
-
-    return make
-
 
 CARD = MOOD_CARD
 FILES = {"tokenizer.json": tokenizer()}
@@ -252,3 +240,12 @@ def test_a_broken_tokenizer_is_refused_at_load(open_version: Any) -> None:
     model = table_model(MOODS, ("input_ids", "attention_mask"), pooled=True)
     with pytest.raises(LoadFailed, match=r"'tokenizer\.json' is no tokenizer"):
         open_version(model, CARD, {"tokenizer.json": orjson.dumps({"a": 1})})
+
+
+def test_a_text_that_the_tokenizer_cannot_read_is_told() -> None:
+    from tokenizers import Tokenizer, models
+
+    words = Tokenizer(models.WordLevel({"good": 0}, unk_token="[UNK]"))
+    assert tokenized(words, "good").ids == [0]
+    with pytest.raises(InvalidInput, match=r"tokenizer cannot read the text: .*\[UNK\]"):
+        tokenized(words, "tea")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 
 from aiaas_server.core.errors import InvalidInput, LoadFailed
-from aiaas_server.tasks.text_to_speech import _parts
+from aiaas_server.tasks.text_to_speech import TextToSpeech, _parts
 from aiaas_server.zoo.pull import pull
 
 CARD = {"task": "text-to-speech", "postprocessing": {"engine": "hibari"}}
@@ -73,3 +74,27 @@ def test_a_long_sentence_is_cut_at_spaces() -> None:
     assert list(_parts("aa bb cc dd", 5)) == ["aa", "bb", "cc dd"]
     assert list(_parts("aaaaaaa", 3)) == ["aaa", "aaa", "a"]
     assert list(_parts("", 3)) == []
+
+
+class Stumbles:
+    """An engine whose package fails on a text."""
+
+    rate = 24_000
+
+    def sentences(self, text: str) -> list[dict[str, Any]]:
+        raise IndexError("list index out of range")
+
+    def sound(self, outputs: Any, noise: Any) -> Any:
+        raise AssertionError("nothing to make a sound of")
+
+
+class OwnThread:
+    async def thread(self, function: Any, *args: Any) -> Any:
+        return function(*args)
+
+
+def test_a_text_that_the_voice_s_package_stumbles_over_is_told() -> None:
+    task = TextToSpeech(Stumbles(), 1000)
+    run: Any = OwnThread()
+    with pytest.raises(InvalidInput, match="cannot be spoken: IndexError: list index out of range"):
+        asyncio.run(task.predict("1" * 300, task.params(), run))

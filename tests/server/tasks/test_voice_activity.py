@@ -5,27 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.tasks.audio import Sound, encode_wav
+from tests.graphs import model, value
 
 RATE = 16_000
 CARD = {"task": "voice-activity"}
-
-
-def value(name: str, dims: list[Any], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, dims)
-
-
-def model(nodes: Any, inputs: Any, outputs: Any, **constants: Any) -> bytes:
-    kept = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, kept)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.checker.check_model(made)
-    return made.SerializeToString()
 
 
 def loudness_by_block() -> bytes:
@@ -124,12 +112,12 @@ def test_a_stream_hears_what_the_whole_has(open_bundle: Any, content: bytes, pie
 
 @pytest.mark.parametrize("content", MODELS)
 def test_the_memory_travels_in_the_state(open_bundle: Any, content: bytes) -> None:
-    from aiaas_server.tasks.voice_activity import Stream, VoiceInput
+    from aiaas_server.tasks.voice_activity import StreamState, VoiceInput
 
     bundle = open_bundle(content, CARD)
     first = bundle.predict(wav(CLIP[:1024]), stream=True)
     second = bundle.predict(wav(CLIP[:1500]), state=first.state)
-    stream = Stream.from_text(second.state, VoiceInput())
+    stream = StreamState.from_text(second.state, VoiceInput())
     assert stream.memory[0] == 4  # frames heard
     assert stream.heard == 2048
     assert len(stream.rest) == 1500 - 1024

@@ -6,28 +6,16 @@ import json
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from aiaas_server.core.errors import InvalidInput, LoadFailed, ModelNotFound
 from aiaas_server.tasks.audio import Sound, encode_wav
 from aiaas_server.tasks.log_mel import RATE, log_mel, mel_filters
+from tests.graphs import model, value
 
 WORDS = ["<pad>", "</s>", "<unk>", "one", "two", "eins", "zwei", "low", "high"]
 END = WORDS.index("</s>")
-
-
-def value(name: str, dims: list[Any], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, dims)
-
-
-def model(nodes: Any, inputs: Any, outputs: Any, **constants: Any) -> bytes:
-    kept = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
-    graph = helper.make_graph(nodes, "g", inputs, outputs, kept)
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.checker.check_model(made)
-    return made.SerializeToString()
 
 
 def tokenizer() -> bytes:

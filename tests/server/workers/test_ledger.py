@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from aiaas_server.core.statistics import Statistics
+from aiaas_server.http.oip.statistics import model_stats
 from aiaas_server.observe.totals import ProcessFacts, Totals, added, restored, taken
 from aiaas_server.workers.ledger import Ledger
 
@@ -38,14 +39,22 @@ def test_all_counters_of_statistics_survive_the_wire() -> None:
     before = counted(3, rows=4)
     after = restored(json.loads(json.dumps(taken(before))))
     assert taken(after) == taken(before)
-    assert after.as_json("m", 1) == before.as_json("m", 1)
+    assert model_stats("m", 1, after) == model_stats("m", 1, before)
+
+
+def test_curves_of_processes_need_not_be_alike() -> None:
+    left, right = taken(Statistics()), taken(Statistics())
+    left["batch_curve"] = {"unit": "rows", "points": [1]}
+    right["batch_curve"] = {"unit": "rows", "points": [1, 2], "more": None}
+    assert added(left, right)["batch_curve"] == left["batch_curve"]
+    assert added(added(left | {"batch_curve": {}}, right), left)["batch_curve"]["points"] == [1, 2]
 
 
 def test_every_counter_is_added() -> None:
     left, right = taken(counted(3, rows=4)), taken(counted(2, rows=1))
     left["last_inference_ms"], right["last_inference_ms"] = 7, 5
     both = added(json.loads(json.dumps(left)), json.loads(json.dumps(right)))
-    entry = restored(both).as_json("m", 1)
+    entry = model_stats("m", 1, restored(both))
     assert entry["last_inference"] == 7
     assert entry["inference_count"] == 3 * 4 + 2
     assert entry["execution_count"] == 5
@@ -59,6 +68,18 @@ def test_every_counter_is_added() -> None:
     assert sum(both["latency_counts"]) == 5
     for name in Statistics.__slots__:  # nothing that is ever added to them is forgotten
         assert name in both
+
+
+def test_the_curve_of_one_worker_stands_for_all_and_ends_with_it() -> None:
+    curve = {"unit": "rows", "cap": 2, "points": [{"size": 1, "ns": 5}, {"size": 2, "ns": 6}]}
+    ledger = Ledger()
+    for worker in (0, 1):
+        counts = counted(1)
+        counts.batch_curve = curve if worker else {}
+        ledger.note(worker, snapshot(worker + 1, {M: counts}))
+    assert model_stats("m", 1, totals(ledger).statistics[M])["batch_curve"] == curve
+    ledger.bury(1)
+    assert "batch_curve" not in model_stats("m", 1, totals(ledger).statistics[M])
 
 
 def test_workers_are_added_and_what_an_ended_one_counted_stays() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from aiaas_server.cli import app
-from aiaas_server.core.card import CARD_NAME, read_card
+from aiaas_server.core.describe.card import CARD_NAME, read_card
+from aiaas_server.zoo import commands
 from aiaas_server.zoo.entries import ENTRIES
 from aiaas_server.zoo.pull import UnknownModel, pull
 
@@ -81,3 +83,20 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     )
     config = json.loads((tmp_path / "layout" / "config.json").read_text("utf-8"))
     assert config == {"max_batch_size": 0}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_a_model_needs_is_told_only_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    module = "json" if is_there else "no_such_module"
+    entry = replace(ENTRIES["digits-cnn"], needs="an extra", module=module)
+    monkeypatch.setattr(commands, "find", lambda name: entry)
+    monkeypatch.setattr(commands, "pull_model", lambda *args, **options: ())
+    shown = invoke(app, ["pull", "digits-cnn", "--models", str(tmp_path)])
+    assert shown.exit_code == 0
+    assert ("digits-cnn needs: an extra" in shown.stderr) is not is_there
+
+
+def test_every_need_names_what_shows_that_it_is_met() -> None:
+    assert all(bool(entry.needs) == bool(entry.module) for entry in ENTRIES.values())

@@ -1,0 +1,1 @@
+"""Many items in few requests: bulk calls and coalescing."""

@@ -1,0 +1,1 @@
+"""Handles on models: what they check, send and hand out."""

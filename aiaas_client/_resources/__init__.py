@@ -1,0 +1,1 @@
+"""`client.models` and its like: one file a resource, both flavours side by side."""

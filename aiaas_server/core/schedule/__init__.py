@@ -1,0 +1,1 @@
+"""Queues, batches and the runs that empty them."""

@@ -1,0 +1,1 @@
+"""Connections: limits, strictness, and one exchange after another."""

@@ -1,0 +1,186 @@
+"""The front door: every request comes in and goes out here, whichever route answers it.
+
+Coming in, it gets an id, its trace is taken up, its key is checked and its deadline is read. Going
+out, whatever was raised becomes one error answer, and is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable
+from itertools import count
+
+from starlette.types import Receive, Scope, Send
+
+from aiaas_client.protocol.errors import ErrorCode
+from aiaas_server.core.events import CALLER, OPERATOR, Caller, Identity
+from aiaas_server.http.answers import send_problem
+from aiaas_server.http.auth import KeyCheck
+from aiaas_server.http.errors import HttpError, Problem, problem_of
+from aiaas_server.http.incoming import (
+    ClientGone,
+    Headers,
+    RequestContext,
+    read_headers,
+    route_path,
+    sticky_key,
+)
+from aiaas_server.observe.metrics import RequestMetrics
+from aiaas_server.observe.tracing import trace_of
+from aiaas_server.settings import Settings
+
+OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
+ANONYMOUS = Identity(tenant="", scopes=frozenset())
+"""Who asks without a key where keys are needed: whoever was refused, and on the open paths."""
+
+_NO_TRACE = ("", "")
+_own_id = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
+_digits = re.compile(rb"[0-9]{1,18}").fullmatch
+
+Endpoint = Callable[[RequestContext, Scope, Receive, Send], Awaitable[None]]
+InDialect = Callable[[Problem, str], Problem]
+"""Gives a problem in the form that callers of a path read."""
+
+
+class Gate:
+    """The door of one application.
+
+    Args:
+        settings: The key, and how long requests may take.
+        metrics: Counts the error answers.
+        observed: Whether observers want to know who asked.
+        in_dialect: Without it, errors look alike on all paths.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: RequestMetrics,
+        *,
+        observed: bool,
+        in_dialect: InDialect = lambda problem, path: problem,
+    ) -> None:
+        key = settings.api_key
+        self._key_check = KeyCheck(key.get_secret_value()) if key is not None else None
+        self._default_deadline = settings.default_deadline
+        self._max_deadline = settings.max_deadline
+        self._metrics = metrics
+        self._observed = observed
+        self._in_dialect = in_dialect
+
+    async def serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request by `endpoint`, whatever happens."""
+        headers = read_headers(scope)
+        request_id = request_id_of(headers)
+        context: RequestContext | None = None
+        try:
+            path, client = route_path(scope), scope.get("client")
+            context = self.open(
+                request_id, headers, path, scope["query_string"], client[0] if client else ""
+            )
+            await endpoint(context, scope, receive, send)
+            self.leave(context.caller)
+        except ClientGone:
+            self.leave(_refused(request_id) if context is None else context.caller)
+        except Exception as error:
+            if context is not None and context.answering:
+                raise
+            problem = self.close(error, request_id, context, route_path(scope))
+            await send_problem(send, problem, request_id)
+
+    def open(
+        self, request_id: bytes, headers: Headers, path: str, query: bytes, address: str
+    ) -> RequestContext:
+        """Let a request in: find out who asks, and how long.
+
+        Args:
+            path: Below the prefix that the application is mounted under.
+            query: Of its target, undecoded.
+            address: The client's, without a port; "" where it has none.
+        Raises:
+            HttpError: It does not carry the key that it needs, or no usable deadline or sticky key.
+        """
+        if self._key_check is None:
+            identity = OPERATOR
+        elif path in OPEN_PATHS:
+            identity = ANONYMOUS
+        else:
+            identity = self._key_check.check(headers, query, address)
+        trace = trace_of(headers) if b"traceparent" in headers else _NO_TRACE
+        sticky = sticky_key(headers) if b"x-sticky-key" in headers else ""
+        caller = Caller(request_id.decode("ascii"), *trace, identity, sticky)
+        if self._observed or trace[0]:  # see `sets_caller`
+            CALLER.set(caller)
+        seconds = self._default_deadline
+        if b"x-request-timeout-ms" in headers:
+            seconds = deadline_seconds(headers, seconds, self._max_deadline)
+        deadline = asyncio.get_running_loop().time() + seconds
+        return RequestContext(headers, request_id, caller, deadline)
+
+    def sets_caller(self, headers: Headers) -> bool:
+        """Whether `open` may set the variable `CALLER`: only where somebody reads it."""
+        return self._observed or b"traceparent" in headers
+
+    def close(
+        self, error: Exception, request_id: bytes, context: RequestContext | None, path: str
+    ) -> Problem:
+        """A request ends with an error: gives what it is told.
+
+        Args:
+            context: None of a request that was not let in.
+        """
+        problem = self._in_dialect(problem_of(error, request_id), path)
+        self.leave(_refused(request_id) if context is None else context.caller, problem)
+        return problem
+
+    def leave(self, caller: Caller, problem: Problem | None = None) -> None:
+        """Note how a request ended: with an answer of its route's, or with an error."""
+        if problem is not None:
+            self.refused(problem.code)
+
+    def refused(self, code: ErrorCode) -> None:
+        """Count one error answer, also one that was given before the request came here."""
+        self._metrics.refused(code)
+
+
+def _numbered_ids() -> Callable[[], bytes]:
+    """Count upwards from a random start: unique in this process and, in practice, anywhere."""
+    prefix = os.urandom(8).hex().encode()
+    numbers = count(1)
+    return lambda: b"%s-%x" % (prefix, next(numbers))
+
+
+_next_id = _numbered_ids()
+os.register_at_fork(after_in_child=lambda: globals().update(_next_id=_numbered_ids()))
+
+
+def request_id_of(headers: Headers) -> bytes:
+    """Keep the client's `X-Request-Id` if it is plain, else make one."""
+    given = headers.get(b"x-request-id")
+    return given if given is not None and _own_id(given) else _next_id()
+
+
+def deadline_seconds(headers: Headers, default: float, longest: float) -> float:
+    """Read `X-Request-Timeout-Ms`: how long this request may take, in seconds.
+
+    Raises:
+        HttpError: 400 unless it is a whole number of milliseconds from 1 to `longest`.
+    """
+    text = headers.get(b"x-request-timeout-ms")
+    if text is None:
+        return default
+    milliseconds = int(text) if _digits(text) else 0
+    if not 1 <= milliseconds <= longest * 1000:
+        shown = text[:64].decode("latin-1")
+        raise HttpError(
+            400,
+            ErrorCode.INVALID_REQUEST,
+            f"X-Request-Timeout-Ms: expected 1 to {int(longest * 1000)}, got {shown!r}",
+        )
+    return milliseconds / 1000
+
+
+def _refused(request_id: bytes) -> Caller:
+    return Caller(request_id.decode("ascii"), identity=ANONYMOUS)

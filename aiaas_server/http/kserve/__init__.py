@@ -1,0 +1,1 @@
+"""KServe's V1 routes and the simple form of predict."""

@@ -1,0 +1,162 @@
+"""The generate extension for tensor models: flat JSON in, flat JSON or one event out.
+
+A member that is named like an input becomes that tensor, every other one a request parameter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from aiaas_client.protocol.jsontensor import tensor_from_json, tensor_to_json
+from aiaas_client.protocol.options import MAX_ID_LENGTH
+from aiaas_client.protocol.tensors import Array, TensorError
+from aiaas_server.core.errors import InvalidInput, OutputTooLarge
+from aiaas_server.core.model import LoadedModel
+from aiaas_server.core.pool.pool import ModelPool
+from aiaas_server.core.signature import TensorSpec
+from aiaas_server.http.errors import bad_request
+from aiaas_server.http.incoming import SizeLimit, context_of, read_plain_body, while_connected
+from aiaas_server.http.json import FAST_JSON
+from aiaas_server.http.json_body import member, parse_body
+from aiaas_server.http.lookup import obtain_addressed
+from aiaas_server.http.oip.parameters import schedule_of
+from aiaas_server.settings import Settings
+
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+
+Document = dict[str, Any]
+
+
+class GenerateRoutes:
+    """`POST /v2/models/{m}[/versions/{v}]/generate` and `/generate_stream`."""
+
+    def __init__(self, pool: ModelPool, settings: Settings) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._max_json = SizeLimit(settings.max_json_bytes, "max_json_bytes")
+
+    async def generate(self, request: Request) -> Response:
+        """One JSON object."""
+        return Response(await self._run(request), media_type="application/json")
+
+    async def stream(self, request: Request) -> Response:
+        """The answer as the only event of a stream; a tensor model gives exactly one."""
+        text = await self._run(request)
+        headers = {"content-type": EVENT_STREAM}
+        return Response(b"data: " + text + b"\n\n", headers=headers)
+
+    async def _run(self, request: Request) -> bytes:
+        deadline = context_of(request).deadline
+        await obtain_addressed(self._pool, request)  # refused before the body is read
+        body = await read_plain_body(request, self._max_json, deadline)
+        document = await parse_body(body, self._settings.offload_json_bytes)
+        model = await obtain_addressed(self._pool, request)
+        model.in_use += 1  # while its request is read, it makes no room for another
+        try:
+            # Counting and converting elements is Python's work: off the loop, whatever the size.
+            identifier, inputs, parameters = await asyncio.to_thread(read_document, document, model)
+            priority, timeout = schedule_of(parameters)
+            work = model.infer(inputs, priority=priority, timeout=timeout, deadline=deadline)
+            outcome = await while_connected(work, request.scope, request.receive)
+        finally:
+            model.in_use -= 1
+        limit = self._settings.max_answer_bytes
+        if sum(array.nbytes for array in outcome.outputs.values()) > limit:
+            raise OutputTooLarge(f"model {model.name!r}: the answer is larger than {limit} bytes")
+        answer = write_document(model, identifier, outcome.outputs)
+        return await asyncio.to_thread(FAST_JSON.dumps, answer)
+
+
+def read_document(
+    document: Document, model: LoadedModel
+) -> tuple[str, dict[str, Array], dict[str, Any]]:
+    """Sort a generate body into its id, the input tensors and the request parameters.
+
+    Raises:
+        HttpError: 400 for an `id` or `parameters` of the wrong kind.
+        InvalidInput: A member that is neither tensor data nor a parameter.
+    """
+    members = dict(document)
+    identifier = member(members, "id", str, "")
+    if len(identifier) > MAX_ID_LENGTH:
+        raise bad_request(f"'id': expected at most {MAX_ID_LENGTH} characters")
+    members |= member(members, "parameters", dict, {})
+    specs = {spec.name: spec for spec in model.signature.inputs}
+    inputs: dict[str, Array] = {}
+    parameters: dict[str, Any] = {}
+    for name, value in members.items():
+        if name in specs:
+            inputs[name] = to_tensor(value, specs[name])
+        elif name not in ("id", "parameters"):
+            if not isinstance(value, str | int | float):  # a boolean is an int
+                raise InvalidInput(
+                    f"{name[:64]!r} is no input of model {model.name!r}, and as a parameter it "
+                    "must be a string, number or boolean"
+                )
+            parameters[name] = value
+    return identifier, inputs, parameters
+
+
+def to_tensor(value: Any, spec: TensorSpec) -> Array:
+    """Convert a scalar or a list to an input's datatype and shape.
+
+    Fixed dimensions divide the number of elements, the innermost variable one takes the rest,
+    the other variable ones become 1.
+
+    Raises:
+        InvalidInput: The elements do not fit the datatype or do not divide.
+    """
+    count = _count(value)
+    try:
+        return tensor_from_json(value, spec.datatype, _shape(count, spec))
+    except TensorError as error:
+        raise InvalidInput(f"input {spec.name!r}: {error}") from None
+
+
+def _count(value: Any) -> int:
+    """Elements in nested lists, counted without recursion."""
+    count = 0
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting.extend(item)
+        else:
+            count += 1
+    return count
+
+
+def _shape(count: int, spec: TensorSpec) -> tuple[int, ...]:
+    shape = [1 if size < 0 else size for size in spec.shape]
+    fixed = 1
+    for size in shape:
+        fixed *= size
+    variable = [axis for axis, size in enumerate(spec.shape) if size < 0]
+    if variable and fixed and count % fixed == 0:
+        shape[variable[-1]] = count // fixed
+    elif count != fixed:
+        expected = list(spec.shape)
+        raise InvalidInput(f"input {spec.name!r}: {count} elements do not fit shape {expected}")
+    return tuple(shape)
+
+
+def write_document(model: LoadedModel, identifier: str, outputs: dict[str, Array]) -> Document:
+    """Write the answer: one-element outputs are scalars, the others flat lists.
+
+    Raises:
+        InvalidInput: A BYTES output is not UTF-8.
+    """
+    answer: Document = {"id": identifier} if identifier else {}
+    answer["model_name"] = model.name
+    answer["model_version"] = str(model.version)
+    for name, array in outputs.items():
+        try:
+            flat = tensor_to_json(array)
+        except TensorError as error:
+            raise InvalidInput(f"output {name!r}: {error}") from None
+        answer[name] = flat[0] if len(flat) == 1 else flat
+    return answer

@@ -1,0 +1,1 @@
+"""How the versions that serve are doing: traffic, drift, ground truth, guards."""

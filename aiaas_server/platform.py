@@ -1,0 +1,239 @@
+"""`Platform`: what `--data` adds to a server, wired together. Imported only where that is given."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from starlette.routing import BaseRoute
+
+from aiaas_client.protocol.management import Version
+from aiaas_server.core.describe.stored import ModelRepository
+from aiaas_server.core.events import Observer
+from aiaas_server.core.measures import Measure
+from aiaas_server.core.model import LoadedModel
+from aiaas_server.core.pool.pool import ModelPool
+from aiaas_server.http.manage import drafts, files, monitoring
+from aiaas_server.http.manage.changes import ChangeRoutes
+from aiaas_server.http.manage.models import ModelRoutes
+from aiaas_server.http.manage.requests import Manage
+from aiaas_server.http.manage.traffic import TrafficRoutes
+from aiaas_server.http.process_group import ProcessGroup
+from aiaas_server.monitor.alerts import Alert, Alerts
+from aiaas_server.monitor.guard import judge
+from aiaas_server.monitor.measures import families_of
+from aiaas_server.monitor.monitor import FLUSH_SECONDS, Monitor
+from aiaas_server.monitor.profile import trusted_profile
+from aiaas_server.monitor.profiles import add_profile
+from aiaas_server.monitor.shadow import Shadows
+from aiaas_server.monitor.steps import StepCounts
+from aiaas_server.registry.commit import Verified
+from aiaas_server.registry.damage import Damage
+from aiaas_server.registry.deployment import Deployment
+from aiaas_server.registry.reconcile import Reconcile
+from aiaas_server.registry.registry import Registry
+from aiaas_server.registry.rollout import ROLLED_BACK, Transition, begin
+from aiaas_server.registry.rollouts import Rollouts
+from aiaas_server.registry.routing import Choices
+from aiaas_server.registry.rows import ModelRow, VersionRow
+from aiaas_server.registry.stored import RegistryRepository
+from aiaas_server.registry.verification.verify import Verifier
+from aiaas_server.settings import Settings
+from aiaas_server.state.database import Connection, Database
+from aiaas_server.state.feed import Feed
+from aiaas_server.state.prepare import database_url
+from aiaas_server.state.space import check_room
+
+_log = logging.getLogger("aiaas_server")
+
+
+class Platform:
+    """The registry, its routes and what follows it, for one process.
+
+    Args:
+        settings: With `data`.
+        models: The directory of models beside the registry.
+
+    Attributes:
+        repository: What the pool loads from: that directory, and the registry's versions.
+        choose, aliases: Which version a call gets.
+        observers: Who wants a record of every request.
+        measures: What the metrics page tells besides.
+        alerts: Tells the operator.
+        monitor: Counts what is asked and answered.
+    """
+
+    def __init__(self, settings: Settings, models: ModelRepository) -> None:
+        assert settings.data is not None, "there is no platform without it"
+        self._settings = settings
+        room = partial(check_room, settings.data, reserve=settings.disk_reserve_bytes)
+        self.database = Database(database_url(settings), room)
+        self._feed = Feed(self.database)
+        self._registry = Registry(self.database, begin)
+        self._verifier = Verifier(
+            timeout=settings.verify_timeout,
+            memory_bytes=settings.verify_memory_bytes,
+            scratch=settings.data / "cache" / "verify",
+        )
+        self._deployment = Deployment(
+            settings,
+            settings.data,
+            self.database,
+            self._verifier.verify,
+            is_taken=lambda name: models.find(name) is not None,
+            kept=_keep_reference,
+            ready=self._ready,
+            damaged=self._damaged,
+            expect=self._verifier.expect,
+        )
+        self.repository = RegistryRepository(models)
+        choices = Choices()
+        self.choose, self.aliases = choices.choose, choices.aliased
+        self._reconcile = Reconcile(
+            self.database,
+            self._feed,
+            self._deployment.cache,
+            self.repository,
+            choices,
+            brought=self._brought,
+        )
+        self._manage = Manage(self.database)
+        url = settings.alert_url
+        self.alerts = Alerts("" if url is None else url.get_secret_value())
+        self.monitor = Monitor(self.database, self.alerts)
+        counts = StepCounts()
+        node = uuid.uuid4().hex  # of this start, never used again
+        self._rollouts = Rollouts(self.database, judge, counts, node=node, told=self._went_on)
+        self._shadows = Shadows(self._find, self._loaded, node=node, mirrored=counts.mirrored)
+        self.observers: tuple[Observer, ...] = (self.monitor.collector, counts)
+        self.measures: tuple[Measure, ...] = (partial(families_of, self.monitor, self.alerts),)
+
+    def routes(self, pool: ModelPool, group: ProcessGroup) -> list[BaseRoute]:
+        """The management routes, for the server whose models `pool` holds.
+
+        Args:
+            group: The other processes of this server.
+        """
+        self._pool = pool
+        manage, registry, reconcile = self._manage, self._registry, self._reconcile
+
+        def here(version: Version) -> Version:
+            ours = self.repository.presented(version.model) is not None
+            loaded = ours and (version.model, version.version) in pool.serving.ready
+            reason = version.reason or reconcile.problem(version.model, version.version)
+            return version.model_copy(update={"loaded": loaded, "reason": reason})
+
+        async def changed(name: str) -> None:
+            """Whoever calls it next finds it as it is now, whichever process answers."""
+            await reconcile.bring(name)
+            await group.follow(name)
+
+        async def committed(tenant: str, name: str, version: int) -> Version:
+            await changed(name)
+            return here(await registry.version(tenant, name, version))
+
+        deployment = self._deployment
+        erasing = (deployment.artefacts, deployment.eraser, deployment.remote)
+        return [
+            *drafts.routes(
+                manage, deployment.drafts, deployment.commits, self._settings, committed
+            ),
+            *files.routes(manage, self.database, *erasing, changed, self._damaged),
+            *ModelRoutes(registry, self._settings, here, changed).routes(manage),
+            *TrafficRoutes(manage, registry, reconcile, self._settings, changed).routes(),
+            *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
+            *self._monitoring_routes(),
+        ]
+
+    def _monitoring_routes(self) -> list[BaseRoute]:
+        # What other processes of this server have counted is there after their next write.
+        alone = self._settings.workers == 1 and self._settings.database_url is None
+        patience = 0.0 if alone else FLUSH_SECONDS * 1.5
+        trials = monitoring.Trials(
+            partial(self._shadows.flush, self.database), self._rollouts.waiting
+        )
+        found = monitoring.MonitoringRoutes(
+            self.database, self._settings, self.monitor, patience, trials
+        )
+        return found.routes(self._manage)
+
+    async def bring(self, name: str) -> None:
+        """Do what the registry says of a model now, which another process has changed."""
+        await self._reconcile.bring(name)
+
+    def on_serve(self, model: LoadedModel) -> None:
+        """A version was opened and is about to serve; in the thread that opened it."""
+        self.monitor.attach(model)
+        self._loop.call_soon_threadsafe(self._shadows.attach, model)
+
+    async def start(self) -> None:
+        """Read what should be, before the pool loads it."""
+        self._loop = asyncio.get_running_loop()
+        await self._deployment.start()
+        await self._reconcile.start()
+
+    def follow(self, pool: ModelPool) -> None:
+        """Keep the pool as it should be, from now on."""
+        self._reconcile.follow(pool)
+        self.monitor.start()
+        self._shadows.start(self.database)
+        self._rollouts.start()
+
+    async def close(self) -> None:
+        """Write what is left, and let go."""
+        await self._reconcile.close()
+        await self._rollouts.close()
+        await self._shadows.close(self.database)
+        await self._feed.close()
+        await self._deployment.close()
+        await self._verifier.close()
+        for part in (self.monitor, self.alerts, self.database):
+            await asyncio.to_thread(part.close)
+
+    async def _ready(self, tenant: str, name: str, version: int) -> None:
+        """Have a version loaded that is about to take the place of another."""
+        await self._reconcile.ready(tenant, name, version)
+
+    def _find(self, name: str, version: int) -> LoadedModel | None:
+        return self._pool.find(name, version)
+
+    def _loaded(self) -> Iterable[LoadedModel]:
+        return self._pool.models()
+
+    def _brought(self, name: str, model: ModelRow | None) -> None:
+        """What this process knows of a model is up to date."""
+        if model is None:
+            self._rollouts.gone(name)
+            self._shadows.forget(name)
+        else:
+            self._rollouts.follow(model)
+            self._shadows.follow(model.id, name, model.serving)
+
+    def _damaged(self, found: Sequence[Damage]) -> None:
+        """Bytes of versions are broken or gone, which nobody knew."""
+        for damage in found:
+            self.alerts.send(
+                Alert("corrupt", damage.model, damage.version, reasons=(damage.reason,))
+            )
+
+    async def _went_on(self, transition: Transition) -> None:
+        """A rollout went on, ended or went back."""
+        name = transition.model.name
+        await self._reconcile.bring(name)
+        if transition.kind == ROLLED_BACK:
+            self.alerts.send(Alert("guard", name, transition.version, reasons=(transition.reason,)))
+
+
+def _keep_reference(connection: Connection, version: VersionRow, found: Verified) -> None:
+    """What the golden set made is what traffic is compared with from the first request on."""
+    if found.profile is None:
+        return
+    try:
+        profile = trusted_profile(found.profile)
+    except ValueError as error:
+        _log.warning("version %d: its golden set makes no reference: %s", version.number, error)
+        return
+    add_profile(connection, version.model_id, version.number, profile)

@@ -1,0 +1,1 @@
+"""What should be: models, their immutable versions, and who gets which of them."""

@@ -1,0 +1,1 @@
+"""Kill a server at any moment, and see that nothing it acknowledged is missing."""
