@@ -23,8 +23,12 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable ".[demo]"
 	@touch $@
 
+# Of torch the build without CUDA, which is a tenth as large; where it cannot be had, the tests of
+# networks are skipped and say so.
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable ".[dev]"
+	$(PIP) install --quiet "torch==2.13.0+cpu" "onnxscript>=0.5" || \
+		echo "torch without CUDA could not be installed: the tests of networks are skipped"
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo ## set up, then the main job on real models

@@ -160,6 +160,19 @@ class Settings(BaseModel):
     alert_url: SecretStr | None = None
     """Where alerts are posted, as JSON: a guard that broke, drift, a damaged version."""
 
+    # Jobs
+    jobs: int = Field(default=0, ge=0, le=256)
+    """Jobs that this server runs at a time, each in a process of its own; 0 runs none, and those
+    that are asked for wait for a server that does. With several workers, of all together."""
+    job_memory_bytes: Bytes = 4096 * MIB
+    """Memory that a job may take."""
+    job_threads: int = Field(default=0, ge=0)
+    """Processor cores that a job may use; 0 is half of them, at least one."""
+    job_timeout: Seconds = 24 * 3600.0
+    """Time that a job gets, all attempts together."""
+    max_dataset_bytes: Annotated[Bytes, Field(lt=2**40)] = 4096 * MIB
+    """Files of one data set together."""
+
     # Runtime
     providers: Names = ("auto",)
     """Execution providers in order: `auto` (CUDA if there, then CPU), `cpu`, `cuda`, `tensorrt`,

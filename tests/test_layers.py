@@ -1,9 +1,10 @@
 """The picture of who may import whom, read from the source and held as an assertion.
 
     5  __main__ cli serve workers process started embedded app platform         wires everything
-       listen verifier
+       listen verifier workshop job_process
     4  http                                                                     bytes in, bytes out
     3  runtimes repository tasks observe zoo registry monitor                   leaves
+       datasets jobs explain
     2  state                                                                    one database
     1  core settings
     0  aiaas_client.protocol                                                    no I/O, no framework
@@ -54,10 +55,15 @@ LAYERS = {
     "aiaas_server.zoo": 3,
     "aiaas_server.registry": 3,
     "aiaas_server.monitor": 3,
+    "aiaas_server.datasets": 3,
+    "aiaas_server.jobs": 3,
+    "aiaas_server.explain": 3,
     "aiaas_server.http": 4,
     "aiaas_server.app": 5,
     "aiaas_server.platform": 5,
     "aiaas_server.verifier": 5,
+    "aiaas_server.workshop": 5,
+    "aiaas_server.job_process": 5,
     "aiaas_server.garbage": 5,
     "aiaas_server.listen": 5,
     "aiaas_server.started": 5,
@@ -111,10 +117,16 @@ HOMES = {
     "urllib3": ("aiaas_client._transport.urllib3",),
     "tenacity": ("aiaas_client._send.retry",),
     "opentelemetry": ("aiaas_client.otel", "aiaas_server.observe.spans"),
-    "sqlalchemy": ("aiaas_server.state", "aiaas_server.registry", "aiaas_server.monitor"),
+    "sqlalchemy": (
+        "aiaas_server.state",
+        "aiaas_server.registry",
+        "aiaas_server.monitor",
+        "aiaas_server.datasets",
+        "aiaas_server.jobs",
+    ),
     "alembic": ("aiaas_server.state",),
     "psycopg": ("aiaas_server.state",),
-    "obstore": ("aiaas_server.registry",),
+    "obstore": ("aiaas_server.state",),
     "pynvml": ("aiaas_server.observe.machine",),
     "typer": ("aiaas_client._cli", "aiaas_server.cli", "aiaas_server.zoo.commands"),
     "rich": (
@@ -123,10 +135,25 @@ HOMES = {
         "aiaas_server.zoo.commands",
     ),
     "tqdm": ("aiaas_client._bulk.progress",),
-    "matplotlib": ("aiaas_client._api.plots",),
+    "matplotlib": ("aiaas_client._api.plots", "aiaas_server.job_process"),
+    # Heavy, and therefore only in the process of a job.
+    "pyarrow": ("aiaas_server.job_process",),
+    "pandas": ("aiaas_server.job_process", "aiaas_client._resources.datasets"),
+    "sklearn": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),
+    "skl2onnx": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),
+    "scipy": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),
+    "joblib": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),
+    "torch": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),
+    "onnxconverter_common": ("aiaas_server.job_process",),
     "soxr": ("aiaas_server.tasks.audio",),
     "hibari": ("aiaas_server.tasks.text_to_speech",),
-    "onnx": ("aiaas_server.zoo", "aiaas_server.registry.verification", "aiaas_server.verifier"),
+    "onnx": (
+        "aiaas_server.zoo",
+        "aiaas_server.registry.verification",
+        "aiaas_server.verifier",
+        "aiaas_server.jobs.recipes",
+        "aiaas_server.job_process",
+    ),
     "ml_dtypes": ("aiaas_client.protocol",),
     "PIL": (
         "aiaas_server.tasks",

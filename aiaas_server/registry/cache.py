@@ -20,9 +20,9 @@ from typing import Final
 
 from aiaas_client.protocol.management import BundleFile
 from aiaas_server.core.errors import StateUnavailable
-from aiaas_server.registry.artefacts import Artefacts, Corrupt, digest_of
 from aiaas_server.registry.rows import VersionRow
-from aiaas_server.registry.stores import file_errors
+from aiaas_server.state.artefacts.artefacts import Artefacts, Corrupt, digest_of
+from aiaas_server.state.artefacts.stores import file_errors
 
 Damaged = Callable[[str, str, str], None]
 """Is told tenant, digest and reason of an artefact whose bytes are damaged in the store."""

@@ -19,8 +19,7 @@ from sqlalchemy import Connection
 
 from aiaas_client.protocol.management import Report, TensorSpec, is_finite
 from aiaas_server.core.errors import Conflict, Rejected, ServerError
-from aiaas_server.registry import claims, history, models
-from aiaas_server.registry.artefacts import Corrupt
+from aiaas_server.registry import history, models
 from aiaas_server.registry.cache import Cache
 from aiaas_server.registry.damage import is_whole
 from aiaas_server.registry.draft_rows import (
@@ -35,8 +34,10 @@ from aiaas_server.registry.erasure import Eraser
 from aiaas_server.registry.retention import take_excess
 from aiaas_server.registry.rows import Author, ModelRow, VersionRow
 from aiaas_server.registry.serving import check_alias
-from aiaas_server.registry.threads import Joined, Threads
 from aiaas_server.registry.traffic import point_alias
+from aiaas_server.state.artefacts import claims
+from aiaas_server.state.artefacts.artefacts import Corrupt
+from aiaas_server.state.artefacts.threads import Joined, Threads
 from aiaas_server.state.database import Database
 
 _log = logging.getLogger("aiaas_server")

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from aiaas_client.protocol.management import HistoryKind
-from aiaas_server.registry import claims, history, models
+from aiaas_server.registry import history, models
 from aiaas_server.registry.rows import SERVER, Author, ModelRow, VersionRow, VersionState
+from aiaas_server.state.artefacts import claims
 from aiaas_server.state.tables import MODELS
 
 _log = logging.getLogger("aiaas_server")

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Final
 
 from aiaas_server.core.errors import ServerError
-from aiaas_server.registry.artefacts import Artefacts, open_artefacts
 from aiaas_server.registry.cache import Cache
 from aiaas_server.registry.commit import Commits, Kept, Verify
 from aiaas_server.registry.damage import OnDamage, mark_damaged, nobody
 from aiaas_server.registry.drafts import Admit, DraftLimits, Drafts
 from aiaas_server.registry.erasure import Eraser, Ready
-from aiaas_server.registry.parts import Parts
-from aiaas_server.registry.removal import Remover
 from aiaas_server.registry.sweep import Sweep
-from aiaas_server.registry.threads import Threads
 from aiaas_server.settings import Settings
+from aiaas_server.state.artefacts.artefacts import Artefacts, open_artefacts
+from aiaas_server.state.artefacts.parts import Parts
+from aiaas_server.state.artefacts.removal import Remover
+from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.database import Database
 
 _DISK_THREADS: Final = 4

@@ -17,8 +17,8 @@ from aiaas_client.protocol.management import (
 )
 from aiaas_server.core.describe.stored import name_problem
 from aiaas_server.core.errors import InvalidInput, NotFound, PayloadTooLarge
-from aiaas_server.registry import claims
 from aiaas_server.registry.rows import Author, draft_user
+from aiaas_server.state.artefacts import claims
 from aiaas_server.state.tables import DRAFTS
 
 KEPT_SECONDS: Final = 24 * 3600.0

@@ -32,8 +32,6 @@ from aiaas_server.core.errors import (
     ServerError,
     StateUnavailable,
 )
-from aiaas_server.registry import claims
-from aiaas_server.registry.artefacts import Artefacts
 from aiaas_server.registry.damage import mark_stored
 from aiaas_server.registry.draft_rows import (
     KEPT_SECONDS,
@@ -47,10 +45,12 @@ from aiaas_server.registry.draft_rows import (
     insert_draft,
     renew_draft,
 )
-from aiaas_server.registry.parts import Part, Parts
-from aiaas_server.registry.removal import Remover
 from aiaas_server.registry.rows import Author
-from aiaas_server.registry.threads import Joined, Threads, settled
+from aiaas_server.state.artefacts import claims
+from aiaas_server.state.artefacts.artefacts import Artefacts
+from aiaas_server.state.artefacts.parts import Part, Parts
+from aiaas_server.state.artefacts.removal import Remover
+from aiaas_server.state.artefacts.threads import Joined, Threads, settled
 from aiaas_server.state.database import Database
 from aiaas_server.state.space import check_room
 

@@ -16,15 +16,16 @@ from sqlalchemy import Connection, delete, select
 
 from aiaas_client.protocol.management import Erasure
 from aiaas_server.core.errors import Conflict, InvalidInput, NotFound, ServerError
-from aiaas_server.registry import claims, history, models
-from aiaas_server.registry.artefacts import Artefacts
+from aiaas_server.registry import history, models
 from aiaas_server.registry.cache import Cache
 from aiaas_server.registry.draft_rows import DraftRow, drafts_of_model, end_draft
 from aiaas_server.registry.drafts import Drafts
-from aiaas_server.registry.removal import Remover
 from aiaas_server.registry.rows import Author, ModelRow, VersionRow
 from aiaas_server.registry.standing import reasons, without
-from aiaas_server.registry.threads import Threads
+from aiaas_server.state.artefacts import claims
+from aiaas_server.state.artefacts.artefacts import Artefacts
+from aiaas_server.state.artefacts.removal import Remover
+from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.database import Database
 from aiaas_server.state.tables import (
     FEEDBACK,

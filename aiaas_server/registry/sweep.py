@@ -18,15 +18,15 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, select
 
 from aiaas_server.core.errors import ServerError
-from aiaas_server.registry import claims
-from aiaas_server.registry.artefacts import Artefacts
 from aiaas_server.registry.cache import Cache
 from aiaas_server.registry.damage import OnDamage, mark_damaged, nobody
 from aiaas_server.registry.draft_rows import draft_ids, expired_drafts
 from aiaas_server.registry.drafts import Drafts
-from aiaas_server.registry.parts import Parts
-from aiaas_server.registry.removal import Remover
-from aiaas_server.registry.threads import Threads
+from aiaas_server.state.artefacts import claims
+from aiaas_server.state.artefacts.artefacts import Artefacts
+from aiaas_server.state.artefacts.parts import Parts
+from aiaas_server.state.artefacts.removal import Remover
+from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.database import Database
 from aiaas_server.state.tables import MODELS, VERSIONS
 

@@ -205,3 +205,91 @@ FEEDBACK: Final = Table(
     Column("by", String(128), nullable=False),
     Index(None, "model_id", "version", "at"),
 )
+
+DATASETS: Final = Table(
+    "datasets",
+    METADATA,
+    Column("tenant", String(64), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("number", Integer, primary_key=True),  # never used again: an erased one leaves its row
+    Column("state", String(16), nullable=False),  # ready erased
+    Column("digest", _DIGEST, nullable=False),  # of its Parquet file
+    Column("size", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("columns", JSON, nullable=False),  # [protocol.datasets.Column]
+    Column("format", String(16), nullable=False),
+    Column("note", Text, nullable=False, default=""),
+    Column("description", Text, nullable=False, default=""),
+    Column("lineage", JSON, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Index(None, "tenant", "digest"),
+)
+
+DATASET_DRAFTS: Final = Table(
+    "dataset_drafts",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("digest", _DIGEST, nullable=False),  # of the list of its files
+    Column("request", JSON, nullable=False),  # protocol.datasets.DatasetRequest
+    Column("created", Float, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Index(None, "tenant", "name", "digest"),
+)
+
+JOBS: Final = Table(
+    "jobs",
+    METADATA,
+    Column("id", String(32), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("subject", String(255), nullable=False),  # the model or data set that it is about
+    Column("spec", JSON, nullable=False),  # protocol.jobs.JobSpec, references resolved
+    Column("note", Text, nullable=False, default=""),
+    Column("state", String(16), nullable=False),  # protocol.jobs.JobState
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False),
+    Column("timeout", Float, nullable=True),
+    Column("cancelling", Boolean, nullable=False, default=False),
+    Column("holder", String(64), nullable=False, default=""),  # who runs it, while it is leased
+    Column("lease", Float, nullable=False, default=0.0),  # until when, by the database's clock
+    Column("checkpoint", JSON, nullable=True),  # {sha256, size, step}
+    Column("progress", JSON, nullable=False),  # protocol.jobs.Progress
+    Column("result", JSON, nullable=True),  # protocol.jobs.JobResult
+    Column("error", JSON, nullable=True),  # protocol.jobs.JobError
+    Column("log", JSON, nullable=False),  # the last lines
+    Column("created", Float, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Column("started", Float, nullable=True),
+    Column("ended", Float, nullable=True),
+    Index(None, "tenant", "created"),
+    Index(None, "state", "created"),
+)
+
+JOB_EVENTS: Final = Table(
+    "job_events",
+    METADATA,
+    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("kind", String(16), nullable=False),  # state progress log
+    Column("data", JSON, nullable=False),
+    Index(None, "job_id", "seq"),
+    sqlite_autoincrement=True,
+)
+
+FILES: Final = Table(
+    "files",
+    METADATA,
+    Column("id", String(64), primary_key=True),  # file-…, as OpenAI's clients expect
+    Column("tenant", String(64), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("digest", _DIGEST, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Index(None, "tenant", "created"),
+)

@@ -31,6 +31,7 @@ from aiaas_server.registry.verification.golden import Golden, read_golden
 from aiaas_server.registry.verification.structure import Structure
 from aiaas_server.registry.verification.structure import examine as look_through
 from aiaas_server.registry.verification.verdict import Order, Phase, Verified
+from aiaas_server.repository.one_bundle import VERSION, OneBundle
 from aiaas_server.runtimes.limits import refuse_unusable
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.runtimes.reasons import clean
@@ -40,7 +41,6 @@ from aiaas_server.tasks import Tasks
 from aiaas_server.tasks.task import read_labels
 from aiaas_server.verifier.golden_runs import run_golden
 from aiaas_server.verifier.made_up import payloads, run_once
-from aiaas_server.verifier.one_bundle import VERSION, OneBundle
 from aiaas_server.verifier.self_contained import self_contained
 from aiaas_server.verifier.witness import Witness
 

@@ -15,11 +15,11 @@ from aiaas_server.http.errors import bad_request
 from aiaas_server.http.manage.models import Changed
 from aiaas_server.http.manage.requests import READ, WRITE, Manage, author_of, read_version, told
 from aiaas_server.http.openapi import BYTES
-from aiaas_server.registry.artefacts import Artefacts, Corrupt
 from aiaas_server.registry.damage import OnDamage, mark_damaged, nobody
 from aiaas_server.registry.erasure import Eraser
 from aiaas_server.registry.files import find_file
-from aiaas_server.registry.threads import Threads
+from aiaas_server.state.artefacts.artefacts import Artefacts, Corrupt
+from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.database import Database
 
 _number = re.compile(r"[0-9]{1,9}").fullmatch

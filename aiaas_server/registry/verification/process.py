@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from aiaas_server.core.errors import ServerError
-from aiaas_server.registry.stores import file_errors
+from aiaas_server.state.artefacts.stores import file_errors
 
 READY_SECONDS: Final = 60.0
 """After which a process is ended that waits for a bundle: it holds memory."""

@@ -14,9 +14,10 @@ from sqlalchemy.engine import make_url
 
 from aiaas_client.protocol.management import BundleFile, bundle_digest
 from aiaas_server.core.errors import LoadFailed
-from aiaas_server.registry import claims, history, models
-from aiaas_server.registry.artefacts import open_artefacts
+from aiaas_server.registry import history, models
 from aiaas_server.registry.rows import Author, VersionRow
+from aiaas_server.state.artefacts import claims
+from aiaas_server.state.artefacts.artefacts import open_artefacts
 from aiaas_server.state.database import Database
 from aiaas_server.state.migrate import upgrade
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from aiaas_server.registry.artefacts import Corrupt
 from aiaas_server.registry.cache import Cache
 from aiaas_server.registry.rows import VersionRow
+from aiaas_server.state.artefacts.artefacts import Corrupt
 from aiaas_server.state.database import Database
 from tests.server.registry.conftest import OpenDeployment
 from tests.server.registry.deploying import ME, deploy, sha

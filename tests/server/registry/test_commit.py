@@ -12,8 +12,9 @@ import pytest
 
 from aiaas_client.protocol.management import Policy, Serving
 from aiaas_server.core.errors import Conflict, InvalidInput, NotFound, Rejected, StateUnavailable
-from aiaas_server.registry import claims, history, models
+from aiaas_server.registry import history, models
 from aiaas_server.registry.rows import Author
+from aiaas_server.state.artefacts import claims
 from aiaas_server.state.database import Database
 from tests.server.registry.conftest import OpenDeployment
 from tests.server.registry.deploying import (

@@ -26,8 +26,8 @@ from aiaas_server.core.errors import (
     ServerError,
     StorageFull,
 )
-from aiaas_server.registry import claims
 from aiaas_server.registry.rows import Author
+from aiaas_server.state.artefacts import claims
 from aiaas_server.state.database import Database
 from aiaas_server.state.tables import DRAFTS, METADATA
 from tests.server.registry.conftest import OpenDeployment

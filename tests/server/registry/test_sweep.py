@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from aiaas_server.core.errors import StateUnavailable
-from aiaas_server.registry import claims, models
-from aiaas_server.registry.artefacts import Corrupt
+from aiaas_server.registry import models
 from aiaas_server.registry.rows import VersionRow
 from aiaas_server.registry.sweep import Swept
+from aiaas_server.state.artefacts import claims
+from aiaas_server.state.artefacts.artefacts import Corrupt
 from aiaas_server.state.database import Database
 from tests.server.registry.conftest import OpenDeployment
 from tests.server.registry.deploying import (

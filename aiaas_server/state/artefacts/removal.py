@@ -13,9 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from aiaas_server.core.errors import StateUnavailable
-from aiaas_server.registry import claims
-from aiaas_server.registry.artefacts import Artefacts
-from aiaas_server.registry.threads import Threads
+from aiaas_server.state.artefacts import claims
+from aiaas_server.state.artefacts.artefacts import Artefacts
+from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.database import Database
 
 _REMOVERS_LOCK: Final = 0x41494152  # of PostgreSQL's advisory locks, ours: one remover at a time

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, delete
 
-from aiaas_server.registry import claims
+from aiaas_server.state.artefacts import claims
 from aiaas_server.state.tables import ARTEFACT_USES, ARTEFACTS, METADATA
 
 T, D = "default", "d" * 64

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from aiaas_server.core.errors import StateUnavailable, StorageFull
-from aiaas_server.registry.stores import FULL, PIECE, make_durable
+from aiaas_server.state.artefacts.stores import FULL, PIECE, make_durable
 
 
 class Part:

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from aiaas_server.core.errors import ServerError, StateUnavailable
-from aiaas_server.registry.artefacts import Artefacts, Corrupt, open_artefacts
-from aiaas_server.registry.stores import LocalStore, ObjectStore
+from aiaas_server.state.artefacts.artefacts import Artefacts, Corrupt, open_artefacts
+from aiaas_server.state.artefacts.stores import LocalStore, ObjectStore
 from aiaas_server.state.database import Database
 from tests.server.registry.conftest import OpenDeployment
 from tests.server.registry.deploying import ME, deploy, in_pieces, request_for, send, sha

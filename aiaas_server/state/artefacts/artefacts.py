@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aiaas_server.core.errors import LoadFailed
-from aiaas_server.registry.stores import LocalStore, Missing, ObjectStore, Store, file_errors
+from aiaas_server.state.artefacts.stores import LocalStore, Missing, ObjectStore, Store, file_errors
 
 _tenant = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
 _digest = re.compile(r"[0-9a-f]{64}").fullmatch

@@ -1,0 +1,1 @@
+"""Data sets: rows, uploads, erasure. What is in them is read by processes of their own."""

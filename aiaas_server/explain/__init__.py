@@ -1,0 +1,1 @@
+"""What a prediction stands on: Shapley values and occlusion, over any model."""

@@ -1,0 +1,9 @@
+"""`python -m aiaas_server.job_process DIR PARENT`: carry out the order that lies in a directory."""
+
+from __future__ import annotations
+
+import sys
+
+from aiaas_server.job_process.worker import main
+
+main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""The bytes of files, addressed by digest: stores, uploads, and who uses what."""
