@@ -106,7 +106,7 @@ def run_aiaas() -> Callable[..., subprocess.CompletedProcess[str]]:
             env=clean_environment(**environment),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=900,
         )
 
     return run
