@@ -36,11 +36,11 @@ class Command:
 
     def connect(self) -> socket.socket:
         """Open a raw connection."""
-        return socket.create_connection((self.host, self.port), timeout=20)
+        return socket.create_connection((self.host, self.port), timeout=120)
 
     def http(self) -> HTTPConnection:
         """A connection that speaks HTTP."""
-        return HTTPConnection(self.host, self.port, timeout=20)
+        return HTTPConnection(self.host, self.port, timeout=120)
 
     def get(self, path: str) -> tuple[int, bytes]:
         """GET on a connection of its own."""
