@@ -9,13 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyarrow import compute
 
 from aiaas_client.protocol.datasets import MOST_CLASSES, ClassCount, Column, ColumnKind
 from aiaas_server.job_process.tables import kind_and_shape, to_arrow, write_arrow
 from aiaas_server.jobs.orders import MadeDataset
 from aiaas_server.jobs.table import Table
+
+pc: Any = compute  # its functions are made when it is loaded: no type checker sees them
 
 _BINS: Final = 20
 _MOST_TOLD: Final = 50  # classes
@@ -63,7 +65,7 @@ def _column(field: Any, values: Any) -> Column:
 
 def _of_numbers(values: Any, kind: ColumnKind) -> dict[str, Any]:
     numbers = _present(values)
-    told = {"dtype": _dtype(values.type)} | _ranges(numbers) | _distinct(values)
+    told: dict[str, Any] = {"dtype": _dtype(values.type)} | _ranges(numbers) | _distinct(values)
     if len(numbers):
         counts, edges = np.histogram(numbers, _BINS, _span(numbers))
         told |= {"histogram": counts.tolist(), "edges": [_short(edge) for edge in edges]}

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow import compute
 
 from aiaas_client.protocol.datasets import MOST_CLASSES, ColumnKind
 from aiaas_server.job_process.reading.source import BadCell, shown
+
+pc: Any = compute  # its functions are made when it is loaded: no type checker sees them
 
 MISSING: Final = (
     "", "?", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None",

@@ -48,7 +48,7 @@ def read(source: Source, wanted: Wanted) -> Any:
 
 
 def _check_unpacked(source: Source, file: Any, columns: int, most: int) -> None:
-    """Before anything is unpacked: what the file says of itself, and what it cannot be less than."""
+    """Before anything is unpacked: what the file says of itself, and the least that it can be."""
     groups = (file.metadata.row_group(at) for at in range(file.metadata.num_row_groups))
     told = sum(group.total_byte_size for group in groups)
     least = file.metadata.num_rows * columns * _LEAST_BYTES

@@ -1,4 +1,4 @@
-"""Columns that have a type already, as of Parquet and NPZ: which kind they are, and as which kept."""
+"""Columns that have a type already, as of Parquet and NPZ: of which kind they are, and are kept."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import types
+from pyarrow import compute, types
 
 from aiaas_client.protocol.datasets import ColumnKind
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.job_process.reading.cells import convert, first_failing, kind_of_texts
 from aiaas_server.job_process.reading.source import BadCell, shown
 from aiaas_server.tasks.images import decode_image
+
+pc: Any = compute  # its functions are made when it is loaded: no type checker sees them
 
 _TAKEN: Final = "numbers, booleans, texts, times, lists of numbers of one shape, or pictures"
 
@@ -186,7 +187,8 @@ def _is_text(kind: Any) -> bool:
 
 def _is_picture(kind: Any) -> bool:
     if types.is_struct(kind):  # {"bytes": …, "path": …}, as others write them
-        return kind.get_field_index("bytes") >= 0 and types.is_binary(kind.field("bytes").type)
+        inside = kind.get_field_index("bytes")
+        return inside >= 0 and bool(types.is_binary(kind.field(inside).type))
     return bool(
         types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
     )
