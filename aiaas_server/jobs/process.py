@@ -124,7 +124,7 @@ async def run(
         OSError: It cannot be started.
     """
     await asyncio.to_thread(_write_order, order, directory)
-    place = str(directory.absolute())
+    place = os.path.abspath(directory)  # noqa: PTH100, ASYNC240  # it asks no disk
     process = await _start(place, limits, worker)
     hearing = _Hearing(directory, hear)
     assert process.stdout is not None, "it was asked for"
