@@ -18,6 +18,7 @@ from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.manage import drafts, files, monitoring
 from aiaas_server.http.manage.changes import ChangeRoutes
+from aiaas_server.http.manage.datasets import DatasetRoutes
 from aiaas_server.http.manage.models import ModelRoutes
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.manage.traffic import TrafficRoutes
@@ -46,6 +47,7 @@ from aiaas_server.state.database import Connection, Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.space import check_room
+from aiaas_server.workshop.datasets import Datasets
 
 _log = logging.getLogger("aiaas_server")
 
@@ -89,6 +91,7 @@ class Platform:
             damaged=self._damaged,
             expect=self._verifier.expect,
         )
+        self._datasets = Datasets(settings, self.database, self._deployment)
         self.repository = RegistryRepository(models)
         choices = Choices()
         self.choose, self.aliases = choices.choose, choices.aliased
@@ -144,6 +147,7 @@ class Platform:
             *files.routes(manage, self.database, *erasing, changed, self._damaged),
             *ModelRoutes(registry, self._settings, here, changed).routes(manage),
             *TrafficRoutes(manage, registry, reconcile, self._settings, changed).routes(),
+            *DatasetRoutes(manage, self._datasets, self._settings).routes(),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
         ]
@@ -173,6 +177,7 @@ class Platform:
         """Read what should be, before the pool loads it."""
         self._loop = asyncio.get_running_loop()
         await self._deployment.start()
+        await self._datasets.start()
         await self._reconcile.start()
 
     def follow(self, pool: ModelPool) -> None:
@@ -188,6 +193,7 @@ class Platform:
         await self._rollouts.close()
         await self._shadows.close(self.database)
         await self._feed.close()
+        await self._datasets.close()
         await self._deployment.close()
         await self._verifier.close()
         for part in (self.monitor, self.alerts, self.database):
