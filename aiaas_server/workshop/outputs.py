@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, update
 
+from aiaas_client.protocol.datasets import Dataset
 from aiaas_client.protocol.jobs import JobFile, JobResult, read_model_ref
 from aiaas_client.protocol.management import BundleFile, DraftRequest, PromoteRequest
 from aiaas_server.core.errors import Conflict
@@ -33,8 +34,8 @@ from aiaas_server.workshop.reference import read_reference
 
 _PIECE: Final = 1 << 20  # bytes of a file at a time
 
-KeepDataset = Callable[[Author, MadeDataset, Path], Awaitable[str]]
-"""Keeps a data set that a job made, from its Parquet file; gives `name@number`."""
+KeepDataset = Callable[[Author, MadeDataset, Path], Awaitable[Dataset]]
+"""Keeps a data set that a job made, from its Parquet file, which may be used up."""
 Changed = Callable[[str], Awaitable[object]]
 """Is told the name of a model that was changed."""
 Promote = Callable[[Author, str, PromoteRequest, str], Awaitable[object]]
@@ -165,7 +166,10 @@ class Outputs:
         self, author: Author, row: JobRow, made: MadeDataset, directory: Path
     ) -> str:
         named = made.model_copy(update={"lineage": {"job": row.id, **made.lineage}})
-        return await self._keep_dataset(author, named, directory / made.path)
+        # A link is used up: the file stays for another try.
+        going = directory / f".{row.id}.parquet"
+        await self._threads.run(_link, directory / made.path, going)
+        return (await self._keep_dataset(author, named, going)).ref
 
     async def _measured(
         self, author: Author, row: JobRow, ref: str, metrics: dict[str, Any]

@@ -1,4 +1,4 @@
-"""`Workshop`: data sets and jobs of a server, wired together."""
+"""`Workshop`: jobs of a server, wired together with the registry and the data sets."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from aiaas_server.state.artefacts.removal import Remover
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.space import check_room
-from aiaas_server.workshop.datasets import Datasets
 from aiaas_server.workshop.inputs import Inputs
-from aiaas_server.workshop.outputs import Changed, Outputs
+from aiaas_server.workshop.outputs import Changed, KeepDataset, Outputs
 from aiaas_server.workshop.submit import Submit
 
 
 class Workshop:
-    """Data sets, and jobs on them, of one process.
+    """The jobs of one process.
 
     Args:
         settings: With `data`.
         deployment: The store, and what makes versions of what is brought.
         registry, reconcile: Who gets which version.
+        keep_dataset: Keeps a data set that a job made.
         is_taken: Whether a name is that of a model beside the registry; blocks.
 
     Attributes:
@@ -53,6 +53,7 @@ class Workshop:
         deployment: Deployment,
         registry: Registry,
         reconcile: Reconcile,
+        keep_dataset: KeepDataset,
         is_taken: Callable[[str], bool],
     ) -> None:
         self._settings = settings
@@ -66,7 +67,6 @@ class Workshop:
         remover = Remover(database, artefacts, threads, data)
         self.keeping = Keeping(database, artefacts, remover, threads)
         self.submit = Submit(database, is_taken)
-        self._datasets = Datasets(settings, data, database, deployment)
         inputs = Inputs(
             database,
             artefacts,
@@ -82,7 +82,7 @@ class Workshop:
             deployment.commits,
             self.keeping,
             threads,
-            keep_dataset=self._datasets.keep,
+            keep_dataset=keep_dataset,
             promote=self._promote,
             changed=self._tell,
         )
@@ -108,7 +108,7 @@ class Workshop:
     def routes(
         self, manage: Manage, changed: Changed, stopping: Callable[[], bool]
     ) -> list[BaseRoute]:
-        """The routes of data sets, jobs and recipes.
+        """The routes of jobs and recipes.
 
         Args:
             changed: Awaited with the name of a model that was changed.
@@ -124,7 +124,7 @@ class Workshop:
             self._deployment.remote,
             stopping,
         )
-        return [*self._datasets.routes(manage), *jobs.routes(manage)]
+        return jobs.routes(manage)
 
     def start(self) -> None:
         """Run jobs, if this server is to."""
@@ -134,7 +134,6 @@ class Workshop:
     async def close(self) -> None:
         """Give back what runs; before the feed and the database are closed."""
         await self._jobs.close()
-        await self._datasets.close()
 
     async def _tell(self, name: str) -> None:
         await self._changed(name)
