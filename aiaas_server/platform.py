@@ -7,11 +7,14 @@ import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 from starlette.routing import BaseRoute
 
+from aiaas_client.protocol.datasets import Dataset
 from aiaas_client.protocol.management import Version
 from aiaas_server.core.describe.stored import ModelRepository
+from aiaas_server.core.errors import NotSupported
 from aiaas_server.core.events import Observer
 from aiaas_server.core.measures import Measure
 from aiaas_server.core.model import LoadedModel
@@ -22,6 +25,7 @@ from aiaas_server.http.manage.models import ModelRoutes
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.manage.traffic import TrafficRoutes
 from aiaas_server.http.process_group import ProcessGroup
+from aiaas_server.jobs.orders import MadeDataset
 from aiaas_server.monitor.alerts import Alert, Alerts
 from aiaas_server.monitor.guard import judge
 from aiaas_server.monitor.measures import families_of
@@ -38,7 +42,7 @@ from aiaas_server.registry.registry import Registry
 from aiaas_server.registry.rollout import ROLLED_BACK, Transition, begin
 from aiaas_server.registry.rollouts import Rollouts
 from aiaas_server.registry.routing import Choices
-from aiaas_server.registry.rows import ModelRow, VersionRow
+from aiaas_server.registry.rows import Author, ModelRow, VersionRow
 from aiaas_server.registry.stored import RegistryRepository
 from aiaas_server.registry.verification.verify import Verifier
 from aiaas_server.settings import Settings
@@ -46,6 +50,7 @@ from aiaas_server.state.database import Connection, Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.space import check_room
+from aiaas_server.workshop.workshop import Workshop
 
 _log = logging.getLogger("aiaas_server")
 
@@ -100,6 +105,17 @@ class Platform:
             choices,
             brought=self._brought,
         )
+        self._workshop = Workshop(
+            settings,
+            settings.data,
+            self.database,
+            self._feed,
+            self._deployment,
+            self._registry,
+            self._reconcile,
+            keep_dataset=_keep_nothing,
+            is_taken=lambda name: models.find(name) is not None,
+        )
         self._manage = Manage(self.database)
         url = settings.alert_url
         self.alerts = Alerts("" if url is None else url.get_secret_value())
@@ -144,6 +160,7 @@ class Platform:
             *files.routes(manage, self.database, *erasing, changed, self._damaged),
             *ModelRoutes(registry, self._settings, here, changed).routes(manage),
             *TrafficRoutes(manage, registry, reconcile, self._settings, changed).routes(),
+            *self._workshop.routes(manage, changed, lambda: pool.draining),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
         ]
@@ -181,9 +198,11 @@ class Platform:
         self.monitor.start()
         self._shadows.start(self.database)
         self._rollouts.start()
+        self._workshop.start()
 
     async def close(self) -> None:
         """Write what is left, and let go."""
+        await self._workshop.close()
         await self._reconcile.close()
         await self._rollouts.close()
         await self._shadows.close(self.database)
@@ -237,3 +256,7 @@ def _keep_reference(connection: Connection, version: VersionRow, found: Verified
         _log.warning("version %d: its golden set makes no reference: %s", version.number, error)
         return
     add_profile(connection, version.model_id, version.number, profile)
+
+
+async def _keep_nothing(author: Author, made: MadeDataset, path: Path) -> Dataset:
+    raise NotSupported("data sets")
