@@ -7,25 +7,22 @@ import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 
 from starlette.routing import BaseRoute
 
-from aiaas_client.protocol.datasets import Dataset
 from aiaas_client.protocol.management import Version
 from aiaas_server.core.describe.stored import ModelRepository
-from aiaas_server.core.errors import NotSupported
 from aiaas_server.core.events import Observer
 from aiaas_server.core.measures import Measure
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.manage import drafts, files, monitoring
 from aiaas_server.http.manage.changes import ChangeRoutes
+from aiaas_server.http.manage.datasets import DatasetRoutes
 from aiaas_server.http.manage.models import ModelRoutes
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.manage.traffic import TrafficRoutes
 from aiaas_server.http.process_group import ProcessGroup
-from aiaas_server.jobs.orders import MadeDataset
 from aiaas_server.monitor.alerts import Alert, Alerts
 from aiaas_server.monitor.guard import judge
 from aiaas_server.monitor.measures import families_of
@@ -42,7 +39,7 @@ from aiaas_server.registry.registry import Registry
 from aiaas_server.registry.rollout import ROLLED_BACK, Transition, begin
 from aiaas_server.registry.rollouts import Rollouts
 from aiaas_server.registry.routing import Choices
-from aiaas_server.registry.rows import Author, ModelRow, VersionRow
+from aiaas_server.registry.rows import ModelRow, VersionRow
 from aiaas_server.registry.stored import RegistryRepository
 from aiaas_server.registry.verification.verify import Verifier
 from aiaas_server.settings import Settings
@@ -50,6 +47,7 @@ from aiaas_server.state.database import Connection, Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.space import check_room
+from aiaas_server.workshop.datasets import Datasets
 from aiaas_server.workshop.workshop import Workshop
 
 _log = logging.getLogger("aiaas_server")
@@ -94,6 +92,7 @@ class Platform:
             damaged=self._damaged,
             expect=self._verifier.expect,
         )
+        self._datasets = Datasets(settings, self.database, self._deployment)
         self.repository = RegistryRepository(models)
         choices = Choices()
         self.choose, self.aliases = choices.choose, choices.aliased
@@ -113,7 +112,7 @@ class Platform:
             self._deployment,
             self._registry,
             self._reconcile,
-            keep_dataset=_keep_nothing,
+            keep_dataset=self._datasets.keep,
             is_taken=lambda name: models.find(name) is not None,
         )
         self._manage = Manage(self.database)
@@ -160,6 +159,7 @@ class Platform:
             *files.routes(manage, self.database, *erasing, changed, self._damaged),
             *ModelRoutes(registry, self._settings, here, changed).routes(manage),
             *TrafficRoutes(manage, registry, reconcile, self._settings, changed).routes(),
+            *DatasetRoutes(manage, self._datasets, self._settings).routes(),
             *self._workshop.routes(manage, changed, lambda: pool.draining),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
@@ -190,6 +190,7 @@ class Platform:
         """Read what should be, before the pool loads it."""
         self._loop = asyncio.get_running_loop()
         await self._deployment.start()
+        await self._datasets.start()
         await self._reconcile.start()
 
     def follow(self, pool: ModelPool) -> None:
@@ -207,6 +208,7 @@ class Platform:
         await self._rollouts.close()
         await self._shadows.close(self.database)
         await self._feed.close()
+        await self._datasets.close()
         await self._deployment.close()
         await self._verifier.close()
         for part in (self.monitor, self.alerts, self.database):
@@ -256,7 +258,3 @@ def _keep_reference(connection: Connection, version: VersionRow, found: Verified
         _log.warning("version %d: its golden set makes no reference: %s", version.number, error)
         return
     add_profile(connection, version.model_id, version.number, profile)
-
-
-async def _keep_nothing(author: Author, made: MadeDataset, path: Path) -> Dataset:
-    raise NotSupported("data sets")

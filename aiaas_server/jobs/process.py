@@ -19,7 +19,13 @@ from typing import Any, Final, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from aiaas_client.protocol.jobs import JobError
-from aiaas_server.core.errors import InvalidInput, OutOfMemory, ServerError, StorageFull
+from aiaas_server.core.errors import (
+    InvalidInput,
+    OutOfMemory,
+    PayloadTooLarge,
+    ServerError,
+    StorageFull,
+)
 from aiaas_server.jobs.family import end_all, memory_of
 from aiaas_server.jobs.log_filter import LogFilter
 from aiaas_server.jobs.orders import (
@@ -181,6 +187,7 @@ async def run_once(
         "invalid_input": InvalidInput,
         "out_of_memory": OutOfMemory,
         "storage_full": StorageFull,
+        "too_large": PayloadTooLarge,
     }
     raise kinds.get(outcome.error.code, ServerError)(outcome.error.message)
 

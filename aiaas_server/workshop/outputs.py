@@ -17,6 +17,7 @@ from sqlalchemy import Connection, update
 from aiaas_client.protocol.datasets import Dataset
 from aiaas_client.protocol.jobs import JobFile, JobResult, read_model_ref
 from aiaas_client.protocol.management import BundleFile, DraftRequest, PromoteRequest
+from aiaas_server.core.author import Author
 from aiaas_server.core.errors import Conflict
 from aiaas_server.jobs.keeping import Keeping, Kept
 from aiaas_server.jobs.orders import MadeDataset, MadeVersion, Product
@@ -25,7 +26,7 @@ from aiaas_server.monitor.profiles import put_profile
 from aiaas_server.registry import history, models
 from aiaas_server.registry.commit import Commits
 from aiaas_server.registry.drafts import Drafts
-from aiaas_server.registry.rows import Author, VersionRow
+from aiaas_server.registry.rows import VersionRow
 from aiaas_server.state.artefacts.artefacts import digest_of
 from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.database import Database

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 
 from aiaas_client.protocol.jobs import SPEC, BatchSpec, JobRequest, TrainSpec
+from aiaas_server.core.author import Author
 from aiaas_server.core.describe.stored import name_problem
 from aiaas_server.core.errors import Conflict, InvalidInput
 from aiaas_server.jobs.queue import enqueue
 from aiaas_server.jobs.rows import JobRow
 from aiaas_server.jobs.specs import check_spec
-from aiaas_server.registry.rows import Author
 from aiaas_server.state.database import Database
 from aiaas_server.workshop.references import resolved
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from starlette.routing import BaseRoute
 
 from aiaas_client.protocol.management import PromoteRequest
+from aiaas_server.core.author import Author
 from aiaas_server.http.manage.jobs import JobRoutes
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.jobs.keeping import Keeping
@@ -18,9 +19,7 @@ from aiaas_server.jobs.work import Allowed
 from aiaas_server.registry.deployment import Deployment
 from aiaas_server.registry.reconcile import Reconcile
 from aiaas_server.registry.registry import Registry
-from aiaas_server.registry.rows import Author
 from aiaas_server.settings import Settings
-from aiaas_server.state.artefacts.removal import Remover
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.space import check_room
@@ -64,8 +63,7 @@ class Workshop:
         self._changed: Changed = reconcile.bring
         room = partial(check_room, data, reserve=settings.disk_reserve_bytes)
         artefacts, threads = deployment.artefacts, deployment.remote
-        remover = Remover(database, artefacts, threads, data)
-        self.keeping = Keeping(database, artefacts, remover, threads)
+        self.keeping = Keeping(database, artefacts, deployment.remover, threads)
         self.submit = Submit(database, is_taken)
         inputs = Inputs(
             database,

@@ -23,6 +23,7 @@ from aiaas_client.protocol.jobs import (
     JobState,
     RecipeInfo,
 )
+from aiaas_server.core.author import Author
 from aiaas_server.core.errors import InvalidInput, NotFound
 from aiaas_server.http.errors import bad_request
 from aiaas_server.http.json import FAST_JSON
@@ -39,7 +40,6 @@ from aiaas_server.http.openapi import BYTES, NOTHING
 from aiaas_server.jobs import queue, recipes
 from aiaas_server.jobs.keeping import Keeping
 from aiaas_server.jobs.rows import JobRow, delete_job, document, events_after, get_job, list_jobs
-from aiaas_server.registry.rows import Author
 from aiaas_server.settings import Settings
 from aiaas_server.state.artefacts.artefacts import Artefacts, Corrupt
 from aiaas_server.state.artefacts.threads import Threads

@@ -80,7 +80,7 @@ async def test_a_job_waits_with_its_references_resolved(
     ("spec", "status", "told"),
     [
         ({"dataset": "e"}, 404, "no data set 'e'"),
-        ({"dataset": "d@2"}, 409, "'d@2' is erased"),
+        ({"dataset": "d@2"}, 404, "erased"),
         ({"model": "n"}, 404, "n"),
         ({"model": "m@9"}, 404, "9"),
         ({"target": "lable"}, 400, "did you mean 'label'"),

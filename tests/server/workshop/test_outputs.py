@@ -15,7 +15,8 @@ from sqlalchemy import update
 
 from aiaas_client.protocol.datasets import Dataset
 from aiaas_client.protocol.management import Guard, PromoteRequest
-from aiaas_server.core.errors import Conflict, NotFound
+from aiaas_server.core.author import Author
+from aiaas_server.core.errors import NotFound
 from aiaas_server.jobs import queue
 from aiaas_server.jobs.keeping import Keeping
 from aiaas_server.jobs.orders import LaidCheckpoint, MadeDataset, MadeVersion, Product
@@ -25,7 +26,6 @@ from aiaas_server.registry import history, models
 from aiaas_server.registry.deployment import Deployment
 from aiaas_server.registry.registry import Registry
 from aiaas_server.registry.rollout import begin
-from aiaas_server.registry.rows import Author
 from aiaas_server.state.artefacts import claims
 from aiaas_server.state.artefacts.artefacts import Corrupt
 from aiaas_server.state.artefacts.removal import Remover
@@ -178,10 +178,10 @@ async def test_what_was_erased_meanwhile_is_told(shop: Shop, tmp_path: Path) -> 
     await shop.database.write(lambda c: add_dataset(c, shop, tmp_path))
     row = await shop.job(kind="train", model="m", dataset="d@1")
     await shop.database.write(lambda c: c.execute(update(DATASETS).values(state="erased")) and None)
-    with pytest.raises(Conflict, match="data set 'd@1' is erased"):
+    with pytest.raises(NotFound, match="erased"):
         await shop.inputs.lay_out(row, tmp_path)
     row = await shop.job(kind="evaluate", model="gone@1", dataset="d@1")
-    with pytest.raises((NotFound, Conflict)):
+    with pytest.raises(NotFound):
         await shop.inputs.lay_out(row, tmp_path)
 
 
