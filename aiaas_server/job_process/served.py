@@ -20,7 +20,7 @@ from aiaas_server.core.events import NOBODY
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.core.predict import CallContext, Predictor, run_rows
-from aiaas_server.jobs.table import Field, Table
+from aiaas_server.jobs.table import Table
 from aiaas_server.repository.one_bundle import OneBundle
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
@@ -121,25 +121,22 @@ class Served:
             raise InvalidInput("the version has no card with a task: nothing says what it answers")
         if task.input == "features":
             fast = self._array_of(table)
-            return _records(*self._columns(table)) if fast is None else fast(table)
+            return _records(self._columns(table), table) if fast is None else fast(table)
         kind = {"text": "text", "image": "image"}.get(task.input)
         for name, found in table.fields:
             if found == kind or (kind == "text" and found == "category"):
                 return list(table[name])
         raise InvalidInput(f"the data set has no column of kind '{task.input}'")
 
-    def _columns(self, table: Table) -> tuple[list[tuple[str, str]], Table]:
-        """The columns that are wanted, and the table with the values of arrays by themselves."""
+    def _columns(self, table: Table) -> list[tuple[str, str]]:
         columns = _listed(self.model.task)
-        if any(kind == "array" for _, kind in table.fields):
-            table = _spread(table, {name for name, _ in columns})
         missing = [name for name, _ in columns if name not in table]
         if missing:
             raise InvalidInput(
                 f"the data set lacks the columns {', '.join(missing[:8])}; "
                 f"it has {', '.join(table.names[:32])}"
             )
-        return columns, table
+        return columns
 
     def answers(
         self, table: Table, progress: Callable[[int, int], object] = lambda done, rows: None
@@ -186,16 +183,6 @@ def served(directory: Path, threads: int = 1) -> Iterator[Served]:
 def _listed(task: Any) -> list[tuple[str, str]]:
     """Name and kind of the columns that a task of records wants."""
     return [(column["name"], column["kind"]) for column in getattr(task, "columns", ())]
-
-
-def _spread(table: Table, wanted: set[str]) -> Table:
-    """With the values of arrays as columns `pixels[0]`, `pixels[1]`, …, where those are wanted."""
-    for name, kind in table.fields:
-        if kind == "array" and f"{name}[0]" in wanted:
-            flat = table[name].reshape(table.rows, -1).astype(float)
-            for at in range(flat.shape[1]):
-                table = table.with_column(Field(f"{name}[{at}]", "number"), flat[:, at])
-    return table
 
 
 def _records(columns: Sequence[tuple[str, str]], table: Table) -> list[dict[str, Any]]:

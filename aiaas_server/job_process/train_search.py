@@ -63,16 +63,26 @@ class Piece(NamedTuple):
     scratch: Path
 
 
-def measure(piece: Piece) -> dict[str, float | None]:
+class Measured(NamedTuple):
+    """The metrics of a fold; none is defined where the recipe refused it, for that reason."""
+
+    metrics: dict[str, float | None]
+    refused: str = ""
+
+
+def measure(piece: Piece) -> Measured:
     """Learn from the one part, and measure on the other."""
-    fitted = recipe(piece.recipe).fit(piece.params, piece.data, Silent(piece.scratch))
+    names = METRICS["classification" if piece.data.classes else "regression"]
+    try:
+        fitted = recipe(piece.recipe).fit(piece.params, piece.data, Silent(piece.scratch))
+    except InvalidInput as error:  # such as more neighbours than rows
+        return Measured(dict.fromkeys(names), error.message)
     answers = fitted.answer(piece.measured)
     if piece.data.classes:
         found = classification_metrics(piece.truth, answers, piece.data.classes)
     else:
         found = regression_metrics(piece.truth, answers)
-    names = METRICS["classification" if piece.data.classes else "regression"]
-    return {name: found[name] for name in names}
+    return Measured({name: found[name] for name in names})
 
 
 class Folds:
@@ -91,9 +101,7 @@ class Folds:
         self._watch = watch
         self._threads = threads
 
-    def scores(
-        self, candidates: Sequence[Params], rows: Array, folds: int
-    ) -> Iterator[dict[str, float | None]]:
+    def scores(self, candidates: Sequence[Params], rows: Array, folds: int) -> Iterator[Measured]:
         """The metrics of every fold of the first candidate, then of the second, …"""
         strata = self._data.coded(rows).astype(np.int64) if self._data.classes else None
         parts = folds_of(strata, len(rows), folds, self._spec.seed)
@@ -117,7 +125,7 @@ class Folds:
         """Whether folds are worked on side by side: unless the recipe itself uses the workers."""
         return self._spec.workers > 1 and not self._recipe.parallel
 
-    def _worked(self, pieces: Iterator[Piece]) -> Iterator[dict[str, float | None]]:
+    def _worked(self, pieces: Iterator[Piece]) -> Iterator[Measured]:
         if not self._apart:
             yield from map(measure, pieces)
             return
@@ -142,7 +150,9 @@ def cross_validated(
     """
     watch.phase("cross-validating")
     found = []
-    for metrics in folds.scores([params], rows, spec.folds):
+    for metrics, refused in folds.scores([params], rows, spec.folds):
+        if refused:
+            raise InvalidInput(f"cross-validation: {refused}")
         found.append(metrics)
         watch.progress(len(found), spec.folds, "folds", metrics=known(metrics))
     return {"folds": spec.folds, "scores": found, **_summary(found)}
@@ -191,6 +201,7 @@ def searched(
         rounds = [(len(trials), len(rows))]
     total, done = sum(count for count, _ in rounds) * search.folds, 0
     table: list[Trial] = []
+    refusals: list[str] = []
     order = np.random.default_rng(spec.seed).permutation(rows)
     for count, used in rounds:
         trials = trials[:count]
@@ -199,9 +210,13 @@ def searched(
         for one, params in trials:
             of_folds = []
             for _ in range(search.folds):
-                of_folds.append(next(scores))
+                metrics, refused = next(scores)
+                of_folds.append(metrics)
                 done += 1
-                watch.progress(done, total, "folds", metrics=known(of_folds[-1]))
+                watch.progress(done, total, "folds", metrics=known(metrics))
+            if refused:
+                watch.log(f"{one} on {used} rows: {refused}")
+                refusals.append(refused)
             summary = _summary(of_folds)
             ranked.append(Trial(one, params, used, _rank(summary["mean"], metric), summary))
         ranked.sort(key=lambda trial: -trial.score)  # stable: of equals the first
@@ -212,7 +227,8 @@ def searched(
         ]
     best = table[0]
     if best.score == -math.inf:
-        raise InvalidInput(f"search: metric '{metric}' is not defined for any of the candidates")
+        reason = refusals[0] if refusals else "it is not defined on the folds"
+        raise InvalidInput(f"search: no candidate has a '{metric}': {reason}")
     watch.log(f"best of {len(asked)}: {dict(best.asked)}, {metric} {best.summary['mean'][metric]}")
     return best.params, {
         "method": search.method,

@@ -93,11 +93,12 @@ def test_large_numbers_keep_their_differences() -> None:
     assert found == pytest.approx([-1.224745, 0.0, 1.224745], abs=1e-5)
 
 
-def test_an_array_is_a_column_a_value() -> None:
+def test_an_array_is_taken_whole() -> None:
     pixels = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
     table = Table([Field("image", "array")], {"image": pixels})
     design = learn_design(table, scaled=False)
-    assert [feature.name for feature in design.features] == [f"image[{at}]" for at in range(4)]
+    assert design.names() == [f"image[{at}]" for at in range(4)]
+    assert encoder_of(design).row([[0, 1], [2, 3]])[INPUT].tolist() == [[0, 1, 2, 3]]
     assert design.raw(table).tolist() == pixels.reshape(3, 4).tolist()
 
 
