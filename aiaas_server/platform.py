@@ -48,6 +48,7 @@ from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.space import check_room
 from aiaas_server.workshop.datasets import Datasets
+from aiaas_server.workshop.workshop import Workshop
 
 _log = logging.getLogger("aiaas_server")
 
@@ -103,6 +104,17 @@ class Platform:
             choices,
             brought=self._brought,
         )
+        self._workshop = Workshop(
+            settings,
+            settings.data,
+            self.database,
+            self._feed,
+            self._deployment,
+            self._registry,
+            self._reconcile,
+            keep_dataset=self._datasets.keep,
+            is_taken=lambda name: models.find(name) is not None,
+        )
         self._manage = Manage(self.database)
         url = settings.alert_url
         self.alerts = Alerts("" if url is None else url.get_secret_value())
@@ -148,6 +160,7 @@ class Platform:
             *ModelRoutes(registry, self._settings, here, changed).routes(manage),
             *TrafficRoutes(manage, registry, reconcile, self._settings, changed).routes(),
             *DatasetRoutes(manage, self._datasets, self._settings).routes(),
+            *self._workshop.routes(manage, changed, lambda: pool.draining),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
         ]
@@ -186,9 +199,11 @@ class Platform:
         self.monitor.start()
         self._shadows.start(self.database)
         self._rollouts.start()
+        self._workshop.start()
 
     async def close(self) -> None:
         """Write what is left, and let go."""
+        await self._workshop.close()
         await self._reconcile.close()
         await self._rollouts.close()
         await self._shadows.close(self.database)
