@@ -7,12 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from starlette.routing import BaseRoute
-
 from aiaas_client.protocol.management import PromoteRequest
 from aiaas_server.core.author import Author
 from aiaas_server.http.manage.jobs import JobRoutes
-from aiaas_server.http.manage.requests import Manage
 from aiaas_server.jobs.keeping import Keeping
 from aiaas_server.jobs.supervisor import Jobs
 from aiaas_server.jobs.work import Allowed
@@ -103,17 +100,15 @@ class Workshop:
             turn=str(os.getppid()) if settings.workers > 1 else "",
         )
 
-    def routes(
-        self, manage: Manage, changed: Changed, stopping: Callable[[], bool]
-    ) -> list[BaseRoute]:
+    def routes(self, changed: Changed, stopping: Callable[[], bool]) -> JobRoutes:
         """The routes of jobs and recipes.
 
         Args:
-            changed: Awaited with the name of a model that was changed.
+            changed: Awaited with the name of a model that a job has changed.
             stopping: Whether the server takes no more work.
         """
         self._changed = changed
-        jobs = JobRoutes(
+        return JobRoutes(
             self._database,
             self._settings,
             self.submit,
@@ -122,7 +117,6 @@ class Workshop:
             self._deployment.remote,
             stopping,
         )
-        return jobs.routes(manage)
 
     def start(self) -> None:
         """Run jobs, if this server is to."""
