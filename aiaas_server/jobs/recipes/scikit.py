@@ -17,6 +17,7 @@ from unittest import mock
 import numpy as np
 from pydantic import Field
 
+from aiaas_client.protocol.datasets import ColumnKind
 from aiaas_client.protocol.management import MODEL_FILE
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.jobs.recipes.graph import ML_OPSET, OPSET, Graph
@@ -35,6 +36,7 @@ from aiaas_server.jobs.table import Table
 
 SCORES: Final = "probabilities"
 VALUE: Final = "value"
+COLUMNS: Final = frozenset[ColumnKind]({"number", "integer", "boolean", "category", "array"})
 RARE: Final = 2  # rows of a class at least
 
 
@@ -62,6 +64,7 @@ P = TypeVar("P", bound=TabularParams)
 class ScikitRecipe(Recipe[P]):
     """A recipe whose estimator is scikit-learn's."""
 
+    kinds = COLUMNS
     weighs: ClassVar[bool] = True
     """Whether its estimator takes weights of rows."""
     tolerance: ClassVar[float] = 1e-4
@@ -80,7 +83,7 @@ class ScikitRecipe(Recipe[P]):
         # scikit-learn sorts the classes, and so do indices: a column of scores is a class.
         target = data.target.astype(np.int64) if self.task == "classification" else data.target
         estimator.fit(design.matrix(data.features), target, **weights)
-        self.told(estimator, watch)
+        self.learned(estimator, watch)
         return FittedScikit(design, estimator, data.classes, self.task, self.tolerance)
 
     def check_weights(self, data: Training) -> None:
@@ -88,8 +91,8 @@ class ScikitRecipe(Recipe[P]):
         if data.weights is not None and not self.weighs:
             raise InvalidInput(f"recipe '{self.name}' takes no class_weight")
 
-    def told(self, estimator: Any, watch: Watch) -> None:
-        """Say what is worth a line of the log; nothing by default."""
+    def learned(self, estimator: Any, watch: Watch) -> None:
+        """What is to be said of an estimator, or done to it, once it has learned."""
 
 
 class FittedScikit(Fitted):
