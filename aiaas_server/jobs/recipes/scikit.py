@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
-from unittest import mock
 
 import numpy as np
 from pydantic import Field
@@ -110,7 +109,7 @@ class FittedScikit(Fitted):
         self.estimator = estimator
         self._classes = classes
         self._task = task
-        self._tolerance = tolerance
+        self.tolerance = tolerance
 
     def answer(self, features: Table) -> Array:
         """See `Fitted`; a class of which nothing was learned has probability 0."""
@@ -132,7 +131,7 @@ class FittedScikit(Fitted):
         else:
             scores = self._spread(graph)
             graph.write(path, scores, len(self._classes))
-        return Exported(tabular_card(self.design, self._classes), self._tolerance)
+        return Exported(tabular_card(self.design, self._classes), self.tolerance)
 
     def _spread(self, graph: Graph) -> str:
         """The scores of all classes, where a fold or a small sample knows only some of them."""
@@ -186,8 +185,11 @@ def _plain_attributes() -> Iterator[None]:
     def plain(key: str, value: Any, *rest: Any, **named: Any) -> Any:
         return original(key, _plain(value), *rest, **named)
 
-    with mock.patch.object(helper, "make_attribute", plain):
+    helper.make_attribute = plain
+    try:
         yield
+    finally:
+        helper.make_attribute = original
 
 
 def _plain(value: Any) -> Any:
