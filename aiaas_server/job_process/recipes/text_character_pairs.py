@@ -11,9 +11,9 @@ from pydantic import Field
 from aiaas_server.job_process.recipes.texts import (
     TextParams,
     TextRecipe,
+    answered,
     averaged,
     exported,
-    read_texts,
     shares,
     windows_of,
 )
@@ -87,7 +87,10 @@ class _Pairs(Fitted):
 
     def answer(self, features: Table) -> Array:
         """See `Fitted`."""
-        found = windows_of(self._encoder, read_texts(features, self._name))
+        return answered(features, self._name, len(self._classes), self._answer)
+
+    def _answer(self, texts: list[str]) -> Array:
+        found = windows_of(self._encoder, texts)
         scores = self._head.probabilities(_counted(found.ids, self._settings.buckets))
         return averaged(scores, found.owners)
 

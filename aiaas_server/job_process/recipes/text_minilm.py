@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from aiaas_server.job_process.recipes.packaged import packaged
-from aiaas_server.job_process.recipes.texts import TextParams, TextRecipe, exported, read_texts
+from aiaas_server.job_process.recipes.texts import TextParams, TextRecipe, answered, exported
 from aiaas_server.job_process.served import Served, served
 from aiaas_server.jobs.recipes.recipe import Array, Exported, Fitted, Training, Watch
 from aiaas_server.jobs.table import Table
@@ -66,8 +66,10 @@ class _Minilm(Fitted):
 
     def answer(self, features: Table) -> Array:
         """See `Fitted`."""
-        vectors = self._embed(read_texts(features, self._name))
-        found: Array = self._head.probabilities(vectors)
+        return answered(features, self._name, len(self._classes), self._answer)
+
+    def _answer(self, texts: list[str]) -> Array:
+        found: Array = self._head.probabilities(self._embed(texts))
         return found
 
     def export(self, directory: Path) -> Exported:

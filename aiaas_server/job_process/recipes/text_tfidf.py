@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from aiaas_server.core.errors import InvalidInput
-from aiaas_server.job_process.recipes.texts import TextParams, TextRecipe, exported, read_texts
+from aiaas_server.job_process.recipes.texts import TextParams, TextRecipe, answered, exported
 from aiaas_server.jobs.recipes.recipe import Array, Exported, Fitted, Training, Watch
 from aiaas_server.jobs.table import Table
 from aiaas_server.tasks.text import PlainEncoder, TextSettings
@@ -65,7 +65,7 @@ class TextTfidf(TextRecipe[TfidfParams]):
             ngram_range=(1, 2),
             max_features=params.features,
             lowercase=False,
-            token_pattern=_WORD,
+            **({} if characters else {"token_pattern": _WORD}),
         )
         head = LogisticRegression(C=params.strength, max_iter=1000)
         pipeline = make_pipeline(vectors, head)
@@ -86,8 +86,10 @@ class _Tfidf(Fitted):
 
     def answer(self, features: Table) -> Array:
         """See `Fitted`."""
-        texts = _prepared(read_texts(features, self._name))
-        return np.asarray(self._pipeline.predict_proba(texts), np.float64)
+        return answered(features, self._name, len(self._classes), self._answer)
+
+    def _answer(self, texts: list[str]) -> Array:
+        return np.asarray(self._pipeline.predict_proba(_prepared(texts)), np.float64)
 
     def export(self, directory: Path) -> Exported:
         """See `Fitted`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
@@ -74,6 +75,18 @@ def read_texts(table: Table, name: str) -> list[str]:
             found.append(check_text(value, most))
         except InvalidInput as error:
             raise InvalidInput(f"column '{name}', row {row}: {error.message}") from None
+    return found
+
+
+def answered(table: Table, name: str, classes: int, answer: Callable[[list[str]], Array]) -> Array:
+    """`(rows, classes)`: what `answer` gives for the texts; NaN for what is no text."""
+    most = TextSettings().max_characters
+    kept = [
+        row for row, value in enumerate(table[name]) if isinstance(value, str) and value.strip()
+    ]
+    found = np.full((table.rows, classes), np.nan)
+    if kept:
+        found[kept] = answer([check_text(table[name][row], most) for row in kept])
     return found
 
 

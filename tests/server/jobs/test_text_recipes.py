@@ -106,6 +106,7 @@ def test_english_words_of_three_kinds_and_a_text_that_is_none(tmp_path: Path) ->
         fitted = recipe.fit(params, data, Kept(tmp_path))  # type: ignore[arg-type]
         answers = serves_equally(place, fitted, held_out, 1e-5)
         assert answers[:3].argmax(1).tolist() == [1, 0, 2]
+        assert np.isnan(fitted.answer(texts([" ", "soup"])))[:, 0].tolist() == [True, False]
     with pytest.raises(InvalidInput, match="column 'review', row 1: text is empty"):
         TextTfidf().fit(TfidfParams(), Training(texts(["a", " "]), target[:2]), Kept(tmp_path))
     two = held_out.with_column(Field("title", "text"), held_out["review"])
