@@ -122,10 +122,12 @@ class Served:
         if task.input == "features":
             fast = self._array_of(table)
             return _records(self._columns(table), table) if fast is None else fast(table)
-        kind = {"text": "text", "image": "image"}.get(task.input)
-        for name, found in table.fields:
-            if found == kind or (kind == "text" and found == "category"):
-                return list(table[name])
+        # Texts that repeat are told as categories, as labels are: only where there are no others.
+        kinds = {"text": ("text", "category"), "image": ("image",)}.get(task.input, ())
+        for kind in kinds:
+            for name, found in table.fields:
+                if found == kind:
+                    return list(table[name])
         raise InvalidInput(f"the data set has no column of kind '{task.input}'")
 
     def _columns(self, table: Table) -> list[tuple[str, str]]:
