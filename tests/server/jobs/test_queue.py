@@ -88,6 +88,7 @@ async def test_a_job_is_tried_so_often_and_no_more(database: Database) -> None:
 
     def work(connection: Connection) -> None:
         job = add(connection, attempts=2).id
+        over: list[queue.Over] = []
         for _ in range(2):
             hold = claimed(connection).hold
             claims.claim(connection, "t", "f" * 64, rows.job_user(job))
