@@ -26,30 +26,30 @@ class Coded(NamedTuple):
     predicted: Array
 
 
-def coded(truth: Array, scores: Array, classes: Sequence[str]) -> Coded:
-    """The best class of each row beside the truth.
-
-    Args:
-        truth: `[rows]` of texts.
-        scores: `[rows, classes]`, without NaN.
-    """
-    unknown = sorted({str(label) for label in truth} - set(classes))
-    labels = [*classes, *unknown]
+def coded(truth: Array, scores: Array, classes: Sequence[str], told: Array | None = None) -> Coded:
+    """The answer of each row beside the truth; see `classification_metrics`."""
+    named = set(truth.tolist()) | set([] if told is None else told.tolist())
+    labels = [*classes, *sorted({str(label) for label in named} - set(classes))]
     place = {label: index for index, label in enumerate(labels)}
-    found = np.array([place[str(label)] for label in truth], np.int64)
-    best = np.argmax(scores, axis=1) if len(scores) else np.empty(0, np.int64)
-    return Coded(labels, found, best)
+    if told is None:
+        best = np.argmax(scores, axis=1) if len(scores) else np.empty(0, np.int64)
+    else:
+        best = np.array([place[str(label)] for label in told], np.int64)
+    return Coded(labels, np.array([place[str(label)] for label in truth], np.int64), best)
 
 
-def classification_metrics(truth: Array, scores: Array, classes: Sequence[str]) -> dict[str, Any]:
+def classification_metrics(
+    truth: Array, scores: Array, classes: Sequence[str], told: Array | None = None
+) -> dict[str, Any]:
     """All metrics of labels.
 
     Args:
         truth: `[rows]` of texts.
-        scores: `[rows, classes]`, without NaN; the greatest one decides.
+        scores: `[rows, classes]`, without NaN.
         classes: Labels of the columns.
+        told: `[rows]` of texts: the answers, where they are not those of the greatest score.
     """
-    found = coded(truth, scores, classes)
+    found = coded(truth, scores, classes, told)
     counts = confusion(found.truth, found.predicted, len(found.labels))
     chances = _chances(scores)
     return {
