@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from aiaas_server.job_process.pace import Pace
 from aiaas_server.jobs.recipes.recipe import Watch
 
 GROUP_ROWS: Final = 1 << 15  # of a row group; fewer where they are large
 GROUP_BYTES: Final = 32 << 20
-_SOON: Final = 1.0  # seconds until the first checkpoint; each one after waits twice as long
-_LATEST: Final = 30.0
-_SHARE: Final = 10  # the time between two is at least so many times that of writing one
 
 
 class Shards:
@@ -31,17 +28,12 @@ class Shards:
         rows: So many are done, those of the checkpoint included.
     """
 
-    def __init__(
-        self, schema: Any, watch: Watch, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.schema, self._watch, self._clock = schema, watch, clock
+    def __init__(self, schema: Any, watch: Watch, pace: Pace | None = None) -> None:
+        self.schema, self._watch, self._pace = schema, watch, pace or Pace()
         self._waiting: list[Any] = []
         self._files: list[Path] = []
         self.rows = 0
         self._restore()
-        self._kept = self.rows
-        self._wait = _SOON
-        self._due = clock() + self._wait
 
     def _restore(self) -> None:
         """Begin with what an attempt before this one had done."""
@@ -62,8 +54,8 @@ class Shards:
         self.rows += table.num_rows
         if self._waiting_rows() >= GROUP_ROWS or self._waiting_bytes() >= GROUP_BYTES:
             self._settle()
-        if self._clock() >= self._due and self.rows > self._kept:
-            self._keep()
+        if self._pace.is_due:
+            self._pace.write(self._keep)
 
     def finish(self, path: Path) -> None:
         """Write all rows into one file."""
@@ -88,7 +80,6 @@ class Shards:
 
     def _keep(self) -> None:
         """A checkpoint: one file of all rows so far, of which what comes next is the second."""
-        began = self._clock()
         self._settle()
         whole = self._watch.scratch / f"{self.rows}.parquet"
         self._join(whole)
@@ -97,10 +88,6 @@ class Shards:
             if path.parent == self._watch.scratch:  # a checkpoint is not ours to remove
                 path.unlink()
         self._files = [whole]
-        self._kept = self.rows
-        now = self._clock()
-        self._wait = min(2 * self._wait, _LATEST)
-        self._due = now + max(self._wait, _SHARE * (now - began))
 
     def _join(self, path: Path) -> None:
         with parquet.ParquetWriter(path, self.schema, compression="zstd") as writer:
@@ -112,11 +99,11 @@ class Shards:
         waiting: list[Any] = []
         for path in self._files:
             with parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(GROUP_ROWS):
-                    waiting.append(batch)
+                for group in range(file.num_row_groups):
+                    waiting.append(file.read_row_group(group))
                     rows = sum(one.num_rows for one in waiting)
                     if rows >= GROUP_ROWS or sum(one.nbytes for one in waiting) >= GROUP_BYTES:
-                        yield pa.Table.from_batches(waiting, self.schema)
+                        yield pa.concat_tables(waiting)
                         waiting = []
         if waiting or not self._files:
-            yield pa.Table.from_batches(waiting, self.schema)
+            yield pa.concat_tables(waiting) if waiting else self.schema.empty_table()

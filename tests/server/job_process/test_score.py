@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from aiaas_server.job_process.pace import Pace
 from aiaas_server.job_process.shards import Shards
 from aiaas_server.job_process.tables import read_table
 from aiaas_server.job_process.watch import PipeWatch
@@ -207,7 +208,7 @@ def test_checkpoints_hold_all_rows_so_far(tmp_path: Path, monkeypatch: pytest.Mo
     asked = Order(job="j", spec={"kind": "score"})
     kept = LaidCheckpoint(step=6, path="checkpoints/6")
     with Path("told").open("wb", buffering=0) as out:
-        shards = Shards(schema, PipeWatch(out, asked), lambda: now[0])
+        shards = Shards(schema, PipeWatch(out, asked), Pace(lambda: now[0]))
         for start_at in range(0, 9, 3):
             now[0] += 0.6
             shards.add(pa.table({"x": list(range(start_at, start_at + 3))}, schema))
