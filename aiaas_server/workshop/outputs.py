@@ -14,8 +14,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, update
 
+from aiaas_client.protocol.datasets import Dataset
 from aiaas_client.protocol.jobs import JobFile, JobResult, read_model_ref
 from aiaas_client.protocol.management import BundleFile, DraftRequest, PromoteRequest
+from aiaas_server.core.author import Author
 from aiaas_server.core.errors import Conflict
 from aiaas_server.jobs.keeping import Keeping, Kept
 from aiaas_server.jobs.orders import MadeDataset, MadeVersion, Product
@@ -24,7 +26,7 @@ from aiaas_server.monitor.profiles import put_profile
 from aiaas_server.registry import history, models
 from aiaas_server.registry.commit import Commits
 from aiaas_server.registry.drafts import Drafts
-from aiaas_server.registry.rows import Author, VersionRow
+from aiaas_server.registry.rows import VersionRow
 from aiaas_server.state.artefacts.artefacts import digest_of
 from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.database import Database
@@ -33,8 +35,8 @@ from aiaas_server.workshop.reference import read_reference
 
 _PIECE: Final = 1 << 20  # bytes of a file at a time
 
-KeepDataset = Callable[[Author, MadeDataset, Path], Awaitable[str]]
-"""Keeps a data set that a job made, from its Parquet file; gives `name@number`."""
+KeepDataset = Callable[[Author, MadeDataset, Path], Awaitable[Dataset]]
+"""Keeps a data set that a job made, from its Parquet file, which may be used up."""
 Changed = Callable[[str], Awaitable[object]]
 """Is told the name of a model that was changed."""
 Promote = Callable[[Author, str, PromoteRequest, str], Awaitable[object]]
@@ -165,7 +167,10 @@ class Outputs:
         self, author: Author, row: JobRow, made: MadeDataset, directory: Path
     ) -> str:
         named = made.model_copy(update={"lineage": {"job": row.id, **made.lineage}})
-        return await self._keep_dataset(author, named, directory / made.path)
+        # A link is used up: the file stays for another try.
+        going = directory / f".{row.id}.parquet"
+        await self._threads.run(_link, directory / made.path, going)
+        return (await self._keep_dataset(author, named, going)).ref
 
     async def _measured(
         self, author: Author, row: JobRow, ref: str, metrics: dict[str, Any]

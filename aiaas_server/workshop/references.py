@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from aiaas_client.protocol.datasets import Dataset, read_ref
+from aiaas_client.protocol.datasets import Dataset
 from aiaas_client.protocol.jobs import read_model_ref
 from aiaas_client.protocol.management import Version
 from aiaas_server.core.errors import Conflict, NotFound
+from aiaas_server.datasets.rows import document, get_ready
 from aiaas_server.registry import models
 from aiaas_server.registry.documents import version_document
 from aiaas_server.registry.rows import VersionRow
 from aiaas_server.registry.traffic import resolve
-from aiaas_server.state.tables import DATASETS
 
 
 class Referred(NamedTuple):
@@ -50,12 +50,12 @@ def resolved(connection: Connection, tenant: str, spec: dict[str, Any]) -> Refer
     """Look up all that a spec names.
 
     Raises:
-        NotFound: There is no such model, version or data set.
-        Conflict: It is erased, or its bytes are damaged.
+        NotFound: There is no such model, version or data set, or its rows are erased.
+        Conflict: A version is erased, or its bytes are damaged.
     """
     found = References(dict(spec), {}, {})
     if "dataset" in spec:
-        dataset = the_dataset(connection, tenant, spec["dataset"])
+        dataset = document(get_ready(connection, tenant, spec["dataset"]))
         found.spec["dataset"] = dataset.ref
         found.datasets[dataset.ref] = dataset
     # The model of a training is a name to be given, not one to be looked up.
@@ -67,22 +67,6 @@ def resolved(connection: Connection, tenant: str, spec: dict[str, Any]) -> Refer
         several = [the_version(connection, tenant, ref) for ref in spec["models"]]
         found.spec["models"] = [one.ref for one in several]
         found.versions.update({one.ref: one for one in several})
-    return found
-
-
-def the_dataset(connection: Connection, tenant: str, ref: str) -> Dataset:
-    """A data set whose rows are there.
-
-    Raises:
-        NotFound: There is none of that name or number.
-        Conflict: It is erased.
-    """
-    name, number = read_ref(ref)
-    found = _find(connection, tenant, name, number)
-    if found is None:
-        raise NotFound(f"there is no data set '{ref[:280]}'")
-    if found.state != "ready":
-        raise Conflict(f"data set '{found.ref}' is {found.state}: its rows are gone")
     return found
 
 
@@ -106,18 +90,3 @@ def the_version(connection: Connection, tenant: str, ref: str) -> Referred:
         why = f" ({row.reason})" if row.reason else ""
         raise Conflict(f"version {row.number} of model '{name}' is {row.state}{why}")
     return Referred(version_document(model, row, latest), row)
-
-
-def _find(connection: Connection, tenant: str, name: str, number: int | None) -> Dataset | None:
-    """A data set; without a number the newest one that is not erased."""
-    asked = select(DATASETS).where(DATASETS.c.tenant == tenant, DATASETS.c.name == name)
-    if number is None:
-        asked = asked.where(DATASETS.c.state == "ready").order_by(DATASETS.c.number.desc()).limit(1)
-    else:
-        asked = asked.where(DATASETS.c.number == number)
-    row = connection.execute(asked).one_or_none()
-    if row is None:
-        return None
-    values = dict(row._mapping)
-    del values["tenant"]
-    return Dataset.model_validate(values)

@@ -142,14 +142,15 @@ class FittedScikit(Fitted):
 
 
 def tabular_card(design: Design, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The card of a model that takes the matrix of a design."""
+    """The card of a model that takes the matrix of a design.
+
+    It says of batching that there is nothing to pad: rows are independent, also where a server
+    cannot see that from its own made-up rows, which lie far from what was learned.
+    """
+    card: dict[str, Any] = {"preprocessing": design.card(), "batching": {"pad": {}}}
     if not classes:
-        return {"task": "tabular-regression", "preprocessing": design.card()}
-    return {
-        "task": "tabular-classification",
-        "labels": list(classes),
-        "preprocessing": design.card(),
-    }
+        return {"task": "tabular-regression", **card}
+    return {"task": "tabular-classification", "labels": list(classes), **card}
 
 
 def converted(estimator: Any, width: int) -> Any:

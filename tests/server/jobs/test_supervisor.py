@@ -168,7 +168,7 @@ async def test_a_job_is_run_and_what_it_made_is_kept(
 ) -> None:
     """Its files stay, its directory and its checkpoints go."""
     shop = open_shop()
-    await shop.jobs.start()
+    shop.jobs.start()
     row = await ended(database, await add(database, prints=["hello", "token=abcdefgh12345"]))
     assert row.state == "succeeded"
     assert row.result is not None
@@ -188,7 +188,7 @@ async def test_a_job_is_run_and_what_it_made_is_kept(
 async def test_one_that_is_killed_goes_on_from_its_checkpoint(
     database: Database, open_shop: OpenShop
 ) -> None:
-    await open_shop().jobs.start()
+    open_shop().jobs.start()
     row = await ended(database, await add(database, steps=4, dies_at=2))
     assert (row.state, row.attempt) == ("succeeded", 2)
     assert row.result is not None
@@ -199,7 +199,7 @@ async def test_one_that_is_killed_each_time_fails_at_last(
     database: Database, open_shop: OpenShop
 ) -> None:
     shop = open_shop()
-    await shop.jobs.start()
+    shop.jobs.start()
     row = await ended(database, await add(database, dies_at=1, deaths=9, attempts=2, steps=4))
     assert row.state == "failed"
     assert row.error is not None
@@ -211,7 +211,7 @@ async def test_two_servers_never_run_one_job_both(database: Database, open_shop:
     """Each job has one attempt, whoever made it."""
     shops = [open_shop(), open_shop()]
     for shop in shops:
-        await shop.jobs.start()
+        shop.jobs.start()
     jobs = [await add(database, steps=1) for _ in range(4)]
     for job in jobs:
         row = await ended(database, job)
@@ -225,7 +225,7 @@ async def test_a_job_that_is_cancelled_while_it_runs_leaves_nothing(
 ) -> None:
     """Neither checkpoint nor directory nor process, and after a first life of it as well."""
     shop = open_shop()
-    await shop.jobs.start()
+    shop.jobs.start()
     job = await add(database, steps=3, dies_at=1, hangs_at=2, hangs=9)
     pid = await beside(database, job)
     row = await row_of(database, job)
@@ -242,7 +242,7 @@ async def test_a_server_that_stops_gives_its_jobs_back(
 ) -> None:
     """Without an attempt being spent; the next one goes on from the checkpoint."""
     first = open_shop()
-    await first.jobs.start()
+    first.jobs.start()
     job = await add(database, steps=3, hangs_at=2, attempts=1)
     pid = await beside(database, job)
     await first.jobs.close()
@@ -254,7 +254,7 @@ async def test_a_server_that_stops_gives_its_jobs_back(
         connection.execute(rows.JOBS.update().values(spec={**row.spec, "hangs_at": 0}))
 
     await database.write(heal)
-    await open_shop().jobs.start()
+    open_shop().jobs.start()
     row = await ended(database, job)
     assert row.state == "succeeded"
     assert row.result is not None
@@ -266,7 +266,7 @@ async def test_a_holder_that_lost_its_job_lets_go_of_it(
 ) -> None:
     """Another has it now: what the first one does changes nothing, and it ends its process."""
     shop = open_shop(lease=1.2)
-    await shop.jobs.start()
+    shop.jobs.start()
     job = await add(database, steps=3, hangs_at=2, hangs=9)
     pid = await beside(database, job)
 
@@ -285,12 +285,12 @@ async def test_what_a_server_made_that_ended_while_it_kept_that_is_not_made_agai
 ) -> None:
     first = open_shop()
     first.keeps.clear()
-    await first.jobs.start()
+    first.jobs.start()
     job = await add(database)
     await holds(database, job, lambda row: row.progress.get("phase") == queue.KEEPING)
     await first.jobs.close()
     second = open_shop()
-    await second.jobs.start()
+    second.jobs.start()
     assert (await ended(database, job)).state == "succeeded"
     assert second.laid == []
     await until(lambda: len(left_of(second.data)) == 1)
@@ -301,7 +301,7 @@ async def test_what_cannot_be_laid_out_fails_with_the_reason(
 ) -> None:
     shop = open_shop()
     shop.refuses = StorageFull("the disk of the server is full")
-    await shop.jobs.start()
+    shop.jobs.start()
     row = await ended(database, await add(database))
     assert row.error == {
         "code": "storage_full",
@@ -315,7 +315,7 @@ async def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(
 ) -> None:
     """It begins anew."""
     shop = open_shop()
-    await shop.jobs.start()
+    shop.jobs.start()
     job = await add(database, steps=3, hangs_at=2)
     await beside(database, job)
     await holds(database, job, lambda row: (row.checkpoint or {}).get("step") == 2)
@@ -329,7 +329,7 @@ async def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(
         connection.execute(rows.JOBS.update().values(spec={**row.spec, "hangs_at": 0}))
 
     await database.write(heal)
-    await open_shop().jobs.start()
+    open_shop().jobs.start()
     row = await ended(database, job)
     assert row.state == "succeeded"
     assert row.result is not None
