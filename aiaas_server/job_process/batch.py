@@ -22,9 +22,9 @@ from aiaas_server.http.openai.embeddings import (
     write_entries,
 )
 from aiaas_server.http.openai.errors import for_path
-from aiaas_server.job_process.lines import Line, raw_lines, read_lines
 from aiaas_server.job_process.pace import Pace
 from aiaas_server.job_process.served import Served
+from aiaas_server.jobs.lines import Line, raw_lines, read_lines
 from aiaas_server.jobs.orders import OUT, Order, Product
 from aiaas_server.jobs.recipes.recipe import Watch
 from aiaas_server.settings import Settings

@@ -23,8 +23,10 @@ from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.space import check_room
+from aiaas_server.workshop.batches import Batches
 from aiaas_server.workshop.inputs import Inputs
 from aiaas_server.workshop.outputs import Changed, KeepDataset, Outputs
+from aiaas_server.workshop.scratch import Scratch
 from aiaas_server.workshop.submit import Submit
 
 
@@ -65,6 +67,15 @@ class Workshop:
         artefacts, threads = deployment.artefacts, deployment.remote
         self.keeping = Keeping(database, artefacts, deployment.remover, threads)
         self.submit = Submit(database, is_taken)
+        self._batches = Batches(
+            settings,
+            database,
+            deployment,
+            self.keeping,
+            self.submit,
+            Scratch(data / "reading", threads),
+            room,
+        )
         inputs = Inputs(
             database,
             artefacts,
@@ -106,7 +117,7 @@ class Workshop:
     def routes(
         self, manage: Manage, changed: Changed, stopping: Callable[[], bool]
     ) -> list[BaseRoute]:
-        """The routes of jobs and recipes.
+        """The routes of jobs and recipes, and of OpenAI's files and batches.
 
         Args:
             changed: Awaited with the name of a model that was changed.
@@ -122,7 +133,7 @@ class Workshop:
             self._deployment.remote,
             stopping,
         )
-        return jobs.routes(manage)
+        return [*jobs.routes(manage), *self._batches.routes()]
 
     def start(self) -> None:
         """Run jobs, if this server is to."""
