@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection
 from starlette.routing import BaseRoute
 
 from aiaas_client.protocol.jobs import BatchSpec, JobRequest, read_model_ref
@@ -22,7 +21,7 @@ from aiaas_server.jobs.lines import read_lines
 from aiaas_server.jobs.rows import JobRow
 from aiaas_server.registry.deployment import Deployment
 from aiaas_server.settings import Settings
-from aiaas_server.state.database import Database
+from aiaas_server.state.database import Connection, Database
 from aiaas_server.workshop.references import the_version
 from aiaas_server.workshop.scratch import Scratch
 from aiaas_server.workshop.submit import Submit

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
-from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,7 +21,7 @@ from aiaas_server.jobs.files import made_file
 from aiaas_server.jobs.keeping import Keeping
 from aiaas_server.jobs.rows import JobRow, find_job, list_jobs
 from aiaas_server.settings import Settings
-from aiaas_server.state.database import Database
+from aiaas_server.state.database import Connection, Database
 
 WINDOW: Final = 24 * 3600.0
 """Seconds: `24h` is the only window there is."""

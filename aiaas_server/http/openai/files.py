@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -35,7 +34,7 @@ from aiaas_server.settings import Settings
 from aiaas_server.state.artefacts.artefacts import Artefacts, Corrupt
 from aiaas_server.state.artefacts.stores import file_errors
 from aiaas_server.state.artefacts.threads import Threads
-from aiaas_server.state.database import Database
+from aiaas_server.state.database import Connection, Database
 
 MOST_FILES: Final = 10_000  # of one list, as OpenAI has it
 _FIELD: Final = 1 << 10  # bytes of a field that is no file
