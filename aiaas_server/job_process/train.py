@@ -11,7 +11,6 @@ import numpy as np
 from aiaas_client.protocol.jobs import TrainSpec
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.job_process.metrics import classification_metrics, regression_metrics
-from aiaas_server.job_process.report import training_report
 from aiaas_server.job_process.served import Served, served
 from aiaas_server.job_process.tables import read_table
 from aiaas_server.job_process.train_bundle import (
@@ -237,6 +236,8 @@ def _product(
     details: dict[str, Any],
     recorded: Recorded,
 ) -> Product:
+    from aiaas_server.job_process.report import training_report  # and with it what draws
+
     report = Path(OUT) / "report.html"
     search = details.get("search", {}).get("trials", [])
     training_report(

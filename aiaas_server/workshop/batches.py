@@ -7,14 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from starlette.routing import BaseRoute
-
 from aiaas_client.protocol.jobs import BatchSpec, JobRequest, read_model_ref
 from aiaas_server.core.author import Author
 from aiaas_server.core.errors import Conflict, InvalidInput, NotFound
 from aiaas_server.http.openai.batches import WINDOW, BatchRequest, BatchRoutes
 from aiaas_server.http.openai.files import FileRoutes
-from aiaas_server.http.openai.storage import routes
+from aiaas_server.http.openai.storage import Storage
 from aiaas_server.jobs.files import BATCH, get_file
 from aiaas_server.jobs.keeping import Keeping
 from aiaas_server.jobs.lines import read_lines
@@ -36,6 +34,9 @@ class Batches:
     Args:
         scratch: Where files lie while they come, or are looked at.
         check_room: Raises `StorageFull`; blocks.
+
+    Attributes:
+        storage: `/v1/files` and `/v1/batches`.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Batches:
         self._artefacts, self._threads = deployment.artefacts, deployment.remote
         self._scratch = scratch
         self._submit = submit
-        self._files = FileRoutes(
+        files = FileRoutes(
             database,
             settings,
             keeping,
@@ -61,11 +62,7 @@ class Batches:
             scratch.directory,
             check_room,
         )
-        self._batches = BatchRoutes(database, settings, keeping, self.create)
-
-    def routes(self) -> list[BaseRoute]:
-        """`/v1/files` and `/v1/batches`."""
-        return routes(self._files, self._batches)
+        self.storage = Storage(files, BatchRoutes(database, settings, keeping, self.create))
 
     async def create(self, author: Author, request: BatchRequest) -> JobRow:
         """Queue a batch: which models its lines call is looked up now, so that all of them are

@@ -77,7 +77,7 @@ class Datasets:
         self._artefacts: Artefacts = deployment.artefacts
         self._remote: Threads = deployment.remote
         self._scratch = Scratch(settings.data / "reading", deployment.remote)
-        threads = settings.job_threads or settings.threads_per_run
+        threads = settings.threads_per_job
         self._threads = threads
         self._run: Run = run or partial(
             run_once,

@@ -1,8 +1,9 @@
-"""The routes of files and batches, with the scopes that they need."""
+"""`Storage`: the routes of files and batches, with the scopes that they need."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,20 +17,27 @@ READ, WRITE = "jobs:read", "jobs:write"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def routes(files: FileRoutes, batches: BatchRoutes) -> list[BaseRoute]:
-    """All of them."""
-    one, batch = "/v1/files/{file}", "/v1/batches/{batch}"
-    return [
-        _route("/v1/files", files.create, "POST", WRITE),
-        _route("/v1/files", files.list, "GET", READ),
-        _route(one, files.get, "GET", READ),
-        _route(f"{one}/content", files.content, "GET", READ),
-        _route(one, files.delete, "DELETE", WRITE),
-        _route("/v1/batches", batches.create, "POST", WRITE),
-        _route("/v1/batches", batches.list, "GET", READ),
-        _route(batch, batches.get, "GET", READ),
-        _route(f"{batch}/cancel", batches.cancel, "POST", WRITE),
-    ]
+class Storage(NamedTuple):
+    """Files, and what is done with them."""
+
+    files: FileRoutes
+    batches: BatchRoutes
+
+    def routes(self) -> list[BaseRoute]:
+        """All of them."""
+        files, batches = self.files, self.batches
+        one, batch = "/v1/files/{file}", "/v1/batches/{batch}"
+        return [
+            _route("/v1/files", files.create, "POST", WRITE),
+            _route("/v1/files", files.list, "GET", READ),
+            _route(one, files.get, "GET", READ),
+            _route(f"{one}/content", files.content, "GET", READ),
+            _route(one, files.delete, "DELETE", WRITE),
+            _route("/v1/batches", batches.create, "POST", WRITE),
+            _route("/v1/batches", batches.list, "GET", READ),
+            _route(batch, batches.get, "GET", READ),
+            _route(f"{batch}/cancel", batches.cancel, "POST", WRITE),
+        ]
 
 
 def _route(path: str, endpoint: Endpoint, method: str, scope: str) -> Route:
