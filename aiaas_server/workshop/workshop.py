@@ -20,8 +20,10 @@ from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.space import check_room
+from aiaas_server.workshop.batches import Batches
 from aiaas_server.workshop.inputs import Inputs
 from aiaas_server.workshop.outputs import Changed, KeepDataset, Outputs
+from aiaas_server.workshop.scratch import Scratch
 from aiaas_server.workshop.submit import Submit
 
 
@@ -38,6 +40,7 @@ class Workshop:
     Attributes:
         submit: Puts a job into the queue.
         keeping: Keeps files as artefacts.
+        batches: OpenAI's files and batches.
     """
 
     def __init__(
@@ -62,6 +65,15 @@ class Workshop:
         artefacts, threads = deployment.artefacts, deployment.remote
         self.keeping = Keeping(database, artefacts, deployment.remover, threads)
         self.submit = Submit(database, is_taken)
+        self.batches = Batches(
+            settings,
+            database,
+            deployment,
+            self.keeping,
+            self.submit,
+            Scratch(data / "reading", threads),
+            room,
+        )
         inputs = Inputs(
             database,
             artefacts,
