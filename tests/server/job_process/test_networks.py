@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aiaas_client.protocol.jobs import JobError
 from aiaas_server.jobs.orders import (
     ORDER_FILE,
     CheckpointLine,
@@ -41,7 +42,7 @@ def squares() -> Table:
     return table_of({"x": "number", "y": "number", "label": "category"}, columns)
 
 
-def ordered(directory: Path, **more: Any) -> Order:
+def ordered(directory: Path, workers: int = 1, **more: Any) -> Order:
     params = {"hidden": [24], "epochs": 12, "learning_rate": 0.02, "batch_size": 32, "patience": 0}
     spec = {
         "kind": "train",
@@ -49,39 +50,49 @@ def ordered(directory: Path, **more: Any) -> Order:
         "recipe": "mlp-classifier",
         "dataset": "squares@1",
         "params": params,
-        "workers": 2,
+        "workers": workers,
         "class_weight": "balanced",
         "seed": 7,
     }
     return order_of(directory, spec, {"squares@1": squares()}, threads=2, **more)
 
 
-def test_a_job_of_two_workers_that_is_killed_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    whole = lines_of(ordered(tmp_path / "whole"), tmp_path / "whole")
-    product = outcome_of(whole)
-    assert isinstance(product, Product), product
-    assert product.metrics["accuracy"] > 0.9
-    told = [line.progress for line in whole if isinstance(line, ProgressLine)]
-    epochs = [one for one in told if one.unit == "epochs" and one.metrics]
-    assert [one.step for one in epochs] == list(range(1, 13))
-    assert all(one.rate > 0 for one in epochs)
+def test_a_job_of_two_workers_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    whole = outcome_of(lines_of(ordered(tmp_path / "whole"), tmp_path / "whole"))
+    assert isinstance(whole, Product), whole
+    assert whole.metrics["accuracy"] > 0.9
 
     first = tmp_path / "first"
-    left = killed_after_checkpoint(ordered(first), first, 4)
+    left = killed_after_checkpoint(ordered(first, workers=2), first, 4)
+    # The next attempt may have other workers: they take the same steps.
     again = tmp_path / "again"
     order = ordered(again, attempt=2, checkpoint=LaidCheckpoint(step=left.step, path="left"))
     (again / "left").write_bytes((first / left.path).read_bytes())
     lines = lines_of(order, again)
     later = outcome_of(lines)
     assert isinstance(later, Product), later
-    assert later.metrics["accuracy"] == product.metrics["accuracy"]
-    assert later.metrics["log_loss"] == pytest.approx(product.metrics["log_loss"], rel=1e-4)
-    steps = [
-        line.progress.step
-        for line in lines
-        if isinstance(line, ProgressLine) and line.progress.unit == "epochs"
-    ]
-    assert min(steps) == left.step + 1
+    told = [line.progress for line in lines if isinstance(line, ProgressLine)]
+    epochs = [one for one in told if one.unit == "epochs" and one.metrics]
+    assert [one.step for one in epochs] == list(range(left.step + 1, 13))
+    assert all(one.rate > 0 for one in epochs)
+    assert later.metrics["accuracy"] == whole.metrics["accuracy"]
+    assert later.metrics["log_loss"] == pytest.approx(whole.metrics["log_loss"], rel=1e-4)
+
+
+def test_a_network_that_is_too_large_is_told_with_the_limit_and_a_cluster_is_refused(
+    tmp_path: Path,
+) -> None:
+    large = ordered(tmp_path / "large", memory_bytes=1 << 30)
+    large.spec["params"] = {"hidden": [16_384, 16_384, 16_384]}
+    error = outcome_of(lines_of(large, tmp_path / "large"))
+    assert isinstance(error, JobError)
+    assert (error.code, "1024 MiB" in error.message) == ("out_of_memory", True), error
+
+    ray = ordered(tmp_path / "ray")
+    ray.spec["cluster"] = "ray://head:10001"
+    error = outcome_of(lines_of(ray, tmp_path / "ray"))
+    assert isinstance(error, JobError)
+    assert "jobs run on this server only" in error.message
 
 
 def killed_after_checkpoint(order: Order, directory: Path, step: int) -> CheckpointLine:
