@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from aiaas_server.core.errors import InvalidInput, OutOfMemory, StorageFull
+from aiaas_server.jobs.hearing import Heard, Limits, LogLine, Outcome
 from aiaas_server.jobs.orders import CheckpointLine, LaidCheckpoint, Order, ProgressLine
-from aiaas_server.jobs.process import Heard, Limits, LogLine, Outcome, run, run_once
+from aiaas_server.jobs.process import run, run_once
 from tests.waiting import until
 
 WORKER = "tests.server.jobs.odd_work"
@@ -87,7 +88,7 @@ async def test_a_failure_is_told_with_its_code(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("then", ["fill", "fill elsewhere"])
+@pytest.mark.parametrize("then", ["fill", pytest.param("fill elsewhere", marks=pytest.mark.slow)])
 async def test_too_much_memory_names_the_limit(then: str, tmp_path: Path) -> None:
     """Whether it takes it itself, or a process that it has started does."""
     order = order_of(then=then).model_copy(update={"memory_bytes": 400 << 20})
