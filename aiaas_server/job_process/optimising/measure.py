@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -114,8 +114,3 @@ def _timed(model: LoadedModel, feed: Feed) -> list[float]:
         found.append(now - began)
         if now >= end and len(found) >= _FEWEST:
             return found
-
-
-def rounded(value: Any) -> float:
-    """To four digits that count: more would be noise."""
-    return float(f"{float(value):.4g}")

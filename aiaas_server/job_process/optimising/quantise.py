@@ -16,8 +16,11 @@ _PREPARED: Final = "prepared.onnx"
 _MADE: Final = "quantised.onnx"
 # Operators that only a quantised graph has.
 _QUANTISED: Final = frozenset(
-    "ConvInteger DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeLinear DynamicQuantizeMatMul "
-    "MatMulInteger MatMulIntegerToFloat QAttention QGemm QLinearConv QLinearMatMul".split()
+    {
+        *("ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
+        *("DequantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM"),
+        *("QAttention", "QGemm", "QLinearConv", "QLinearMatMul"),
+    }
 )
 _CPU: Final = Path("/proc/cpuinfo")
 
@@ -61,8 +64,8 @@ class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # the 
     def __init__(self, samples: Sequence[Feed]) -> None:
         self._left: Iterator[Feed] = iter(samples)
 
-    def get_next(self) -> dict[str, Any] | None:
-        """The next one; None once there are no more."""
+    def get_next(self) -> Any:
+        """The next one, a document by input; None once there are no more."""
         found = next(self._left, None)
         return None if found is None else dict(found)
 
@@ -88,7 +91,7 @@ def _keep(prepared: Path, made: Path, out: Path) -> None:
 def _saturates() -> bool:
     """Whether 16-bit sums of this processor overflow, so that weights may have 7 bits only.
 
-    So do those of x86 without VNNI: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
+    Those of x86 without VNNI do; see onnxruntime, *Quantize ONNX models*, "reduce range".
     """
     try:
         told = _CPU.read_text("ascii", "replace")
