@@ -1,0 +1,171 @@
+"""Candidates of an optimisation: made by a real process, measured, kept or told why not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from aiaas_server.jobs.orders import MadeVersion, Order, Product
+from aiaas_server.jobs.table import Field
+from aiaas_server.registry.verification.verify import verify
+from tests.server.job_process import cards, digits
+from tests.server.job_process.ordering import made, refused
+
+ALL = ["int8-dynamic", "int8-static", "fp16", "graph"]
+
+
+def order(directory: Path, golden: dict[str, Any] | None = None, **spec: Any) -> Order:
+    """To optimise the network of digits."""
+    directory.mkdir(exist_ok=True)
+    return Order(
+        job="j",
+        spec={"kind": "optimise", "model": "m@3", "dataset": "d@1", "held_out": True, **spec},
+        datasets={"d@1": digits.dataset(directory)},
+        versions={"m@3": digits.version(directory, **(golden or {}))},
+    )
+
+
+def answers(path: Path) -> np.ndarray[Any, Any]:
+    """What a graph answers to all digits."""
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found: Any = session.run(None, {"x": digits.rows()[0]})[0]
+    return found
+
+
+def row_of(product: Product, name: str) -> dict[str, Any]:
+    """The row of a candidate in the table."""
+    return next(row for row in product.table if row["candidate"] == name)
+
+
+def golden_of_instances() -> dict[str, Any]:
+    """What the network answers to 40 rows, to five digits."""
+    pixels, _ = digits.rows()
+    session = ort.InferenceSession(digits.network(), providers=["CPUExecutionProvider"])
+    found: Any = session.run(None, {"x": pixels[:40]})[0]
+    told = [
+        {"label": str(row.argmax()), "scores": dict(zip(digits.LABELS, row.tolist(), strict=True))}
+        for row in found
+    ]
+    return {"instances": pixels[:40].tolist(), "predictions": told}
+
+
+@pytest.fixture(scope="module")
+def optimised(tmp_path_factory: pytest.TempPathFactory) -> tuple[Product, Path]:
+    """All targets, with an alias for the fastest."""
+    directory = tmp_path_factory.mktemp("optimised")
+    found = order(directory, golden_of_instances(), targets=ALL, promote="production")
+    return made(found, directory), directory
+
+
+def test_every_target_becomes_a_version_within_the_gate(
+    optimised: tuple[Product, Path],
+) -> None:
+    """Measured beside the parent on what was held out; equal to what its own graph answers."""
+    product, directory = optimised
+    assert [row["candidate"] for row in product.table] == ["m@3", *ALL]
+    own = row_of(product, "m@3")
+    for row in product.table[1:]:
+        assert row["outcome"] == "version", row
+        assert row["drop"] == pytest.approx(own["accuracy"] - row["accuracy"])
+        assert row["drop"] <= 0.01
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert row["rows_per_second"] > 0
+        assert row["load_ms"] > 0
+    assert row_of(product, "int8-dynamic")["size_bytes"] < own["size_bytes"]
+    assert len(product.versions) == 4
+    truth = digits.rows()[1]
+    for one in product.versions:
+        right = (answers(directory / one.path / "model.onnx").argmax(axis=1) == truth).mean()
+        assert right == pytest.approx(one.metrics["accuracy"], abs=0.03)  # of all rows, not a third
+
+
+def test_lineage_names_the_parent_and_what_it_learned_from(
+    optimised: tuple[Product, Path],
+) -> None:
+    """So that a candidate is evaluated on the same held-out rows; its card has no old metrics."""
+    product, directory = optimised
+    for one in product.versions:
+        assert one.lineage["parent"] == "m@3"
+        assert one.lineage["dataset"] == "d@1"
+        assert one.lineage["split"] == digits.SPLIT
+        assert one.lineage["libraries"]["onnxruntime"] == ort.__version__
+        card = json.loads((directory / one.path / "model.json").read_text())
+        assert card["metrics"]["accuracy"] == one.metrics["accuracy"] != 0.5
+        assert card["preprocessing"] == digits.CARD["preprocessing"]
+    assert [one.lineage["optimisation"] for one in product.versions] == ALL
+    static = product.versions[1].lineage
+    assert static["calibration"] == {"dataset": "d@1", "rows": 500}
+
+
+def test_the_candidates_are_verified_as_any_upload_is(optimised: tuple[Product, Path]) -> None:
+    """Graph, card and golden set: whose tolerance was widened no further than it says."""
+    product, directory = optimised
+    for one in product.versions:
+        found = asyncio.run(
+            verify(directory / one.path, timeout=60, memory_bytes=2 << 30)
+        )
+        assert found.report.golden["rows"] == 40
+        golden = json.loads((directory / one.path / "golden.json").read_text())
+        if one.lineage["golden"] == "unchanged":
+            assert "atol" not in golden
+        else:
+            assert "labels" in golden or 0 < golden["atol"] < 0.2
+        reference = np.load(directory / str(one.reference))
+        assert reference["in:x"].shape == (500, 64)
+        assert reference["out:probabilities"].shape == (500, 10)
+
+
+def test_only_the_fastest_within_the_gate_gets_the_alias(optimised: tuple[Product, Path]) -> None:
+    """And none that is slower than the parent."""
+    product, _ = optimised
+    named = [one for one in product.versions if one.alias]
+    own = row_of(product, "m@3")["p50_ms"]
+    best = min(product.table[1:], key=lambda row: row["p50_ms"])
+    if best["p50_ms"] < 0.97 * own:
+        assert [one.lineage["optimisation"] for one in named] == [best["candidate"]]
+        assert product.details["promoted"] == best["candidate"]
+    else:
+        assert not named
+        assert product.details["promoted"] is None
+
+
+def test_the_graph_holds_nothing_of_this_machine(optimised: tuple[Product, Path]) -> None:
+    """Simplified, but not laid out for the processor at hand."""
+    product, directory = optimised
+    model = onnx.load(directory / product.versions[3].path / "model.onnx")
+    assert {node.domain for node in model.graph.node} <= {"", "com.microsoft"}
+    assert {one.domain for one in model.opset_import} <= {"", "com.microsoft"}
+
+
+def test_the_report_and_the_plot_are_there(optimised: tuple[Product, Path]) -> None:
+    """Under the names by which a caller asks for them."""
+    product, directory = optimised
+    assert set(product.files) == {"report.html", "accuracy_latency.svg"}
+    report = (directory / product.files["report.html"]).read_text()
+    assert all(name in report for name in ALL)
+    assert "<svg" in (directory / product.files["accuracy_latency.svg"]).read_text()
+
+
+@pytest.mark.slow
+def test_equal_orders_make_equal_bytes(optimised: tuple[Product, Path], tmp_path: Path) -> None:
+    """Of each graph."""
+    product, directory = optimised
+    again = made(order(tmp_path, targets=ALL), tmp_path)
+    for one, two in zip(product.versions, again.versions, strict=True):
+        first, second = (
+            (root / v.path / "model.onnx").read_bytes() for root, v in ((directory, one), (tmp_path, two))
+        )
+        assert first == second, one.lineage["optimisation"]
+
+
+def test_what_loses_too_much_makes_no_version(tmp_path: Path) -> None:
+    """It is measured, stands in the table with its reason, and nothing is promoted."""
+    sharp = cards.sides(0.0, 0.02)  # three steps of int8 hold all that there is to tell
+    cards.bundle(tmp_path / "m", sharp, cards.SIDES)
