@@ -51,7 +51,7 @@ def classification_metrics(
     """
     found = coded(truth, scores, classes, told)
     counts = confusion(found.truth, found.predicted, len(found.labels))
-    chances = _chances(scores)
+    chances = chances_of(scores)
     return {
         "rows": len(truth),
         "accuracy": _ratio(np.trace(counts), counts.sum()),
@@ -147,8 +147,8 @@ def _area(positive: Array, scores: Array) -> float | None:
     return float((ranks[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
-def _chances(scores: Array) -> Array | None:
-    """The scores where they are probabilities."""
+def chances_of(scores: Array) -> Array | None:
+    """The scores where they are probabilities, else None."""
     if not len(scores) or not scores.shape[1] or scores.min() < 0:
         return None
     sums = scores.sum(axis=1, dtype=np.float64)
@@ -158,11 +158,17 @@ def _chances(scores: Array) -> Array | None:
 
 
 def log_loss(truth: Array, chances: Array) -> float:
-    """Mean of `-log` of the probability of the truth, which is held above the smallest step."""
+    """Mean of the `losses`."""
+    return float(np.mean(losses(truth, chances)))
+
+
+def losses(truth: Array, chances: Array) -> Array:
+    """`[rows]` `-log` of the probability of the truth, which is held above the smallest step."""
     step = np.finfo(np.float64).eps
     held = np.concatenate([chances, np.zeros((len(chances), 1))], axis=1)
     true = held[np.arange(len(truth)), np.minimum(truth, chances.shape[1])]
-    return float(np.mean(-np.log(np.clip(true, step, 1.0 - step))))
+    found: Array = -np.log(np.clip(true, step, 1.0 - step))
+    return found
 
 
 def calibration(truth: Array, chances: Array) -> dict[str, Any]:

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from aiaas_client.protocol.datasets import Split
-from aiaas_client.protocol.jobs import JobError
-from aiaas_server.jobs.orders import Order, Product
+from aiaas_server.jobs.orders import Order
 from aiaas_server.jobs.splits import split_rows
 from aiaas_server.jobs.table import Field, Table
 from tests.server.job_process import cards
-from tests.server.job_process.ordering import made, made_here
+from tests.server.job_process.at_hand import made, made_here, refused_here
 
 RANDOM = np.random.default_rng(5)
 POINTS = RANDOM.normal(size=(600, 2))
@@ -56,7 +55,6 @@ def test_only_what_was_held_out_and_the_target_of_its_training(tmp_path: Path) -
     side[::10] = None
     lineage = {"dataset": "d@1", "target": "side", "split": SPLIT, "features": ["a", "b"]}
     found = made_here(order(tmp_path, {"held_out": True}, side, **lineage), tmp_path)
-    assert isinstance(found, Product)
     table = Table(FIELDS[2:], {"side": side})
     test = split_rows(table, Split.model_validate(SPLIT), "side").test
     kept = [row for row in test if side[row] is not None]
@@ -73,7 +71,6 @@ def test_rows_that_fail_are_told_beside_the_metrics(tmp_path: Path) -> None:
     a[[4, 17]] = np.nan
     rows = cards.dataset(tmp_path / "d.parquet", "d@1", FIELDS, a=a, b=POINTS[:, 1], side=TRUE)
     found = made_here(asked.model_copy(update={"datasets": {"d@1": rows}}), tmp_path)
-    assert isinstance(found, Product)
     assert found.metrics["failed"] == 2
     assert found.metrics["rows"] == 598
     assert [row["row"] for row in found.details["failures"]] == [4, 17]
@@ -98,8 +95,7 @@ def test_what_cannot_be_measured_says_why(
     tmp_path: Path, spec: Any, lineage: Any, message: str
 ) -> None:
     """By the name of the column, the version and the data set."""
-    error = made_here(order(tmp_path, spec, **lineage), tmp_path)
-    assert isinstance(error, JobError)
+    error = refused_here(order(tmp_path, spec, **lineage), tmp_path)
     assert message in error.message
     assert error.code == "invalid_input"
 
@@ -117,7 +113,6 @@ def test_numbers_are_measured(tmp_path: Path) -> None:
         versions={"m@3": cards.version(tmp_path / "m", "m@3")},
     )
     found = made_here(asked, tmp_path)
-    assert isinstance(found, Product)
     assert found.metrics["mse"] == pytest.approx(np.mean(noise**2), rel=1e-4)
     assert found.metrics["target"] == "target"
     assert found.details["worst"][0]["row"] == np.argmax(np.abs(noise))
