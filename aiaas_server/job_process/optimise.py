@@ -29,6 +29,7 @@ from aiaas_server.jobs.recipes.recipe import Watch
 
 CALIBRATED_BY: Final = 500
 """Rows, at most."""
+_ALONE: Final = "what it answers to a row depends on those beside it: requests are not run together"
 
 
 def run(order: Order, watch: Watch) -> Product:
@@ -162,7 +163,13 @@ class _Work:
         reference = Path(OUT, f"{name}.npz")
         kept = write_reference(model, samples, reference)
         self.loaded[name] = model
-        return Candidate(directory, "", metrics, told, str(reference) if kept else None)
+        note = "" if self.joins(model) else _ALONE
+        return Candidate(directory, note, metrics, told, str(reference) if kept else None)
+
+    def joins(self, model: Served) -> bool:
+        """Whether a server runs requests to it together, if it does those to the parent."""
+        parent = self.loaded[self.spec.model].model.signature.max_batch_size
+        return not parent or model.model.signature.max_batch_size > 0
 
 
 def _refuse_nan(answers: Answers, rows: int) -> None:

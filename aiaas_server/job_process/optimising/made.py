@@ -86,10 +86,20 @@ def write(model: Any, out: Path) -> None:
     """Write a model into one file, without domains that it does not use."""
     used = {node.domain for node in nodes(model.graph)} | {""}
     used |= {node.domain for function in model.functions for node in function.node}
-    kept = [one for one in model.opset_import if one.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)
+    _import(model, [one for one in model.opset_import if one.domain in used])
     out.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _import(model: Any, kept: Sequence[Any]) -> None:
+    """Have a model import those sets of operators; of one that comes twice the newest."""
+    newest: dict[str, int] = {}
+    for one in kept:
+        domain = "" if one.domain == "ai.onnx" else one.domain
+        newest[domain] = max(newest.get(domain, 0), one.version)
+    del model.opset_import[:]
+    model.opset_import.extend(
+        onnx.helper.make_opsetid(domain, number) for domain, number in newest.items()
+    )
 
 
 def whole(directory: Path, name: str, out: Path) -> frozenset[str]:
@@ -114,6 +124,8 @@ def whole(directory: Path, name: str, out: Path) -> frozenset[str]:
         )
     if places:
         onnx.load_external_data_for_model(model, str(directory))
+    # Converters of scikit-learn import the standard operators twice, which others take for none.
+    _import(model, model.opset_import)
     out.write_bytes(model.SerializeToString(deterministic=True))
     return frozenset(places)
 

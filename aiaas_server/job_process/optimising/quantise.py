@@ -22,6 +22,13 @@ _QUANTISED: Final = frozenset(
         *("QAttention", "QGemm", "QLinearConv", "QLinearMatMul"),
     }
 )
+# Those with weights that it may become one of.
+_QUANTISABLE: Final = frozenset(
+    {
+        *("Attention", "Conv", "ConvTranspose", "EmbedLayerNormalization", "Gather", "Gemm"),
+        *("LSTM", "MatMul"),
+    }
+)
 _CPU: Final = Path("/proc/cpuinfo")
 
 
@@ -73,8 +80,12 @@ class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # the 
 def _prepared(source: Path, out: Path) -> Path:
     """The graph simplified and with shapes, without which many operators are passed over."""
     prepared = out.with_name(_PREPARED)
-    if any(name in _QUANTISED for _, name in kinds(onnx.load(source))):
+    model = onnx.load(source)
+    names = {name for _, name in kinds(model)}
+    if names & _QUANTISED:
         raise NotPossible("it is quantised already")
+    if not names & _QUANTISABLE:
+        raise NotPossible(_nothing(model))
     quant_pre_process(source, prepared, skip_symbolic_shape=True)
     return prepared
 
@@ -84,8 +95,12 @@ def _keep(prepared: Path, made: Path, out: Path) -> None:
     prepared.unlink()
     made.unlink()
     if not any(name in _QUANTISED for _, name in kinds(model)):
-        raise NotPossible(f"it has no operator that can run in 8 bits, only {listed(model)}")
+        raise NotPossible(_nothing(model))
     write(model, out)
+
+
+def _nothing(model: Any) -> str:
+    return f"it has no operator that can run in 8 bits, only {listed(model)}"
 
 
 def _saturates() -> bool:

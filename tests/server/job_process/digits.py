@@ -61,9 +61,7 @@ def dataset(directory: Path) -> LaidDataset:
     """All rows, a column a pixel."""
     pixels, digits = rows()
     fields = [*(Field(name, "number") for name in COLUMNS), Field("digit", "category")]
-    values: dict[str, Any] = {
-        name: pixels[:, at].astype(float) for at, name in enumerate(COLUMNS)
-    }
+    values: dict[str, Any] = {name: pixels[:, at].astype(float) for at, name in enumerate(COLUMNS)}
     labels = digits.astype(str).astype(object)
     return cards.dataset(directory / "d.parquet", "d@1", fields, digit=labels, **values)
 

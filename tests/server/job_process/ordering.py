@@ -71,15 +71,16 @@ def lines_of(order: Order, directory: Path, timeout: float = 300.0) -> list[Line
     threads = {f"{name}_NUM_THREADS": str(order.threads) for name in ("OMP", "OPENBLAS", "MKL")}
     command = [sys.executable, "-m", "aiaas_server.job_process", str(directory), "0"]
     root = Path(__file__).parents[3]
-    done = subprocess.run(
-        command,
-        cwd=root,
-        env={**os.environ, **threads},
-        stdout=subprocess.PIPE,
-        stderr=(directory / "log").open("wb"),
-        timeout=timeout,
-        check=True,
-    )
+    with (directory / "log").open("wb") as log:
+        done = subprocess.run(
+            command,
+            cwd=root,
+            env={**os.environ, **threads},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            timeout=timeout,
+            check=True,
+        )
     return [LINE.validate_json(line) for line in done.stdout.splitlines()]
 
 

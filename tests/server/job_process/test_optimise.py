@@ -12,11 +12,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from aiaas_server.jobs.orders import MadeVersion, Order, Product
+from aiaas_server.jobs.orders import Order, Product
 from aiaas_server.jobs.table import Field
 from aiaas_server.registry.verification.verify import verify
 from tests.server.job_process import cards, digits
-from tests.server.job_process.ordering import made, refused
+from tests.server.job_process.at_hand import made, made_here, refused_here
 
 ALL = ["int8-dynamic", "int8-static", "fp16", "graph"]
 
@@ -108,16 +108,18 @@ def test_the_candidates_are_verified_as_any_upload_is(optimised: tuple[Product, 
     """Graph, card and golden set: whose tolerance was widened no further than it says."""
     product, directory = optimised
     for one in product.versions:
-        found = asyncio.run(
-            verify(directory / one.path, timeout=60, memory_bytes=2 << 30)
-        )
+        found = asyncio.run(verify(directory / one.path, timeout=60, memory_bytes=2 << 30))
         assert found.report.golden["rows"] == 40
         golden = json.loads((directory / one.path / "golden.json").read_text())
         if one.lineage["golden"] == "unchanged":
             assert "atol" not in golden
         else:
             assert "labels" in golden or 0 < golden["atol"] < 0.2
-        reference = np.load(directory / str(one.reference))
+        if one.reference is None:  # dynamic ranges are of a whole batch: rows are not independent
+            assert one.lineage["optimisation"] == "int8-dynamic"
+            assert "not run together" in row_of(product, "int8-dynamic")["reason"]
+            continue
+        reference = np.load(directory / one.reference)
         assert reference["in:x"].shape == (500, 64)
         assert reference["out:probabilities"].shape == (500, 10)
 
@@ -160,12 +162,122 @@ def test_equal_orders_make_equal_bytes(optimised: tuple[Product, Path], tmp_path
     again = made(order(tmp_path, targets=ALL), tmp_path)
     for one, two in zip(product.versions, again.versions, strict=True):
         first, second = (
-            (root / v.path / "model.onnx").read_bytes() for root, v in ((directory, one), (tmp_path, two))
+            (root / v.path / "model.onnx").read_bytes()
+            for root, v in ((directory, one), (tmp_path, two))
         )
         assert first == second, one.lineage["optimisation"]
 
 
 def test_what_loses_too_much_makes_no_version(tmp_path: Path) -> None:
-    """It is measured, stands in the table with its reason, and nothing is promoted."""
-    sharp = cards.sides(0.0, 0.02)  # three steps of int8 hold all that there is to tell
-    cards.bundle(tmp_path / "m", sharp, cards.SIDES)
+    """It is measured, stands in the table with its reason, and gets no alias."""
+    found = Order(
+        job="j",
+        spec={
+            "kind": "optimise",
+            "model": "m@1",
+            "dataset": "d@1",
+            "target": "side",
+            "targets": ["int8-static", "fp16"],
+            "max_drop": 0.0,
+            "promote": "production",
+        },
+        datasets={"d@1": _points_at_the_line(tmp_path)},
+        versions={"m@1": cards.version(tmp_path / "m", "m@1")},
+    )
+    cards.bundle(tmp_path / "m", cards.sides(0.25), cards.SIDES)
+    product = made_here(found, tmp_path)
+    row = row_of(product, "int8-static")
+    assert row["outcome"] == "refused"
+    assert row["drop"] > 0
+    assert "0 may be lost" in row["reason"]
+    assert row["p50_ms"] > 0
+    kept = [one.lineage["optimisation"] for one in product.versions]
+    assert "int8-static" not in kept
+    assert all(
+        one.lineage["optimisation"] != "int8-static" for one in product.versions if one.alias
+    )
+
+
+def _points_at_the_line(directory: Path) -> Any:
+    """Rows close to 0.25, beside few far ones that widen every range."""
+    draw = np.random.default_rng(1)
+    near = 0.25 + draw.normal(size=(400, 2)) / 200
+    points = np.concatenate([near, [[50.0, 50.0], [-50.0, -50.0]]])
+    side = np.where(points[:, 0] > 0.25, "right", "left").astype(object)
+    fields = [Field("a", "number"), Field("b", "number"), Field("side", "category")]
+    return cards.dataset(
+        directory / "d.parquet", "d@1", fields, a=points[:, 0], b=points[:, 1], side=side
+    )
+
+
+def test_trees_are_told_and_make_no_version(tmp_path: Path) -> None:
+    """What has no weights to make smaller is no failure of the job."""
+    from skl2onnx import to_onnx
+    from sklearn.ensemble import RandomForestClassifier
+
+    pixels, truth = digits.rows()
+    forest = RandomForestClassifier(5, random_state=0).fit(pixels, truth)
+    graph = to_onnx(forest, pixels[:1], options={id(forest): {"zipmap": False}})
+    found = order(tmp_path, targets=ALL)
+    (tmp_path / "m" / "model.onnx").write_bytes(graph.SerializeToString())
+    product = made_here(found, tmp_path)
+    for name in ("int8-dynamic", "int8-static", "fp16"):
+        row = row_of(product, name)
+        assert row["outcome"] == "none", row
+        assert "TreeEnsembleClassifier" in row["reason"]
+        assert "p50_ms" not in row
+    kept = {one.lineage["optimisation"] for one in product.versions}
+    assert kept <= {"graph"}
+
+
+def test_what_is_optimised_already_is_told(tmp_path: Path) -> None:
+    """Int8 of int8, fp16 of fp16: nothing is left to do, and the same bytes are no new version."""
+    first = made_here(order(tmp_path / "one", targets=["int8-static"]), tmp_path / "one")
+    found = order(tmp_path / "two", targets=["int8-dynamic", "int8-static", "int8-static"])
+    graph = (tmp_path / "one" / first.versions[0].path / "model.onnx").read_bytes()
+    (tmp_path / "two" / "m" / "model.onnx").write_bytes(graph)
+    again = made_here(found, tmp_path / "two")
+    assert not again.versions
+    assert [row["candidate"] for row in again.table] == ["m@3", "int8-dynamic", "int8-static"]
+    assert all("quantised already" in row["reason"] for row in again.table[1:])
+
+
+def test_weights_in_another_file_are_taken_in(tmp_path: Path) -> None:
+    """The candidate is one file, and its card names no file that it has not."""
+    found = order(tmp_path, targets=["fp16"])
+    directory = tmp_path / "m"
+    model = onnx.load(directory / "model.onnx")
+    onnx.save_model(
+        model, directory / "model.onnx", save_as_external_data=True, location="weights.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    card = json.loads((directory / "model.json").read_text())
+    (directory / "notes.txt").write_text("kept")
+    card["assets"] = {"weights.bin": "", "notes.txt": ""}
+    (directory / "model.json").write_text(json.dumps(card))
+    (version,) = made_here(found, tmp_path).versions
+    kept = tmp_path / version.path
+    names = {path.name for path in kept.iterdir()}
+    assert names == {"model.onnx", "model.json", "notes.txt"}
+    assert json.loads((kept / "model.json").read_text())["assets"] == {"notes.txt": ""}
+    before = ort.InferenceSession(digits.network(), providers=["CPUExecutionProvider"])
+    wanted: Any = before.run(None, {"x": digits.rows()[0]})[0]
+    assert np.abs(answers(kept / "model.onnx") - wanted).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ({"metric": "r2"}, "metric: expected one of accuracy"),
+        ({"target": "nose"}, "no column 'nose'"),
+    ],
+    ids=["metric", "target"],
+)
+def test_what_cannot_be_measured_is_refused(
+    tmp_path: Path, spec: dict[str, Any], wanted: str
+) -> None:
+    """Before anything is made."""
+    error = refused_here(order(tmp_path, **spec), tmp_path)
+    assert error.code == "invalid_input"
+    assert wanted in error.message
+    assert not (tmp_path / "out").exists()
