@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from aiaas_client.protocol.jobs import OptimiseSpec
+from aiaas_client.protocol.management import GOLDEN_FILE
 from aiaas_server import __version__
 from aiaas_server.job_process import drawing
 from aiaas_server.job_process.optimising.bundle import describe
@@ -129,7 +130,8 @@ def _reason(found: Measurement, one: Candidate, outcome: str) -> str:
 
 
 def _size(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.iterdir())
+    """Of what is loaded: the golden set is not."""
+    return sum(path.stat().st_size for path in directory.iterdir() if path.name != GOLDEN_FILE)
 
 
 def _short(value: float) -> float:
