@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -124,9 +125,10 @@ class _Work:
             return {name: Candidate(reason=str(error)) for name in targets}
         known = dict.fromkeys(map(_digest, (source, self.directory / MODEL_FILE)), self.spec.model)
         found: dict[str, Candidate] = {}
-        for at, name in enumerate(targets):
+        for name in targets:
             self.watch.phase(name)
             directory = Path(OUT, name)
+            shutil.rmtree(directory, ignore_errors=True)  # of an attempt before this one
             directory.mkdir(parents=True)
             try:
                 make(name, source, directory / MODEL_FILE, samples)
@@ -136,7 +138,6 @@ class _Work:
             except NotPossible as error:
                 self.watch.log(f"{name}: {error}")
                 found[name] = Candidate(reason=str(error))
-            self.watch.progress(at + 1, len(targets), "candidates")
         return found
 
     def candidate(

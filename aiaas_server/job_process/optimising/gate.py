@@ -60,8 +60,13 @@ def gate_of(spec: OptimiseSpec, metrics: Mapping[str, Any]) -> Gate:
 
 
 def fastest(parent: Speed, within: Mapping[str, Speed]) -> str | None:
-    """The candidate to promote: the fastest within the gate; None where the parent is as fast."""
-    name = min(within, key=lambda one: within[one].p50_ms, default=None)
-    if name is None or within[name].p50_ms >= _FASTER * parent.p50_ms:
-        return None
-    return name
+    """The candidate to promote: the one that answers soonest, and many rows no slower than before.
+
+    None where the parent is as fast.
+    """
+    found = {
+        name: one.p50_ms
+        for name, one in within.items()
+        if one.p50_ms < _FASTER * parent.p50_ms and one.rows_per_second >= parent.rows_per_second
+    }
+    return min(found, key=lambda name: found[name], default=None)

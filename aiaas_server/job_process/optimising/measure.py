@@ -33,8 +33,8 @@ class Speed(NamedTuple):
     Attributes:
         load_ms: Median time to open the file.
         p50_ms, p99_ms: Latency of one row.
-        rows_per_second: In batches.
-        batch: Rows of such a batch; fewer where the model takes no more.
+        rows_per_second: In batches as large as a server makes them, up to 32 rows.
+        batch: Rows of such a batch; 1 where requests are not run together.
     """
 
     load_ms: float
@@ -80,13 +80,13 @@ class _Turn:
     """One version that is measured.
 
     Args:
-        joins: Whether samples have rows: as the parent takes them. A candidate whose rows are not
-            independent takes many at once too, as one request.
+        joins: Whether samples have rows, as the parent takes them. A candidate whose rows are not
+            independent gets them one by one: so a server runs them.
     """
 
     def __init__(self, model: LoadedModel, samples: Sequence[Feed], joins: bool) -> None:
         self._model = model
-        self.batch = min(BATCH, model.signature.max_batch_size or BATCH) if joins else 1
+        self.batch = min(BATCH, max(model.signature.max_batch_size, 1))
         self._one = batch_of(samples, 1) if joins else samples[0]
         self._many = batch_of(samples, self.batch) if joins else samples[0]
         self._alone: list[float] = []

@@ -12,6 +12,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from aiaas_server.job_process.optimising.gate import fastest
+from aiaas_server.job_process.optimising.measure import Speed
 from aiaas_server.jobs.orders import Order, Product
 from aiaas_server.jobs.table import Field
 from aiaas_server.registry.verification.verify import verify
@@ -122,7 +124,10 @@ def test_the_candidates_are_verified_as_any_upload_is(optimised: tuple[Product, 
 def test_the_profile_of_its_traffic_is_made_of_its_own_answers(
     optimised: tuple[Product, Path],
 ) -> None:
-    """But of one whose rows are not independent: dynamic ranges are of a whole batch."""
+    """But of one whose rows are not independent: dynamic ranges are of a whole batch.
+
+    Scores add up to 1 whatever the bits of the weights.
+    """
     product, directory = optimised
     assert product.versions[0].reference is None
     assert "not run together" in row_of(product, "int8-dynamic")["reason"]
@@ -131,21 +136,39 @@ def test_the_profile_of_its_traffic_is_made_of_its_own_answers(
         reference = np.load(directory / one.reference)
         assert reference["in:x"].shape == (500, 64)
         wanted = reference["out:probabilities"]
-        assert np.allclose(wanted.sum(axis=1), 1.0, atol=1e-2)
+        assert np.allclose(wanted.sum(axis=1), 1.0, atol=2e-3)
 
 
 def test_only_the_fastest_within_the_gate_gets_the_alias(optimised: tuple[Product, Path]) -> None:
     """And none that is slower than the parent."""
     product, _ = optimised
-    named = [one for one in product.versions if one.alias]
-    own = row_of(product, "m@3")["p50_ms"]
-    best = min(product.table[1:], key=lambda row: row["p50_ms"])
-    if best["p50_ms"] < 0.97 * own:
-        assert [one.lineage["optimisation"] for one in named] == [best["candidate"]]
-        assert product.details["promoted"] == best["candidate"]
-    else:
-        assert not named
-        assert product.details["promoted"] is None
+    named = [one.lineage["optimisation"] for one in product.versions if one.alias]
+    assert named == ([product.details["promoted"]] if product.details["promoted"] else [])
+    assert product.details["promoted"] == product.details["fastest"]
+    own = row_of(product, "m@3")
+    for name in named:
+        assert row_of(product, name)["p50_ms"] < own["p50_ms"]
+
+
+def speed(p50: float, rows: float) -> Speed:
+    """Of a version."""
+    return Speed(load_ms=1.0, p50_ms=p50, p99_ms=2 * p50, rows_per_second=rows, batch=32)
+
+
+@pytest.mark.parametrize(
+    ("within", "wanted"),
+    [
+        ({"a": speed(0.5, 2e4), "b": speed(0.4, 2e4)}, "b"),
+        ({"a": speed(0.5, 2e4), "b": speed(0.4, 9e3)}, "a"),
+        ({"a": speed(0.99, 2e4)}, None),
+        ({"a": speed(2.0, 2e4)}, None),
+        ({}, None),
+    ],
+    ids=["sooner", "not under load", "noise", "slower", "none"],
+)
+def test_what_is_promoted_is_never_slower(within: dict[str, Speed], wanted: str | None) -> None:
+    """Neither a row alone nor many."""
+    assert fastest(speed(1.0, 1e4), within) == wanted
 
 
 def test_the_graph_holds_nothing_of_this_machine(optimised: tuple[Product, Path]) -> None:
