@@ -31,7 +31,7 @@ CARD: dict[str, Any] = {
 @cache
 def rows() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Pixels `(1797, 64)` from 0 to 16, and the digit of each row."""
-    found = load_digits()
+    found: Any = load_digits()
     return found.data.astype(np.float32), found.target
 
 

@@ -249,7 +249,7 @@ def test_trees_are_told_and_make_no_version(tmp_path: Path) -> None:
 
     pixels, truth = digits.rows()
     forest = RandomForestClassifier(5, random_state=0).fit(pixels, truth)
-    graph = to_onnx(forest, pixels[:1], options={id(forest): {"zipmap": False}})
+    graph: Any = to_onnx(forest, pixels[:1], options={id(forest): {"zipmap": False}})
     found = order(tmp_path, targets=ALL)
     (tmp_path / "m" / "model.onnx").write_bytes(graph.SerializeToString())
     product = made_here(found, tmp_path)
@@ -260,6 +260,40 @@ def test_trees_are_told_and_make_no_version(tmp_path: Path) -> None:
         assert "p50_ms" not in row
     kept = {one.lineage["optimisation"] for one in product.versions}
     assert kept <= {"graph"}
+
+
+def test_a_version_that_tells_numbers_is_held_to_r2(tmp_path: Path) -> None:
+    """And its calibration is of rows that were not held out."""
+    numbers = np.linspace(-1, 1, 60)
+    fields = [Field("a", "number"), Field("y", "number")]
+    split = {"test": 0.5, "by": "random", "seed": 1}
+    cards.bundle(tmp_path / "m", cards.line(2.0, 0.1), cards.LINE)
+    lineage = {"dataset": "d@1", "target": "y", "split": split}
+    found = Order(
+        job="j",
+        spec={
+            "kind": "optimise",
+            "model": "m@1",
+            "dataset": "d@1",
+            "held_out": True,
+            "targets": ["fp16", "int8-dynamic"],
+        },
+        datasets={
+            "d@1": cards.dataset(
+                tmp_path / "d.parquet", "d@1", fields, a=numbers, y=2 * numbers + 0.1
+            )
+        },
+        versions={"m@1": cards.version(tmp_path / "m", "m@1", **lineage)},
+    )
+    product = made_here(found, tmp_path)
+    assert product.details["metric"] == "r2"
+    assert product.details["calibration_rows"] == 30
+    assert product.metrics["r2"] == pytest.approx(1.0)
+    row = row_of(product, "fp16")
+    assert row["outcome"] == "version"
+    assert 0 <= row["drop"] < 1e-5
+    assert "only Add, Mul" in row_of(product, "int8-dynamic")["reason"]
+    assert product.versions[0].lineage["measured"]["metric"] == "r2"
 
 
 def test_what_is_optimised_already_is_told(tmp_path: Path) -> None:
