@@ -67,7 +67,7 @@ class Gathered:
             found = [one.value if isinstance(one, Regression) else np.nan for one in predictions]
             self._values.append(np.array(found, np.float64))
             return
-        scored = [None if isinstance(one, ServerError) else _scores(one) for one in predictions]
+        scored = [None if isinstance(one, ServerError) else scores_of(one) for one in predictions]
         classes = tuple(dict.fromkeys(label for scores in scored if scores for label in scores))
         self._scores.append((classes, _matrix(scored, classes)))
         told = [None if isinstance(one, ServerError) else one.label for one in predictions]
@@ -125,7 +125,8 @@ def _widened(known: Sequence[str], block: Array, classes: Sequence[str]) -> Arra
     return wide
 
 
-def _scores(one: Classification | ImageClassification) -> dict[str, float]:
+def scores_of(one: Classification | ImageClassification) -> dict[str, float]:
+    """The scores of the labels that it tells."""
     if isinstance(one, ImageClassification):
         return {found.label: found.score for found in one.top} or {one.label: one.score}
     return dict(one.scores) or {one.label: one.score}

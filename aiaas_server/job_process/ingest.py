@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -57,21 +57,29 @@ def run(order: Order, watch: PipeWatch) -> Product:
     spec = IngestSpec.model_validate(order.spec)
     pa.set_cpu_count(max(1, order.threads))
     sources = [Source(name, Path(order.files[name])) for name in spec.files]
-    found_format = spec.format or format_of(spec.files)
+    read_as = spec.format or format_of(spec.files)
     watch.phase("read")
-    table = _table(sources, found_format, Wanted(spec.kinds, spec.max_bytes))
+    table = table_of(sources, read_as, Wanted(spec.kinds, spec.max_bytes))
     watch.phase("write")
     path = Path(OUT) / "data.parquet"
-    return Product(datasets=[made_dataset(spec.name, table, path, format=found_format)])
+    return Product(datasets=[made_dataset(spec.name, table, path, format=read_as)])
 
 
-def _table(sources: Sequence[Source], found_format: Format, wanted: Wanted) -> Any:
-    if found_format == "idx":
+def table_of(sources: Sequence[Source], read_as: Format | None, wanted: Wanted) -> Any:
+    """The Arrow table that files hold, with our metadata.
+
+    Args:
+        read_as: Their format; by their names where it is None.
+    Raises:
+        InvalidInput, TooLarge: See `run`.
+    """
+    read_as = read_as or format_of([source.name for source in sources])
+    if read_as == "idx":
         return idx.read(sources, wanted)
     if len(sources) != 1:
         names = ", ".join(source.name for source in sources)
-        raise InvalidInput(f"files: expected one file of format {found_format}, got {names[:200]}")
-    return _ONE_FILE[found_format](sources[0], wanted)
+        raise InvalidInput(f"files: expected one file of format {read_as}, got {names[:200]}")
+    return _ONE_FILE[read_as](sources[0], wanted)
 
 
 def format_of(names: Sequence[str]) -> Format:
@@ -86,5 +94,5 @@ def format_of(names: Sequence[str]) -> Format:
     for ending, found in _ENDINGS.items():
         if first.endswith(ending):
             return found
-    known = ", ".join(sorted({"csv", "parquet", "npz", "idx", "images"}))
+    known = ", ".join(get_args(Format))
     raise InvalidInput(f"{names[0]}: its name does not tell its format: name one of {known}")

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from aiaas_server.job_process.tables import KIND, of_arrow
+from aiaas_server.job_process.tables import kind_and_shape, of_arrow
 from aiaas_server.jobs.table import Field, Table
 
 Array = np.ndarray[Any, Any]
@@ -24,15 +24,14 @@ class Parts:
     """The rows of a file in order, some at a time.
 
     Attributes:
+        schema: Arrow's.
         fields: Name and kind of the columns.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = parquet.ParquetFile(path, buffer_size=_BUFFER)
-        schema = self._file.schema_arrow
-        self.fields = tuple(
-            Field(field.name, (field.metadata or {})[KIND].decode()) for field in schema
-        )
+        self.schema = self._file.schema_arrow
+        self.fields = tuple(_field(field) for field in self.schema)
         self.rows: int = self._file.metadata.num_rows
 
     def __enter__(self) -> Parts:
@@ -51,7 +50,11 @@ class Parts:
 
     def column(self, name: str) -> Array:
         """All values of one column."""
-        return of_arrow(self._file.read(columns=[name]))[name]
+        return of_arrow(self.arrow(name))[name]
+
+    def arrow(self, name: str) -> Any:
+        """An Arrow table of one column."""
+        return self._file.read(columns=[name])
 
     def table(self, names: Sequence[str]) -> Table:
         """All rows of some columns, in memory."""
@@ -77,6 +80,12 @@ class Parts:
                 return list(range(group, metadata.num_row_groups)), first
             first += rows
         return [], first
+
+
+def _field(field: Any) -> Field:
+    known = kind_and_shape(field)
+    assert known is not None, f"column {field.name!r} does not say what it is"
+    return Field(field.name, known[0])
 
 
 def chosen_parts(

@@ -27,6 +27,8 @@ from aiaas_server.settings import Settings
 from aiaas_server.tasks import Tasks
 from aiaas_server.tasks.task import read_labels
 
+__all__ = ["Answers", "Served", "served"]
+
 Array = np.ndarray[Any, Any]
 
 _NAME: Final = "model"

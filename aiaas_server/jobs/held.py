@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from aiaas_client.protocol.jobs import JobError, JobResult
 from aiaas_server.core.errors import (
     InvalidInput,
+    ModelUnavailable,
     OutOfMemory,
     ServerError,
     StateUnavailable,
@@ -119,7 +120,9 @@ class Held:
             return _Cannot(JobError(code="timeout", message=text))
         await asyncio.to_thread(places.make, self._root, self._row.id, self._directory)
         allowed = self._work.allowed
-        limits = Limits(allowed.memory_bytes, whole - self._spent, allowed.threads, whole)
+        limits = Limits(
+            allowed.memory_bytes, whole - self._spent, allowed.threads, whole, allowed.check_room
+        )
         try:
             order = await self._laid_out()
             return await run(order, self._directory, limits, self._hear, worker=self._work.worker)
@@ -150,7 +153,7 @@ class Held:
             return Outcome(lost="it was taken away before what it made was kept")
         try:
             return await self._work.keep(self._row, product, self._directory)
-        except StateUnavailable as error:
+        except (StateUnavailable, ModelUnavailable) as error:
             return Outcome(lost=error.message)
         except (ServerError, OSError) as error:
             return _Cannot(told(error))
@@ -191,7 +194,8 @@ class Held:
         """Hold it, until it is done, another has it, or nobody can tell any more."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), self._work.allowed.lease / 6)
+                async with asyncio.timeout(self._work.allowed.lease / 6):
+                    await self._news.wait()
             self._news.clear()
             await self._write_down()
             await asyncio.sleep(_GATHER)
@@ -221,9 +225,15 @@ class Held:
             over = await self._write(partial(self._ended, job=job))
             if over is not None:
                 await self._work.keeping.remove(over.tenant, over.digests)
-        # Of one that is being kept, the server's next start goes on with what it made.
-        if not (self._why == "leave" and self._keeping and job.cancelled()):
+        if not self._is_kept_later(job):
             await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    def _is_kept_later(self, job: asyncio.Task[JobResult | _Cannot | Outcome]) -> bool:
+        """Whether the next attempt goes on with what this one made."""
+        if job.cancelled():
+            return self._keeping and self._why == "leave"
+        done = job.exception() is None and isinstance(job.result(), Outcome)
+        return self._keeping and done
 
     def _ended(
         self, connection: Connection, job: asyncio.Task[JobResult | _Cannot | Outcome]

@@ -19,7 +19,13 @@ from typing import Any, Final, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from aiaas_client.protocol.jobs import JobError
-from aiaas_server.core.errors import InvalidInput, OutOfMemory, ServerError, StorageFull
+from aiaas_server.core.errors import (
+    InvalidInput,
+    OutOfMemory,
+    PayloadTooLarge,
+    ServerError,
+    StorageFull,
+)
 from aiaas_server.jobs.family import end_all, memory_of
 from aiaas_server.jobs.log_filter import LogFilter
 from aiaas_server.jobs.orders import (
@@ -64,6 +70,7 @@ _THREADS: Final = (
     "LOKY_MAX_CPU_COUNT",
 )
 _LOOK: Final = 0.25  # seconds between two looks at its memory
+_LOOKS_AT_DISK: Final = 8  # each so many of them, at the disk too
 _LEAVING: Final = 5.0  # seconds to end in, once it has said the last line
 _LOG_PIECE: Final = 16 << 10  # bytes
 _LOG_PAUSE: Final = 0.01  # after each: what prints without end waits, not this server
@@ -89,12 +96,14 @@ class Limits(NamedTuple):
         timeout: Seconds that are left of the job.
         threads: Processor cores.
         whole: Seconds that the job has all in all, for the message.
+        check_room: Raises `StorageFull` where the disk has too little left; blocks.
     """
 
     memory_bytes: int
     timeout: float
     threads: int = 1
     whole: float | None = None
+    check_room: Callable[[], object] | None = None
 
 
 class Outcome(NamedTuple):
@@ -131,18 +140,18 @@ async def run(
     assert process.stderr is not None, "it was asked for"
     told = asyncio.ensure_future(hearing.lines(process.stdout))
     logged = asyncio.ensure_future(hearing.log(process.stderr))
-    watched = asyncio.ensure_future(_watch(process, limits.memory_bytes))
+    watched = asyncio.ensure_future(_watch(process, limits))
     try:
         await asyncio.wait({told, watched}, timeout=limits.timeout, return_when="FIRST_COMPLETED")
         if told.done():  # it has said its last line, or closed its pipe: it is about to end
             await asyncio.wait({watched}, timeout=_LEAVING)
-        too_large = watched.done() and watched.result()
+        beyond = watched.result() if watched.done() else None
         late = not told.done() and not watched.done()
         await _end(process, place)
         await asyncio.wait({told, logged}, timeout=_LEAVING)
         if told.done():
             told.result()  # what `hear` has raised
-        return hearing.outcome(process.returncode, limits, too_large=too_large, late=late)
+        return hearing.outcome(process.returncode, limits, beyond, late=late)
     finally:
         await _settle(process, place, (told, logged, watched))
 
@@ -178,6 +187,7 @@ async def run_once(
         "invalid_input": InvalidInput,
         "out_of_memory": OutOfMemory,
         "storage_full": StorageFull,
+        "too_large": PayloadTooLarge,
     }
     raise kinds.get(outcome.error.code, ServerError)(outcome.error.message)
 
@@ -239,7 +249,9 @@ class _Hearing:
         if kept is not None and kept.strip():
             await self._hear(LogLine(kept))
 
-    def outcome(self, code: int | None, limits: Limits, *, too_large: bool, late: bool) -> Outcome:
+    def outcome(
+        self, code: int | None, limits: Limits, beyond: JobError | None, *, late: bool
+    ) -> Outcome:
         """What came of it, once it has ended."""
         if isinstance(self.last, DoneLine):
             missing = self._missing(self.last.product)
@@ -252,8 +264,8 @@ class _Hearing:
             if error.code == "out_of_memory" or (error.code == "failed" and self._no_room):
                 error = out_of_memory(limits.memory_bytes)
             return Outcome(error=error)
-        if too_large:
-            return Outcome(error=out_of_memory(limits.memory_bytes))
+        if beyond is not None:
+            return Outcome(error=beyond)
         if late:
             whole = limits.timeout if limits.whole is None else limits.whole
             text = f"not done within {whole:g} s, all attempts together"
@@ -315,13 +327,22 @@ async def _start(place: str, limits: Limits, worker: str) -> Process:
     )
 
 
-async def _watch(process: Process, most: int) -> bool:
-    """Look at it until it ends, or takes too much memory: True."""
+async def _watch(process: Process, limits: Limits) -> JobError | None:
+    """Look at it until it ends, or goes beyond a limit."""
+    most, looks = limits.memory_bytes, 0
     while process.returncode is None:
         if most and await asyncio.to_thread(memory_of, process.pid, most) > most:
-            return True
+            return out_of_memory(most)
+        looks += 1
+        if limits.check_room is not None and looks % _LOOKS_AT_DISK == 1:
+            try:
+                await asyncio.to_thread(limits.check_room)
+            except StorageFull as error:
+                return JobError(code="storage_full", message=error.message)
+            except ServerError:  # it does not tell now
+                pass
         await asyncio.sleep(_LOOK)
-    return False
+    return None
 
 
 async def _end(process: Process, place: str) -> None:

@@ -153,8 +153,8 @@ def _stratified(
         sides[1].append(rows[test : test + validation])
         sides[0].append(rows[test + validation :])
         start += int(count)
-    train, validation, test = (np.concatenate(side) if side else mixed[:0] for side in sides)
-    return train, validation, test
+    train, kept, held_out = (np.concatenate(side) if side else mixed[:0] for side in sides)
+    return train, kept, held_out
 
 
 def _shares(counts: Array, split: Split, needed: int) -> list[tuple[int, int]]:

@@ -75,9 +75,9 @@ class Jobs:
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Run what there is, and what comes."""
-        await asyncio.to_thread(self._holders.begin, self._holder)
+        self._holders.begin(self._holder)
         self._tasks = [
             asyncio.create_task(self._go_on(), name="aiaas jobs"),
             asyncio.create_task(self._listen(), name="aiaas jobs, changes"),
@@ -111,7 +111,8 @@ class Jobs:
             except Exception:
                 _log.exception("jobs cannot be claimed")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), LOOK)
+                async with asyncio.timeout(LOOK):
+                    await self._woken.wait()
             self._woken.clear()
 
     async def _fill(self) -> None:

@@ -28,6 +28,7 @@ class Allowed(NamedTuple):
         memory_bytes, threads: Of each.
         timeout: Seconds, all attempts of a job together.
         lease: Seconds that one is held without being renewed.
+        check_room: Raises `StorageFull` where the disk has too little left; blocks.
     """
 
     slots: int
@@ -35,6 +36,7 @@ class Allowed(NamedTuple):
     threads: int
     timeout: float
     lease: float = queue.LEASE
+    check_room: Callable[[], object] | None = None
 
 
 class Work(NamedTuple):

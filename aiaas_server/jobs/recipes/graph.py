@@ -49,9 +49,9 @@ class Graph:
         from onnx import helper
 
         outputs = [f"{name}_values", name]
-        settings = {"axis": 1, "largest": 0, "sorted": 1}
+        inputs = [values, count]
         self._nodes.append(
-            helper.make_node("TopK", [values, count], outputs, name=name, **settings)
+            helper.make_node("TopK", inputs, outputs, name=name, axis=1, largest=0, sorted=1)
         )
         return name
 

@@ -11,8 +11,8 @@ Two halves that meet at a float32 matrix `[rows, width]`, the model's input `fea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -35,23 +35,28 @@ class Feature(NamedTuple):
     """A column of the card.
 
     Attributes:
+        shape: Of an array.
         categories: Of a category, in the order of their columns in the matrix.
         fill: Of a category: what a gap is read as.
     """
 
     name: str
-    column: str
-    kind: Literal["number", "boolean", "category"]
+    kind: Literal["number", "boolean", "category", "array"]
     categories: tuple[str, ...] = ()
     fill: str = ""
+    shape: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
         """Columns in the matrix."""
+        if self.kind == "array":
+            return math.prod(self.shape)
         return len(self.categories) if self.kind == "category" else 1
 
     def card(self) -> dict[str, Any]:
         """As the card of a tabular task describes it."""
+        if self.kind == "array":
+            return {"name": self.name, "kind": "array", "shape": list(self.shape)}
         if self.kind != "category":
             return {"name": self.name, "kind": self.kind, "missing": "nan"}
         return {
@@ -90,10 +95,9 @@ class Design(NamedTuple):
         """What a server makes of these rows by the card: float32 `[rows, width]`."""
         found = np.empty((table.rows, self.width), np.float32)
         start = 0
-        for _, members in groupby(self.features, lambda feature: feature.column):
-            block = _encoded(next(members), table)
-            found[:, start : start + block.shape[1]] = block
-            start += block.shape[1]
+        for feature in self.features:
+            found[:, start : start + feature.width] = _encoded(feature, table)
+            start += feature.width
         return found
 
     def ready(self, raw: Array) -> Array:
@@ -113,11 +117,7 @@ class Design(NamedTuple):
 
     def names(self) -> list[str]:
         """Of the columns of `ready`: `age`, `colour=red`, `age is missing`."""
-        found = [
-            f"{feature.name}={value}" if feature.kind == "category" else feature.name
-            for feature in self.features
-            for value in (feature.categories if feature.kind == "category" else ("",))
-        ]
+        found = [name for feature in self.features for name in _names(feature)]
         return found + [f"{found[at]} is missing" for at in self.gaps]
 
     def card(self) -> dict[str, Any]:
@@ -136,13 +136,15 @@ def learn_design(table: Table, *, missing: Missing = "median", scaled: bool = Tr
     Raises:
         InvalidInput: An infinite value, one too large for float32, or too many columns.
     """
-    features = [feature for field in table.fields for feature in _features(table, field)]
+    features = [_feature(table, field) for field in table.fields]
     width = sum(feature.width for feature in features)
     if width > _MOST_WIDTH:
         raise InvalidInput(f"the columns make up {width} numbers a row; at most {_MOST_WIDTH} do")
     plain = Design(tuple(features), np.zeros(width), np.zeros(width), np.ones(width), _none())
     raw = plain.raw(table).astype(np.float64)
-    numbers = [feature.kind == "number" for feature in features for _ in range(feature.width)]
+    numbers = [
+        feature.kind in ("number", "array") for feature in features for _ in range(feature.width)
+    ]
     flags = [feature.kind == "boolean" for feature in features for _ in range(feature.width)]
     often = np.array(flags) | (missing == "most-frequent")
     fill = _fills(raw, often)
@@ -164,16 +166,22 @@ def _none() -> Array:
     return np.empty(0, np.int64)
 
 
-def _features(table: Table, field: Field) -> list[Feature]:
+def _feature(table: Table, field: Field) -> Feature:
     name, kind = field
     if kind == "array":
-        size = int(np.prod(table[name].shape[1:]))
-        return [Feature(f"{name}[{at}]", name, "number") for at in range(size)]
+        return Feature(name, "array", shape=table[name].shape[1:])
     if kind == "boolean":
-        return [Feature(name, name, "boolean")]
-    if kind == "category":
-        return [_category(table, name)]
-    return [Feature(name, name, "number")]
+        return Feature(name, "boolean")
+    return _category(table, name) if kind == "category" else Feature(name, "number")
+
+
+def _names(feature: Feature) -> list[str]:
+    """Of the columns of the matrix."""
+    if feature.kind == "category":
+        return [f"{feature.name}={value}" for value in feature.categories]
+    if feature.kind == "array":
+        return [f"{feature.name}[{at}]" for at in range(feature.width)]
+    return [feature.name]
 
 
 def _category(table: Table, name: str) -> Feature:
@@ -189,28 +197,25 @@ def _category(table: Table, name: str) -> Feature:
         while fill in categories:
             fill = f"({fill})"
         categories = (*categories, fill)
-    return Feature(name, name, "category", categories=categories or (_NO_VALUE,), fill=fill)
+    return Feature(name, "category", categories=categories or (_NO_VALUE,), fill=fill)
 
 
-def _encoded(first: Feature, table: Table) -> Array:
-    """The matrix of a column, whose first feature that is: `[rows, width]`."""
-    if first.kind == "category":
-        return _one_hot(first, texts_of(table, first.column))
-    return _numbers(table, first.column)
-
-
-def _numbers(table: Table, column: str) -> Array:
-    """`[rows, values]` float64."""
-    values = table[column]
+def _encoded(feature: Feature, table: Table) -> Array:
+    """The columns of one feature: `[rows, width]`."""
+    if feature.kind == "category":
+        return _one_hot(feature, texts_of(table, feature.name))
+    values = table[feature.name]
     if values.dtype == object:  # booleans with gaps
         values = np.array([np.nan if value is None else float(value) for value in values])
     wide: Array = values.reshape(table.rows, -1).astype(np.float64)
     wrong = np.isinf(wide) | (np.abs(wide) > _LARGEST)
+    if feature.kind == "array":  # a task takes them whole
+        wrong |= np.isnan(wide)
     if wrong.any():
         row = int(np.flatnonzero(wrong.any(axis=1))[0])
         raise InvalidInput(
-            f"column '{column}', row {row}: an infinite or far too large number; "
-            "expected numbers within the range of float32"
+            f"column '{feature.name}', row {row}: an infinite or far too large number, or a gap "
+            "in an array; expected numbers within the range of float32"
         )
     return wide
 

@@ -60,3 +60,10 @@ def lines_from(process: subprocess.Popen[bytes]) -> Iterator[Line]:
     assert process.stdout is not None, "it is a pipe"
     for line in process.stdout:
         yield LINE.validate_json(line)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Wait until it has ended, and let go of its pipe."""
+    process.wait()
+    assert process.stdout is not None, "it is a pipe"
+    process.stdout.close()

@@ -34,7 +34,7 @@ def run(order: Order, watch: PipeWatch) -> Product:
     for step in range(begun + 1, spec.get("steps", 3) + 1):
         watch.progress(step, spec.get("steps", 3), "steps", metrics={"loss": 1 / step})
         watch.checkpoint(step, lambda path, step=step: path.write_text(str(step)))  # type: ignore[misc]
-        if step == spec.get("dies_at") and order.attempt <= spec.get("deaths", 1):
+        if step >= spec.get("dies_at", 1 << 30) and order.attempt <= spec.get("deaths", 1):
             os.kill(os.getpid(), signal.SIGKILL)
         if step == spec.get("hangs_at") and order.attempt <= spec.get("hangs", 1):
             _hang(spec)
