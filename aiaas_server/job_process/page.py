@@ -46,7 +46,7 @@ margin:0 0 18px;padding:0}
 .tiles dd{margin:0;font-size:24px;font-weight:600;font-variant-numeric:tabular-nums}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:18px}
 figure{margin:0}
-figure+table{margin-top:18px}
+figure+table,table+figure{margin-top:18px}
 figcaption{color:var(--soft);font-size:13px;margin-top:4px}
 svg{width:100%;height:auto;max-width:640px;display:block}
 svg text{font-family:inherit}

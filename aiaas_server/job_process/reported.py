@@ -66,10 +66,15 @@ def scoring(order: Order, product: Product) -> Product:
     answers = [column for column in made.columns if column.name not in kept]
     classes = next((one.classes for one in answers if one.classes), [])
     values = next((one for one in answers if one.histogram), None)
+    left_out = product.details.get("left_out")
     scoring_report(
         _path(),
-        title=f"{order.spec['model']} on {order.spec['dataset']}",
-        facts={**made.lineage, "data set": made.name, "left out": product.details["left_out"]},
+        title=f"What {order.spec['model']} answers to {order.spec['dataset']}",
+        facts={
+            **made.lineage,
+            "answers": made.name,
+            **({"columns left out": left_out} if left_out else {}),
+        },
         metrics=product.metrics,
         classes={str(one.value): one.rows for one in classes} or None,
         values=None if classes or values is None else (values.edges, values.histogram),
