@@ -11,6 +11,7 @@ from aiaas_client.protocol.jobs import CompareSpec
 from aiaas_client.protocol.management import Version
 from aiaas_server.core.describe.card import CARD_NAME, read_card
 from aiaas_server.core.errors import InvalidInput
+from aiaas_server.job_process import reported
 from aiaas_server.job_process.answers import Answers
 from aiaas_server.job_process.evaluate import answered_rows, known_labels
 from aiaas_server.job_process.metrics import classification_metrics, coded, regression_metrics
@@ -81,13 +82,14 @@ def run(order: Order, watch: Watch) -> Product:
         "resamples": spec.resamples,
         **_changes(found, kept, sides, labels=a.scores is not None),
     }
-    return Product(
+    product = Product(
         table=_table(sides, int(kept.sum()), spec, watch),
         details=details,
         metrics={
             name: sides[1].metrics[name] for name in _LABELS + _NUMBERS if name in sides[1].metrics
         },
     )
+    return reported.comparison(order, product)
 
 
 def check_tasks(pair: list[LaidVersion]) -> None:

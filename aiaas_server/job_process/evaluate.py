@@ -10,6 +10,7 @@ import numpy as np
 
 from aiaas_client.protocol.jobs import EvaluateSpec
 from aiaas_server.core.errors import InvalidInput
+from aiaas_server.job_process import reported
 from aiaas_server.job_process.answers import Answers
 from aiaas_server.job_process.metrics import classification_metrics, regression_metrics
 from aiaas_server.job_process.served import served
@@ -47,7 +48,7 @@ def run(order: Order, watch: Watch) -> Product:
         "failed": len(answers.failed),
         "without_truth": found.missing,
     }
-    return Product(
+    product = Product(
         metrics={**told, **where},
         measured={spec.model: {"evaluation": {**told, **where}}},
         details={
@@ -56,6 +57,10 @@ def run(order: Order, watch: Watch) -> Product:
             "failures": failures(found, answers.failed),
         },
     )
+    numbers = None
+    if answers.scores is None and answers.values is not None:
+        numbers = (found.values.tolist(), answers.values.tolist())
+    return reported.evaluation(order, product, numbers)
 
 
 def metrics_of(found: Measured, answers: Answers) -> dict[str, Any]:

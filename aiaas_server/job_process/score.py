@@ -13,7 +13,7 @@ from aiaas_client.protocol.datasets import Column
 from aiaas_client.protocol.jobs import ScoreSpec
 from aiaas_client.protocol.management import Version
 from aiaas_server.core.errors import InvalidInput, ServerError
-from aiaas_server.job_process import predicted, profile
+from aiaas_server.job_process import predicted, profile, reported
 from aiaas_server.job_process.parts import Parts
 from aiaas_server.job_process.predicted import PredictedColumn
 from aiaas_server.job_process.served import Served, served
@@ -57,11 +57,12 @@ def run(order: Order, watch: Watch) -> Product:
         columns=profiled(out),
         lineage={"job": order.job, "model": spec.model, "dataset": laid.dataset.ref},
     )
-    return Product(
+    product = Product(
         datasets=[made],
         metrics={"rows": total, "failed": len(failed)},
         details={"left_out": left_out, "failures": failed[:_SHOWN]},
     )
+    return reported.scoring(order, product)
 
 
 def _answer(
