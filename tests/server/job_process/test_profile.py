@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.server.job_process.ordering import carry_out, table_of
 
 from aiaas_server.job_process.profile import columns_of, made_dataset
 from aiaas_server.job_process.tables import of_arrow, read_table, to_arrow, write_table
 from aiaas_server.jobs.table import Field, Table
+from tests.server.job_process.ordering import carry_out, table_of
 from tests.server.job_process.uploading import read
 
 TEXTS = st.text(string.printable + "äß€", max_size=8)
