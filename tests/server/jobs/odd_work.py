@@ -71,7 +71,7 @@ def _hang(spec: dict[str, object]) -> None:
     """Until it is ended; with a process beside it, in a session of its own."""
     beside = "import time; time.sleep(1000)"
     started = subprocess.Popen([sys.executable, "-c", beside], start_new_session=True)
-    print(f"beside {started.pid}", flush=True)
+    print(f"beside {started.pid} of {os.getpid()}", flush=True)
     time.sleep(1000)
 
 

@@ -110,7 +110,7 @@ async def test_a_caller_that_leaves_ends_it_with_all_that_it_started(tmp_path: P
         run(order_of(hangs_at=2), tmp_path, Limits(MEMORY, 60.0), said.hear, worker=WORKER)
     )
     await until(lambda: "beside" in said.log)
-    beside = int(said.log.split()[-1])
+    beside = int(said.log.split()[-3])
     assert os.path.exists(f"/proc/{beside}")  # noqa: PTH110  # it is about the process
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -294,7 +294,9 @@ async def test_a_server_that_is_killed_loses_nothing(
     with subprocess.Popen(command) as server:  # noqa: ASYNC220  # at once
         pid = await beside(database, job)
         await holds(database, job, lambda row: (row.checkpoint or {}).get("step") == 2)
+        (told,) = (await row_of(database, job)).log
         server.kill()
+    await until(lambda: not runs(int(told.split()[-1])))
     assert runs(pid)
     open_shop().jobs.start()
     row = await ended(database, job)
