@@ -144,12 +144,8 @@ class FittedScikit(Fitted):
 
 
 def tabular_card(design: Design, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The card of a model that takes the matrix of a design.
-
-    It says of batching that there is nothing to pad: rows are independent, also where a server
-    cannot see that from its own made-up rows, which lie far from what was learned.
-    """
-    card: dict[str, Any] = {"preprocessing": design.card(), "batching": {"pad": {}}}
+    """The card of a model that takes the matrix of a design."""
+    card: dict[str, Any] = {"preprocessing": design.card()}
     if not classes:
         return {"task": "tabular-regression", **card}
     return {"task": "tabular-classification", "labels": list(classes), **card}
