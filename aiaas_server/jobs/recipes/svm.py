@@ -51,10 +51,12 @@ class SvmClassifier(ScikitRecipe[SvmParams]):
                 f"recipe '{self.name}': class '{label}' has one row to learn from; "
                 f"at least {RARE} are needed"
             )
-        machine = svm.SVC(kernel=params.kernel, C=params.c, gamma=gamma_of(params))
-        return calibration.CalibratedClassifierCV(
-            machine, ensemble=False, cv=min(_MOST_FOLDS, rows), n_jobs=data.workers
-        )
+        settings: dict[str, Any] = {
+            "ensemble": False,
+            "cv": min(_MOST_FOLDS, rows),
+            "n_jobs": data.workers,
+        }
+        return calibration.CalibratedClassifierCV(svm.SVC(**_settings(params)), **settings)
 
 
 class SvmRegressorParams(SvmParams):
@@ -82,17 +84,15 @@ class SvmRegressor(ScikitRecipe[SvmRegressorParams]):
         """See `ScikitRecipe`."""
         from sklearn import svm
 
-        return svm.SVR(
-            kernel=params.kernel, C=params.c, gamma=gamma_of(params), epsilon=params.epsilon
-        )
+        return svm.SVR(epsilon=params.epsilon, **_settings(params))
 
 
-def gamma_of(params: SvmParams) -> str | float:
-    """As scikit-learn takes it.
+def _settings(params: SvmParams) -> dict[str, Any]:
+    """As scikit-learn takes them.
 
     Raises:
-        InvalidInput: Not above 0.
+        InvalidInput: `gamma` is not above 0.
     """
     if not isinstance(params.gamma, str) and not 0.0 < params.gamma < 1e9:
         raise InvalidInput(f"parameter 'gamma': expected a number above 0, got {params.gamma:g}")
-    return params.gamma
+    return {"kernel": params.kernel, "C": params.c, "gamma": params.gamma}

@@ -75,6 +75,8 @@ def test_the_served_accuracy_is_the_jobs(tmp_path: Path) -> None:
         assert product.metrics["accuracy"] > 0.85, f"{recipe} on {data}"
         assert product.versions[0].lineage["params"].items() >= params.items()
         check_served(directory, product, tables[data])
+    losses = [step["validation_loss"] for step in found[5].details["history"]]
+    assert losses[-1] < losses[0], "the curve of boosting"
 
 
 def check_served(directory: Path, product: Product, table: Table) -> None:
