@@ -144,12 +144,8 @@ class FittedScikit(Fitted):
 
 
 def tabular_card(design: Design, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The card of a model that takes the matrix of a design.
-
-    It says of batching that there is nothing to pad: rows are independent, also where a server
-    cannot see that from its own made-up rows, which lie far from what was learned.
-    """
-    card: dict[str, Any] = {"preprocessing": design.card(), "batching": {"pad": {}}}
+    """The card of a model that takes the matrix of a design."""
+    card: dict[str, Any] = {"preprocessing": design.card()}
     if not classes:
         return {"task": "tabular-regression", **card}
     return {"task": "tabular-classification", "labels": list(classes), **card}
@@ -160,6 +156,7 @@ def converted(estimator: Any, width: int) -> Any:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
+    types: Any = [("ready", FloatTensorType([None, width]))]
     options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None
     with _plain_attributes(), warnings.catch_warnings():
         # skl2onnx 1.20 reads attributes of SVC that scikit-learn 1.9 is about to drop.
@@ -167,7 +164,7 @@ def converted(estimator: Any, width: int) -> Any:
         return to_onnx(
             estimator,
             name="recipe",  # it would make up another one each time
-            initial_types=[("ready", FloatTensorType([None, width]))],
+            initial_types=types,
             options=options,
             target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
         )
