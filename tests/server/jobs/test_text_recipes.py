@@ -74,7 +74,7 @@ def reviews() -> tuple[list[str], Array, Array]:
 
 @pytest.mark.parametrize(
     ("recipe", "params"),
-    [(TextCharacterPairs(), CharacterPairParams()), (TextTfidf(), TfidfParams())],
+    [(TextCharacterPairs(), CharacterPairParams()), (TextTfidf(), TfidfParams(features=20_000))],
     ids=["character-pairs", "tf-idf"],
 )
 def test_chinese_sentiment(
