@@ -9,9 +9,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from aiaas_client.protocol.jobs import TrainSpec
-from aiaas_server.core.errors import InvalidInput, NotSupported
+from aiaas_server.core.errors import InvalidInput
 from aiaas_server.job_process.metrics import classification_metrics, regression_metrics
-from aiaas_server.job_process.report import training_report
 from aiaas_server.job_process.served import Served, served
 from aiaas_server.job_process.tables import read_table
 from aiaas_server.job_process.train_bundle import (
@@ -104,8 +103,9 @@ class Recorded(Watch):
 def _check(spec: TrainSpec, found: AnyRecipe) -> None:
     check_installed(found)
     if spec.cluster is not None:
-        raise NotSupported(
-            f"cluster: got {spec.cluster[:64]!r}; jobs run on this server only, by 'workers'"
+        raise InvalidInput(
+            f"cluster: this server trains on its own machine; got '{spec.cluster[:64]}'. "
+            "`workers` divides the work among its cores"
         )
     if spec.class_weight is not None and found.task == "regression":
         raise InvalidInput(f"class_weight: recipe '{found.name}' has no classes")
@@ -190,12 +190,15 @@ def _exported(
     directory = Path(OUT) / "model"
     directory.mkdir(parents=True, exist_ok=True)
     exported = fitted.export(directory)
+    # Rows are independent and need no padding. A server does not see that from its own made-up
+    # rows where they lie far from what was learned; the gate below does, many rows at once.
+    card = {"batching": {"pad": {}}, **exported.card}
     said = {
         "name": spec.model,
         "description": f"{found.title}, learned from {spec.dataset}.",
         "lineage": dict(lineage),
     }
-    write_card(directory, exported.card, **said)
+    write_card(directory, card, **said)
     learned = data.table.take(data.rows.train)
     with served(directory, order.threads) as bundle:
         parity = check_parity(fitted, bundle, learned, data.classes, exported.tolerance)
@@ -205,7 +208,7 @@ def _exported(
         golden = write_golden(directory, bundle, learned)
         path = Path(OUT) / "reference.npz"
         reference = path if write_reference(path, bundle, learned) else None
-    write_card(directory, exported.card, metrics=scalars(metrics), **said)
+    write_card(directory, card, metrics=scalars(metrics), **said)
     train, validation, test = (len(side) for side in data.rows)
     rows = {"train": train, "validation": validation, "test": test, "golden": golden}
     return Made(directory, reference, metrics, parity, points, rows)
@@ -241,6 +244,8 @@ def _product(
     details: dict[str, Any],
     recorded: Recorded,
 ) -> Product:
+    from aiaas_server.job_process.report import training_report  # and with it what draws
+
     report = Path(OUT) / "report.html"
     search = details.get("search", {}).get("trials", [])
     training_report(

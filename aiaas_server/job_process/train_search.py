@@ -133,7 +133,7 @@ class Folds:
         from joblib.externals.loky import get_reusable_executor
 
         try:
-            work = Parallel(n_jobs=self._spec.workers, return_as="generator")
+            work: Any = Parallel(n_jobs=self._spec.workers, return_as="generator")
             yield from work(delayed(measure)(piece) for piece in pieces)
         finally:
             # They would wait minutes for more work, past the end of the job.
@@ -208,15 +208,17 @@ def searched(
         scores = folds.scores([params for _, params in trials], np.sort(order[:used]), search.folds)
         ranked = []
         for one, params in trials:
-            of_folds = []
+            of_folds: list[dict[str, float | None]] = []
+            reasons: list[str] = []
             for _ in range(search.folds):
                 metrics, refused = next(scores)
                 of_folds.append(metrics)
+                reasons += [refused] if refused else []
                 done += 1
                 watch.progress(done, total, "folds", metrics=known(metrics))
-            if refused:
-                watch.log(f"{one} on {used} rows: {refused}")
-                refusals.append(refused)
+            if reasons:
+                watch.log(f"{one} on {used} rows: {reasons[0]}")
+                refusals.append(reasons[0])
             summary = _summary(of_folds)
             ranked.append(Trial(one, params, used, _rank(summary["mean"], metric), summary))
         ranked.sort(key=lambda trial: -trial.score)  # stable: of equals the first

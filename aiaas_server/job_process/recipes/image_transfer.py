@@ -16,7 +16,6 @@ from aiaas_client.protocol.datasets import ColumnKind
 from aiaas_server.job_process.recipes.cnn import picture_card
 from aiaas_server.job_process.recipes.packaged import packaged
 from aiaas_server.job_process.recipes.pictures import only_column, pictures
-from aiaas_server.job_process.served import served
 from aiaas_server.jobs.recipes.network_inputs import batches
 from aiaas_server.jobs.recipes.recipe import (
     Array,
@@ -134,6 +133,8 @@ def _embedded(
 ) -> Array:
     mean, std = np.float32(_SETTINGS.mean[0]), np.float32(_SETTINGS.std[0])
     found = np.empty((table.rows, _WIDTH), np.float32)
+    from aiaas_server.job_process.served import served  # and with it onnxruntime
+
     with served(place, threads) as encoder:
         for part in batches(table.rows, _ROWS_AT_ONCE):
             some = table.take(part)

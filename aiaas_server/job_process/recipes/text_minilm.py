@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
 from aiaas_server.job_process.recipes.packaged import packaged
 from aiaas_server.job_process.recipes.texts import TextParams, TextRecipe, answered, exported
-from aiaas_server.job_process.served import Served, served
 from aiaas_server.jobs.recipes.recipe import Array, Exported, Fitted, Training, Watch
 from aiaas_server.jobs.table import Table
 from aiaas_server.tasks.text import PARTS, TextSettings, TokenizerEncoder
 from aiaas_server.zoo import files
+
+if TYPE_CHECKING:
+    from aiaas_server.job_process.served import Served
 
 _MODEL: Final = "minilm"
 _TOKENIZER: Final = "tokenizer.json"
@@ -42,6 +44,7 @@ class TextMinilm(TextRecipe[TextParams]):
     ) -> Fitted:
         """See `TextRecipe`."""
         from aiaas_server.job_process.recipes.heads import fit_head
+        from aiaas_server.job_process.served import served  # and with it onnxruntime
 
         place = watch.scratch / "encoder"
         place.mkdir(exist_ok=True)

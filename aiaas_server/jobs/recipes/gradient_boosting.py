@@ -77,6 +77,11 @@ class _Boosting(ScikitRecipe[BoostingParams]):
     def learned(self, estimator: Any, watch: Watch) -> None:
         """See `ScikitRecipe`."""
         watch.log(f"{estimator.n_iter_} rounds of boosting")
+        # Losses are known where rows were held out for stopping; the first is before any tree.
+        losses = zip(estimator.train_score_, estimator.validation_score_, strict=True)
+        for done, (learned, held_out) in enumerate(losses):
+            told = {"loss": -float(learned), "validation_loss": -float(held_out)}
+            watch.progress(done, estimator.n_iter_, "rounds", metrics=told)
         _round_thresholds(estimator)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
-from unittest import mock
 
 import numpy as np
 from pydantic import Field
@@ -110,7 +109,7 @@ class FittedScikit(Fitted):
         self.estimator = estimator
         self._classes = classes
         self._task = task
-        self._tolerance = tolerance
+        self.tolerance = tolerance
 
     def answer(self, features: Table) -> Array:
         """See `Fitted`; a class of which nothing was learned has probability 0."""
@@ -132,7 +131,7 @@ class FittedScikit(Fitted):
         else:
             scores = self._spread(graph)
             graph.write(path, scores, len(self._classes))
-        return Exported(tabular_card(self.design, self._classes), self._tolerance)
+        return Exported(tabular_card(self.design, self._classes), self.tolerance)
 
     def _spread(self, graph: Graph) -> str:
         """The scores of all classes, where a fold or a small sample knows only some of them."""
@@ -145,12 +144,8 @@ class FittedScikit(Fitted):
 
 
 def tabular_card(design: Design, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The card of a model that takes the matrix of a design.
-
-    It says of batching that there is nothing to pad: rows are independent, also where a server
-    cannot see that from its own made-up rows, which lie far from what was learned.
-    """
-    card: dict[str, Any] = {"preprocessing": design.card(), "batching": {"pad": {}}}
+    """The card of a model that takes the matrix of a design."""
+    card: dict[str, Any] = {"preprocessing": design.card()}
     if not classes:
         return {"task": "tabular-regression", **card}
     return {"task": "tabular-classification", "labels": list(classes), **card}
@@ -161,6 +156,7 @@ def converted(estimator: Any, width: int) -> Any:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
 
+    types: Any = [("ready", FloatTensorType([None, width]))]
     options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None
     with _plain_attributes(), warnings.catch_warnings():
         # skl2onnx 1.20 reads attributes of SVC that scikit-learn 1.9 is about to drop.
@@ -168,7 +164,7 @@ def converted(estimator: Any, width: int) -> Any:
         return to_onnx(
             estimator,
             name="recipe",  # it would make up another one each time
-            initial_types=[("ready", FloatTensorType([None, width]))],
+            initial_types=types,
             options=options,
             target_opset={"": OPSET, "ai.onnx.ml": ML_OPSET},
         )
@@ -186,8 +182,11 @@ def _plain_attributes() -> Iterator[None]:
     def plain(key: str, value: Any, *rest: Any, **named: Any) -> Any:
         return original(key, _plain(value), *rest, **named)
 
-    with mock.patch.object(helper, "make_attribute", plain):
+    helper.make_attribute = plain
+    try:
         yield
+    finally:
+        helper.make_attribute = original
 
 
 def _plain(value: Any) -> Any:

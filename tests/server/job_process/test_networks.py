@@ -99,7 +99,7 @@ def test_a_network_that_is_too_large_is_told_with_the_limit_and_a_cluster_is_ref
     ray.spec["cluster"] = "ray://head:10001"
     error = outcome_of(lines_of(ray, tmp_path / "ray"))
     assert isinstance(error, JobError)
-    assert "jobs run on this server only" in error.message
+    assert "trains on its own machine" in error.message
 
 
 def test_texts_and_pictures_are_learned_by_jobs(tmp_path: Path) -> None:

@@ -146,3 +146,20 @@ def test_a_wrong_value_of_a_search_is_named_before_anything_is_fitted() -> None:
     with pytest.raises(InvalidInput, match="'neighbours': .* got 0"):
         searched(spec.search, spec, found, folds, data.rows.train, watch)
     assert watch.steps == []
+
+
+def test_a_candidate_that_cannot_be_tried_is_passed_over_and_none_left_is_an_error() -> None:
+    asked = {"params": {"neighbours": [500, 3]}, "folds": 2}
+    spec = TrainSpec.model_validate(
+        {"model": "m", "recipe": "knn-classifier", "dataset": "d@1", "search": asked}
+    )
+    found, watch = recipe("knn-classifier"), Heard()
+    data = material(circles(), spec, found)
+    folds = Folds(spec, found, data, watch, 1)
+    assert spec.search is not None
+    params, told = searched(spec.search, spec, found, folds, data.rows.train, watch)
+    assert params.model_dump()["neighbours"] == 3
+    assert told["trials"][-1]["mean"]["accuracy"] is None
+    none = spec.search.model_copy(update={"params": {"neighbours": [500, 600]}})
+    with pytest.raises(InvalidInput, match="no candidate has a 'accuracy': .*500 are more than"):
+        searched(none, spec, found, folds, data.rows.train, watch)

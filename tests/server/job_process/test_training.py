@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,8 @@ def test_the_served_accuracy_is_the_jobs(tmp_path: Path) -> None:
         assert product.metrics["accuracy"] > 0.85, f"{recipe} on {data}"
         assert product.versions[0].lineage["params"].items() >= params.items()
         check_served(directory, product, tables[data])
+    losses = [step["validation_loss"] for step in found[5].details["history"]]
+    assert losses[-1] < losses[0], "the curve of boosting"
 
 
 def check_served(directory: Path, product: Product, table: Table) -> None:
@@ -212,3 +216,50 @@ def test_a_frame_with_gaps_is_served_as_it_was_learned_and_a_seed_gives_the_same
     assert [column["name"] for column in card["preprocessing"]["columns"]] == [
         "age", "city", "member", "pixels",
     ]  # fmt: skip
+
+
+_OURS_AND_THEIRS = """
+from pathlib import Path
+import numpy as np
+from sklearn import calibration, multiclass, neighbors, svm
+from aiaas_server.job_process.train_search import Silent
+from aiaas_server.jobs.recipes import read_params, recipe
+from aiaas_server.jobs.recipes.preprocessing import learn_design
+from aiaas_server.jobs.recipes.recipe import Training
+from aiaas_server.jobs.table import Field, Table
+
+random = np.random.default_rng(0)
+x = random.normal(size=(150, 4))
+codes = (x[:, 0] > 0).astype(int) + (x[:, 1] + x[:, 2] > 1)
+values = x @ [3.0, 2.0, 0.0, 1.0] * 100
+unit = (values - values.mean()) / values.std()
+names = ["a", "b", "c", "d"]
+table = Table([Field(n, "number") for n in names], {n: x[:, at] for at, n in enumerate(names)})
+matrix = learn_design(table).matrix(table)
+
+def ours(name, target, classes, **params):
+    found = recipe(name)
+    data = Training(table, target.astype(float), classes)
+    return found.fit(read_params(found, params), data, Silent(Path())).answer(table)
+
+def check(theirs, found):
+    assert np.abs(theirs - found).max() < 1e-6
+
+for kernel in ("rbf", "linear"):
+    machine = svm.SVC(kernel=kernel, gamma=0.3)
+    one = calibration.CalibratedClassifierCV(machine, ensemble=False, cv=5)
+    theirs = multiclass.OneVsRestClassifier(one).fit(matrix, codes).predict_proba(matrix)
+    check(theirs, ours("svm-classifier", codes, ("0", "1", "2"), kernel=kernel, gamma=0.3))
+    theirs = one.fit(matrix, codes > 0).predict_proba(matrix)
+    check(theirs, ours("svm-classifier", codes > 0, ("0", "1"), kernel=kernel, gamma=0.3))
+    theirs = svm.SVR(kernel=kernel, gamma=0.3).fit(matrix, unit).predict(matrix)
+    found = ours("svm-regressor", values, (), kernel=kernel, gamma=0.3)
+    check(theirs, (found - values.mean()) / values.std())
+theirs = neighbors.KNeighborsClassifier(5).fit(matrix, codes).predict_proba(matrix)
+check(theirs, ours("knn-classifier", codes, ("0", "1", "2")))
+"""
+
+
+def test_graphs_of_our_own_answer_as_scikit_learn_does() -> None:
+    """Support vector machines, one against the rest, and nearest neighbours where none are tied."""
+    subprocess.run([sys.executable, "-c", _OURS_AND_THEIRS], check=True, timeout=300)
