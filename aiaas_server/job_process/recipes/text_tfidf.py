@@ -7,6 +7,7 @@ before the graph, `sublinear_tf` and unsegmented Chinese words are not offered.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -68,16 +69,17 @@ class TextTfidf(TextRecipe[TfidfParams]):
         )
         if not characters:
             vectors.set_params(token_pattern=_WORD)
-        head = LogisticRegression(C=params.strength, max_iter=1000)
-        pipeline = make_pipeline(vectors, head)
         try:
-            pipeline.fit(
-                _prepared(texts), data.target, logisticregression__sample_weight=data.weights
-            )
+            vectors.fit(_prepared(texts))
         except ValueError as error:
             if "empty vocabulary" not in str(error):
                 raise
             raise InvalidInput(f"column '{name}': there is no word in any text") from None
+        vectors.set_params(vocabulary=_closed(vectors.vocabulary_, characters))
+        head = LogisticRegression(C=params.strength, max_iter=1000)
+        pipeline = make_pipeline(vectors, head)
+        weights = data.weights
+        pipeline.fit(_prepared(texts), data.target, logisticregression__sample_weight=weights)
         return _Tfidf(pipeline, data.classes, name)
 
 
@@ -115,6 +117,15 @@ def _prepared(texts: list[str]) -> list[str]:
     """As the task prepares them for the graph."""
     encoder = PlainEncoder(_SETTINGS, _INPUT, 1)
     return [content.decode() for content in encoder.encode(texts).tensors[_INPUT]]
+
+
+def _closed(vocabulary: Mapping[str, int], characters: bool) -> list[str]:
+    """Without pairs of what is not there by itself, which the graph cannot tell apart."""
+
+    def parts(gram: str) -> list[str]:
+        return list(gram) if characters else gram.split(" ")
+
+    return sorted(gram for gram in vocabulary if all(part in vocabulary for part in parts(gram)))
 
 
 def _without_spaces(texts: list[str]) -> bool:

@@ -22,8 +22,15 @@ from aiaas_server.jobs.orders import (
     Product,
     ProgressLine,
 )
-from aiaas_server.jobs.table import Table
-from tests.server.job_process.ordering import LINE, lines_of, order_of, outcome_of, table_of
+from aiaas_server.jobs.table import Field, Table
+from tests.server.job_process.ordering import (
+    LINE,
+    carry_out_each,
+    lines_of,
+    order_of,
+    outcome_of,
+    table_of,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -92,7 +99,40 @@ def test_a_network_that_is_too_large_is_told_with_the_limit_and_a_cluster_is_ref
     ray.spec["cluster"] = "ray://head:10001"
     error = outcome_of(lines_of(ray, tmp_path / "ray"))
     assert isinstance(error, JobError)
-    assert "jobs run on this server only" in error.message
+    assert "trains on its own machine" in error.message
+
+
+def test_texts_and_pictures_are_learned_by_jobs(tmp_path: Path) -> None:
+    draw = np.random.default_rng(2)
+    moods = np.array(["bad", "good"], object)[np.arange(80) % 2]
+    lines = [
+        f"{'质量很好，喜欢' if mood == 'good' else '太差了，不推荐'} number {i}"
+        for i, mood in enumerate(moods)
+    ]
+    bars = draw.integers(0, 60, (80, 12, 12)).astype(np.uint8)
+    for bar, mood in zip(bars, moods, strict=True):
+        (bar.T if mood == "good" else bar)[draw.integers(2, 10)] = 220
+    table = table_of(
+        {"mood": "category", "review": "text"}, {"mood": moods.tolist(), "review": lines}
+    )
+    pictures = Table(
+        [Field("bar", "array"), Field("mood", "category")], {"bar": bars, "mood": moods}
+    )
+    quick = {"channels": [8], "dense": 16, "epochs": 15, "learning_rate": 0.01}
+    asked: dict[str, tuple[Table, dict[str, Any]]] = {
+        "text-character-pairs": (table, {}),
+        "text-tfidf": (table, {}),
+        "cnn-classifier": (pictures, quick),
+    }
+    orders = {}
+    for recipe, (data, params) in asked.items():
+        spec = {"kind": "train", "model": "m", "recipe": recipe, "dataset": "d@1"}
+        spec |= {"params": params, "target": "mood"}
+        orders[tmp_path / recipe] = order_of(tmp_path / recipe, spec, {"d@1": data})
+    for recipe, product in zip(asked, carry_out_each(orders), strict=True):
+        assert isinstance(product, Product), (recipe, product)
+        assert product.metrics["accuracy"] > 0.8, recipe
+        assert (tmp_path / recipe / product.versions[0].path / "golden.json").exists()
 
 
 def killed_after_checkpoint(order: Order, directory: Path, step: int) -> CheckpointLine:
