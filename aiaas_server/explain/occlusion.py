@@ -10,12 +10,11 @@ mean the same each seem to add nothing.
 from __future__ import annotations
 
 import re
-from typing import Any, Final, NamedTuple
+from itertools import pairwise
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from aiaas_server.explain.shapley import Coalitions
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -78,11 +77,7 @@ def grid(width: int, height: int, rows: int) -> Grid:
     down, across = min(side, height), min(side, width)
     ys = np.linspace(0, height, down + 1).round().astype(int).tolist()
     xs = np.linspace(0, width, across + 1).round().astype(int).tolist()
-    boxes = [
-        (x, y, right - x, lower - y)
-        for y, lower in zip(ys, ys[1:], strict=False)
-        for x, right in zip(xs, xs[1:], strict=False)
-    ]
+    boxes = [(x, y, right - x, lower - y) for y, lower in pairwise(ys) for x, right in pairwise(xs)]
     return Grid(down, across, boxes)
 
 
@@ -96,16 +91,6 @@ def painted(pixels: Pixels, cells: Grid, coalition: npt.NDArray[np.bool_]) -> Pi
     return found
 
 
-def mean_colour(pixels: Pixels) -> npt.NDArray[Any]:
-    """`(3,)` uint8."""
+def mean_colour(pixels: Pixels) -> npt.NDArray[np.uint8]:
+    """`(3,)`."""
     return np.rint(pixels.reshape(-1, pixels.shape[-1]).mean(axis=0)).astype(np.uint8)
-
-
-def texts_of(text: str, parts: list[Span], coalitions: Coalitions) -> list[str]:
-    """The text of each coalition."""
-    return [left_over(text, parts, one) for one in coalitions]
-
-
-def pictures_of(pixels: Pixels, cells: Grid, coalitions: Coalitions) -> list[Pixels]:
-    """The picture of each coalition."""
-    return [painted(pixels, cells, one) for one in coalitions]

@@ -147,7 +147,9 @@ def _summed(values: Floats, features: int) -> Floats:
     """Shapley's formula over the values of all coalitions, by their bits."""
     codes = np.arange(2**features)
     sizes = _members(codes, features).sum(axis=1)
-    ways = [factorial(s) * factorial(features - s - 1) / factorial(features) for s in range(features)]
+    ways = [
+        factorial(s) * factorial(features - s - 1) / factorial(features) for s in range(features)
+    ]
     weights = np.array([*ways, 0.0])
     found = np.empty(features)
     for feature in range(features):
@@ -173,9 +175,7 @@ def _as_far_as(ranks: Array, values: Floats, asked: int) -> Estimate:
 # Sampled
 
 
-def _sampled(
-    features: int, ends: tuple[float, float], most: int, seed: int, batch: int
-) -> Work:
+def _sampled(features: int, ends: tuple[float, float], most: int, seed: int, batch: int) -> Work:
     size = _of_a_pair(features)
     drawn = _ranks(features, seed)
     gains: list[list[Floats]] = []
@@ -210,9 +210,7 @@ def _told(asked: Coalitions, batch: int) -> Generator[Coalitions, Array | None, 
     return np.concatenate(told)
 
 
-def _gains(
-    walks: list[Coalitions], known: Floats, ends: tuple[float, float]
-) -> list[list[Floats]]:
+def _gains(walks: list[Coalitions], known: Floats, ends: tuple[float, float]) -> list[list[Floats]]:
     """What each feature gained in each walk, pair by pair, as far as their values are known."""
     inner = len(walks[0]) - 2
     whole = len(known) // (2 * inner) * 2  # walks, of whole pairs
@@ -316,5 +314,11 @@ def masked(
 
 
 def averaged(answers: Array, rows: int) -> Floats:
-    """The value of each coalition: the mean over the `rows` of its background."""
-    return np.asarray(answers, np.float64).reshape(-1, rows).mean(axis=1)
+    """The value of each coalition: the mean over the `rows` of its background.
+
+    Args:
+        answers: `(some * rows,)`, or `(some * rows, answers)`.
+    """
+    told = np.asarray(answers, np.float64)
+    means: Floats = told.reshape(-1, rows, *told.shape[1:]).mean(axis=1)
+    return means

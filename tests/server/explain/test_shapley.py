@@ -125,7 +125,7 @@ def test_features_that_may_be_exchanged_get_the_same(seed: int) -> None:
 
 
 def test_errors_say_how_far_samples_are_off() -> None:
-    """Over many seeds the estimate lies within two errors of the truth about as often as it should."""
+    """Over many seeds the truth lies within two errors about as often as it should."""
     game = table_game(8, 3)
     exact = explained(game, 8).values
     inside = []
