@@ -77,7 +77,7 @@ async def explained(
             now = asyncio.get_running_loop().time()
             share = (stop - now) / (len(payloads) - index)
             try:
-                found.append(await _explained(await make(payload), asked, now + share))
+                found.append(await played_out(await make(payload), asked, now + share))
             except ServerError as error:
                 if len(payloads) > 1:
                     error.message = f"instance {index}: {error.message}"
@@ -95,7 +95,7 @@ def _nobody(caller: Caller) -> Caller:
 # Which game
 
 
-class _Played(NamedTuple):
+class Played(NamedTuple):
     """A game and what runs it.
 
     Attributes:
@@ -109,7 +109,7 @@ class _Played(NamedTuple):
     at_once: int
 
 
-_Make = Callable[[Any], Awaitable[_Played]]
+_Make = Callable[[Any], Awaitable[Played]]
 
 
 async def _games(model: LoadedModel, asked: ExplainParameters, sources: Sources) -> _Make:
@@ -135,16 +135,16 @@ async def _games(model: LoadedModel, asked: ExplainParameters, sources: Sources)
     many = {"top_k": min(len(labels), _TOP_K)} if labels and ImageClassification in kinds else {}
     params = read_params(task, many)
 
-    async def words(payload: Any) -> _Played:
+    async def words(payload: Any) -> Played:
         aside = Aside(model)
         game = Words(aside, plain, params, labels, payload)
-        return _Played(game, aside, ROWS_OF_PAYLOADS, PAYLOADS_AT_ONCE)
+        return Played(game, aside, ROWS_OF_PAYLOADS, PAYLOADS_AT_ONCE)
 
-    async def cells(payload: Any) -> _Played:
+    async def cells(payload: Any) -> Played:
         aside = Aside(model)
         pixels = await asyncio.to_thread(sources.pixels, payload)
         game = Cells(aside, plain, params, labels, pixels)
-        return _Played(game, aside, ROWS_OF_PAYLOADS, PAYLOADS_AT_ONCE)
+        return Played(game, aside, ROWS_OF_PAYLOADS, PAYLOADS_AT_ONCE)
 
     return words if task.input == "text" else cells
 
@@ -165,7 +165,7 @@ async def _of_columns(
         given = _background_of(rows, asked.background, "parameters.background")
     golden = None if given else await asyncio.to_thread(_golden, sources.golden)
 
-    async def columns(payload: Any) -> _Played:
+    async def columns(payload: Any) -> Played:
         row = rows.row(payload)
         check_features(len(row.features))
         background: dict[str, Array] | None = None
@@ -189,7 +189,7 @@ async def _of_columns(
         _check_widths(row, background)
         aside = Aside(model)
         game = Columns(aside, row, background, told.format(len(kept)), rows.reading)
-        return _Played(game, aside, ROWS_OF_COLUMNS, ROWS_AT_ONCE)
+        return Played(game, aside, ROWS_OF_COLUMNS, ROWS_AT_ONCE)
 
     return columns
 
@@ -234,7 +234,14 @@ def _check_widths(row: Row, background: dict[str, Array]) -> None:
 # The explanation
 
 
-async def _explained(played: _Played, asked: ExplainParameters, stop: float) -> ExplanationDocument:
+async def played_out(played: Played, asked: ExplainParameters, stop: float) -> ExplanationDocument:
+    """The explanation of one game, as far as it goes until `stop`.
+
+    Raises:
+        InvalidInput: An output that there is not, fewer samples than the least, or a prediction
+            that is no number.
+        DeadlineExceeded: It was stopped before anything could be told.
+    """
     game, aside = played.game, played.aside
     loop = asyncio.get_running_loop()
     began = loop.time()

@@ -347,43 +347,12 @@ async def test_the_document_of_the_api_tells_of_it(call: AsgiCaller) -> None:
     )
 
 
-async def test_callers_go_first(slow: AsgiCaller) -> None:
-    """Nothing of an explanation is run as long as a request of a caller waits."""
-    served = slow.app.pool.find("slow")
-    assert served is not None
-    order: list[str] = []
-    inner = served.scheduler.submit
-
-    async def submit(*args: Any, **named: Any) -> Any:  # what the explanation hands in, and when
-        order.append(f"explain, {served.scheduler.pending} pending")
-        return await inner(*args, **named)
-
-    served.scheduler.submit = submit  # type: ignore[method-assign]
-    row = np.ones((1, 4), np.float32)
-    ordinary = [asyncio.ensure_future(_asked(slow, row, order)) for _ in range(3)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    body = {"instances": [[1, 2, 3, 4]], "parameters": {"background": [[0, 0, 0, 0]]}}
-    answer = await slow("POST", "/v1/models/slow:explain", body)
-    await asyncio.gather(*ordinary)
-    assert answer.status == 200
-    assert order[:3] == ["caller"] * 3
-    assert set(order[3:]) == {"explain, 0 pending"}
-
-
-async def _asked(call: AsgiCaller, row: Any, order: list[str]) -> None:
-    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": row[0].tolist()}
-    answer = await call("POST", "/v2/models/slow/infer", {"inputs": [tensor]})
-    assert answer.status == 200
-    order.append("caller")
-
-
 async def test_a_client_that_leaves_stops_it(slow: AsgiCaller) -> None:
     body = {"instances": [[1, 2, 3, 4]], "parameters": {"background": [[0, 0, 0, 0]]}}
     work = asyncio.ensure_future(slow("POST", "/v1/models/slow:explain", body))
     served = slow.app.pool.find("slow")
     assert served is not None
-    while not served.scheduler.pending and not work.done():
+    while not served.in_use:  # noqa: ASYNC110  # nobody tells of it
         await asyncio.sleep(0)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
