@@ -98,9 +98,9 @@ class Application:
         self._predict = PredictRoutes(pool, settings)
         self._health = HealthRoutes(pool, group)
         explain = ExplainRoutes(pool, settings, None if platform is None else platform.reference)
-        more = [*explain.routes(), *(platform.routes(pool, group) if platform is not None else ())]
+        more = platform.routes(pool, group) if platform is not None else ()
         router = make_router(
-            pool, settings, group, dynamic, regions, self._predict, self._health, more
+            pool, settings, group, dynamic, regions, self._predict, explain, self._health, more
         )
         self._routes = Routed(router)
         self.metrics = partial(self._gate.serve, Routed(make_metrics_router(pool, group)))

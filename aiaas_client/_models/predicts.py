@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import numpy as np
 
 from aiaas_client import _payloads as payloads
+from aiaas_client._api import explaining
 from aiaas_client._api import predict as calls
 from aiaas_client._bulk.plan import DEFAULT_BYTES, BulkOptions, BulkPlan, OnError
 from aiaas_client._errors import AiaasError, InputError, OptionTypeError
@@ -153,6 +154,39 @@ class Predicts(Generic[AnySender, Items, Many], ABC):
         sender = limited(self._sender, timeout, deadline)
         return self._predict_frame(frame, rows, options, sender, params, prefix)
 
+    def explain(
+        self,
+        payload: Any,
+        /,
+        *,
+        output: str | int | None = None,
+        samples: int | None = None,
+        seed: int = 0,
+        background: Any = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+    ) -> Any:
+        """What a prediction stands on: an `Explanation`, or a list of them for a list or a frame.
+
+        The server works it out behind all other requests, and tells what it has when the deadline
+        comes: see `complete`, and the `error` of each contribution.
+
+        Args:
+            payload: As for `predict`; of a model without a card a row of numbers.
+            output: The label, or the index, that is explained; by default what is predicted.
+            samples: Most rows that the model is asked for each payload.
+            seed: Of what is drawn; equal seeds and samples give equal explanations.
+            background: Records to compare with; by default those that the version brings along.
+            timeout: Seconds for each phase of a request, instead of the client's.
+            deadline: Seconds for the whole call with its retries, instead of the client's.
+        Raises:
+            BadRequestError: The server says what is wrong, or what it needs besides.
+            NotSupportedError: The server has no explanations.
+        """
+        sender = limited(self._sender, timeout, deadline)
+        asked = explaining.Asked(output, samples, seed, background)
+        return self._explain(payload, sender, asked)
+
     @property
     def with_raw_response(self) -> WithRawResponse:
         """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
@@ -166,6 +200,10 @@ class Predicts(Generic[AnySender, Items, Many], ABC):
     @abstractmethod
     def _predict(self, payload: Any, sender: AnySender, params: Mapping[str, Any]) -> Any:
         """Predict one payload."""
+
+    @abstractmethod
+    def _explain(self, payload: Any, sender: AnySender, asked: explaining.Asked) -> Any:
+        """Explain one payload, or several."""
 
     @abstractmethod
     def _predict_many(
@@ -201,6 +239,10 @@ class ThreadPredicts(Predicts["Sender", Iterable[Any], Generator[Any, None, None
         files = drive(self._takes_files(), sender.send)
         call = calls.predict_one(self.name, self.version, payload, params, files=files)
         return calls.prediction_of(sender.send(call))
+
+    def _explain(self, payload: Any, sender: Sender, asked: explaining.Asked) -> Any:
+        files = drive(self._takes_files(), sender.send)
+        return sender.send(explaining.explain(self.name, self.version, payload, asked, files=files))
 
     def _predict_many(
         self, items: Any, options: BulkOptions, sender: Sender, params: Mapping[str, Any]
@@ -258,6 +300,13 @@ class AsyncPredicts(
         else:
             call = make()
         return calls.prediction_of(await sender.send(call))
+
+    async def _explain(self, payload: Any, sender: AsyncSender, asked: explaining.Asked) -> Any:
+        import asyncio
+
+        files = await async_drive(self._takes_files(), sender.send)
+        make = partial(explaining.explain, self.name, self.version, payload, asked, files=files)
+        return await sender.send(await asyncio.to_thread(make))
 
     def _predict_many(
         self, items: Any, options: BulkOptions, sender: AsyncSender, params: Mapping[str, Any]

@@ -93,4 +93,5 @@ def painted(pixels: Pixels, cells: Grid, coalition: npt.NDArray[np.bool_]) -> Pi
 
 def mean_colour(pixels: Pixels) -> npt.NDArray[np.uint8]:
     """`(3,)`."""
-    return np.rint(pixels.reshape(-1, pixels.shape[-1]).mean(axis=0)).astype(np.uint8)
+    mean = np.rint(pixels.reshape(-1, pixels.shape[-1]).mean(axis=0))
+    return np.asarray(mean, np.uint8)

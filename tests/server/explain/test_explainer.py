@@ -110,7 +110,7 @@ async def test_it_goes_on_with_what_takes_the_place_of_a_version(bench: MakeBenc
 class Scripted:
     """A game of numbers that ends its time after some turns, whatever the clock says."""
 
-    names = ("low", "high")
+    names: Sequence[str] = ("low", "high")
     are_scores = True
     background = "nothing"
     rows_each = 1
