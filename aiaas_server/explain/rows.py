@@ -37,6 +37,8 @@ class Records:
         self._task = task
         self._columns: ColumnTask = task
         self._params = read_params(task, {})
+        listed: Sequence[Mapping[str, Any]] = getattr(task, "columns", ())
+        self._arrays = {one["name"] for one in listed if one.get("kind") == "array"}
         classes = [one.__name__ for one in task.predictions]
         self.reading = Reading(
             task.outputs, task.answers, task.numbers, "Regression" not in classes
@@ -51,18 +53,42 @@ class Records:
         tensors = self._task.preprocess(payload, self._params).tensors
         cells = {name: array.reshape(-1) for name, array in tensors.items()}
         owners = {name: np.zeros(len(flat), np.intp) for name, flat in cells.items()}
-        for index, (name, place) in enumerate(self._columns.cells.values()):
-            owners[name][place] = index
+        index = 0
+        for column, (name, place) in self._columns.cells.items():
+            width = place.stop - place.start
+            each = column in self._arrays
+            owners[name][place] = index + np.arange(width) if each else index
+            index += width if each else 1
         shapes = {n: a.shape[1:] if self._batched else a.shape for n, a in tensors.items()}
+        return Row(self._features(payload), cells, owners, shapes)
+
+    def _features(self, payload: Any) -> dict[str, Any]:
+        """What stands in each column; in one of arrays, each of its numbers."""
         names = list(self._columns.cells)
-        values = payload if isinstance(payload, list) else [payload.get(name) for name in names]
-        return Row(dict(zip(names, values, strict=True)), cells, owners, shapes)
+        if isinstance(payload, dict):
+            record = payload
+        elif len(names) == 1 and len(payload) != 1:
+            record = {names[0]: payload}  # the array itself
+        else:
+            record = dict(zip(names, payload, strict=True))
+        found: dict[str, Any] = {}
+        for name in names:
+            if name in self._arrays:
+                flat = np.ravel(np.array(record[name])).tolist()
+                found |= {f"{name}[{at}]": value for at, value in enumerate(flat)}
+            else:
+                found[name] = record[name]
+        return found
 
     def drawn_like(
         self, row: Row, features: Sequence[Binned], rows: int, seed: int
     ) -> dict[str, Array]:
         """Rows of a reference profile, by input."""
-        wide = [name for name, (_, at) in self._columns.cells.items() if at.stop - at.start != 1]
+        wide = [
+            name
+            for name, (_, at) in self._columns.cells.items()
+            if at.stop - at.start != 1 and name not in self._arrays
+        ]
         if wide:
             raise InvalidInput(
                 f"column '{wide[0]}' is several numbers, which the version's reference does not "

@@ -18,7 +18,7 @@ from tests.server.job_process.at_hand import made, made_here, refused_here
 from tests.task_bundles import MOOD_CARD, MOODS, PARTS, table_model, tokenizer
 
 RANDOM = np.random.default_rng(5)
-POINTS = RANDOM.normal(size=(300, 2))
+POINTS = RANDOM.normal(size=(120, 2))
 TRUE = np.where(POINTS[:, 0] > 0, "right", "left").astype(object)
 FIELDS = [Field("a", "number"), Field("b", "number"), Field("side", "category")]
 
@@ -34,14 +34,15 @@ def order(tmp_path: Path, **more: Any) -> Order:
     return Order(job="j", spec=spec, datasets={"d@1": rows}, versions={"m@3": laid})
 
 
+@pytest.mark.slow
 def test_the_column_that_matters_is_first_and_the_other_has_nothing(tmp_path: Path) -> None:
     found = made(order(tmp_path, repeats=3), tmp_path)
     first, second = found.table
     assert (first["feature"], second["feature"]) == ("a", "b")
-    assert first["importance"] == pytest.approx(0.5, abs=0.1)  # what is left is a guess
+    assert first["importance"] == pytest.approx(0.5, abs=0.15)  # what is left is a guess
     assert first["error"] > 0
     assert second["importance"] == second["error"] == 0
-    assert found.metrics == {"rows": 300, "metric": "accuracy", "baseline": 1.0}
+    assert found.metrics == {"rows": 120, "metric": "accuracy", "baseline": 1.0}
     curve = found.details["curves"]["a"]
     assert len(curve["values"]) == 20
     assert curve["values"][0] == pytest.approx(POINTS[:, 0].min())
@@ -62,6 +63,7 @@ def test_the_column_that_matters_is_first_and_the_other_has_nothing(tmp_path: Pa
             assert "What m@3 looks at" in text
 
 
+@pytest.mark.slow
 def test_numbers_and_categories_have_curves_as_well(tmp_path: Path) -> None:
     """Of a linear model the curve of a column is a line with its weight."""
     cards.bundle(tmp_path / "m", linear([2.0, -1.0, 5.0]), PRICE_CARD)
@@ -77,11 +79,18 @@ def test_numbers_and_categories_have_curves_as_well(tmp_path: Path) -> None:
     rows = cards.dataset(
         tmp_path / "d.parquet", "d@1", fields, rooms=rooms, age=age, kind=kind, price=price
     )
-    spec = {"kind": "explain", "model": "m@1", "dataset": "d@1", "target": "price", "rows": 100}
+    spec = {
+        "kind": "explain",
+        "model": "m@1",
+        "dataset": "d@1",
+        "target": "price",
+        "rows": 60,
+        "repeats": 2,
+    }
     laid = cards.version(tmp_path / "m", "m@1")
     asked = Order(job="j", spec=spec, datasets={"d@1": rows}, versions={"m@1": laid})
     found = made_here(asked, tmp_path)
-    assert found.metrics["rows"] == 100
+    assert found.metrics["rows"] == 60
     assert found.metrics["metric"] == "r2"
     assert [row["feature"] for row in found.table] == ["age", "kind", "rooms"]
     curves = found.details["curves"]
@@ -96,11 +105,11 @@ def test_numbers_and_categories_have_curves_as_well(tmp_path: Path) -> None:
 def test_it_goes_on_from_a_checkpoint_and_tells_the_same(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    whole = made_here(order(tmp_path / "one", repeats=2), tmp_path / "one")
+    whole = made_here(order(tmp_path / "one", repeats=2, curves=0), tmp_path / "one")
     drops = whole.details["drops"]
     kept = tmp_path / "two" / "kept.json"
     kept.write_text(json.dumps({"a": drops["a"]}))
-    again = order(tmp_path / "two", repeats=2).model_copy(
+    again = order(tmp_path / "two", repeats=2, curves=0).model_copy(
         update={"checkpoint": LaidCheckpoint(step=1, path="kept.json")}
     )
     assert made_here(again, tmp_path / "two").details["drops"] == drops

@@ -48,6 +48,10 @@ SURE_CARD = {
     },
     "postprocessing": {"output": "y", "activation": "softmax"},
 }
+PIXELS_CARD = {
+    "task": "tabular-regression",
+    "preprocessing": {"columns": [{"name": "p", "kind": "array", "shape": [2, 2]}]},
+}
 BACKGROUND = [[1.0, 10.0, "flat"], [3.0, 20.0, "house"]]
 
 
@@ -124,6 +128,7 @@ def repository(tmp_path: Path) -> Path:
     tensor = {"datatype": "FP32", "shape": [2, 2], "data": [0, 0, 2, 2]}
     golden = {"inputs": {"x": tensor}, "outputs": {"y": tensor}}
     (root / "plain" / "1" / "golden.json").write_text(json.dumps(golden))
+    write_bundle(root, "pixels", PIXELS_CARD, linear([1, 2, 3, 4]))
     files = {"tokenizer.json": tokenizer()}
     write_bundle(root, "moods", MOOD_CARD, table_model(MOODS, PARTS, pooled=True), files)
     write_bundle(root, "bright", BRIGHT_CARD, bright())
@@ -217,6 +222,14 @@ async def test_rows_of_a_model_without_a_card_have_numbered_features(call: AsgiC
         "POST", "/v1/models/plain/versions/1:explain", {"instances": [[1.0, 2.0]]}
     )
     assert versioned.json()["explanations"] == [found]
+
+
+async def test_each_number_of_an_array_is_a_feature(call: AsgiCaller) -> None:
+    square = [[1, 0], [1, 1]]
+    for instance in ({"p": square}, [1, 0, 1, 1]):
+        (found,) = await explained(call, "pixels", [instance], background=[[0, 0, 0, 0]])
+        parts = {one["feature"]: one["contribution"] for one in found["contributions"]}
+        assert parts == {"p[0]": 1, "p[1]": 0, "p[2]": 3, "p[3]": 4}
 
 
 async def test_many_features_are_sampled_with_errors_and_a_seed(call: AsgiCaller) -> None:
