@@ -71,7 +71,8 @@ class Explanation(ExplanationDocument):
             errors.append(0.0)
         colours = [_hex(FOR if value >= 0 else AGAINST) for value in added]
         places = range(len(names))  # not the names: two words may be the same
-        axes.barh(places, added, xerr=errors, color=colours, ecolor="0.3", capsize=3)
+        spread = {"xerr": errors, "ecolor": "0.3", "capsize": 3} if any(errors) else {}
+        axes.barh(places, added, color=colours, **spread)
         axes.set_yticks(places, names)
         axes.invert_yaxis()
         axes.axvline(0, color="0.3", linewidth=0.8)

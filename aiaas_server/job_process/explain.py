@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -149,10 +150,13 @@ def _drops(
             # Each column has draws of its own, so that it is the same wherever a job goes on.
             draw = np.random.default_rng([spec.seed, at])
             known[name] = [_lost(model, looked, name, draw) for _ in range(spec.repeats)]
-            text = json.dumps(known)
-            watch.checkpoint(at + 1, lambda path, text=text: path.write_text(text, "utf-8"))
+            watch.checkpoint(at + 1, partial(_write, json.dumps(known)))
         watch.progress((at + 1) * spec.repeats, total, "shuffles")
     return known
+
+
+def _write(text: str, path: Path) -> None:
+    path.write_text(text, "utf-8")
 
 
 def _lost(model: Served, looked: Looked, name: str, draw: np.random.Generator) -> float:
@@ -195,8 +199,9 @@ def _curves(
     found = {}
     for done, name in enumerate(named[: spec.curves], 1):
         values = _places(table[name], table.kind(name))
-        if len(values):
-            found[name] = _curve(model, rows, name, values)
+        curve = _curve(model, rows, name, values)
+        if curve["values"]:
+            found[name] = curve
         watch.progress(done, min(spec.curves, len(named)), "curves")
     return found
 
@@ -207,9 +212,10 @@ def _places(column: Array, kind: str) -> list[Any]:
         there = column[~np.isnan(column.astype(np.float64))]
         if not len(there):
             return []
-        method = "linear" if kind == "number" else "nearest"
-        places = np.quantile(there, np.linspace(0, 1, POINTS), method=method)
-        return list(np.unique(places).tolist())
+        share = np.linspace(0, 1, POINTS)
+        whole = kind == "integer"  # a value between two may be none that the version takes
+        places = np.quantile(there, share, method="nearest" if whole else "linear")
+        return [int(one) if whole else float(one) for one in np.unique(places)]
     there = np.array([value for value in column.tolist() if value is not None], object)
     values, counts = np.unique(there.astype(str), return_counts=True)
     kept = {str(value) for value in values[np.argsort(-counts, kind="stable")[:MOST_VALUES]]}
@@ -218,18 +224,23 @@ def _places(column: Array, kind: str) -> list[Any]:
 
 def _curve(model: Served, rows: Table, name: str, values: Sequence[Any]) -> dict[str, Any]:
     kind = rows.kind(name)
-    lines: dict[str, list[float | None]] = {}
+    lines: dict[str, list[float]] = {}
+    asked = []
     for value in values:
         same = np.empty(rows.rows, object if kind == "category" else None)
         same[:] = value
-        answers = model.answers(rows.with_column(Field(name, kind), same))
+        try:
+            answers = model.answers(rows.with_column(Field(name, kind), same))
+        except InvalidInput:  # a category that the version does not know
+            continue
+        asked.append(value)
         told = answers.values[:, None] if answers.scores is None else answers.scores  # type: ignore[index]
         means = np.nanmean(told, axis=0).tolist()
         for label, mean in zip(answers.classes or ("value",), means, strict=True):
             lines.setdefault(label, []).append(mean)
-    if len(lines) == 2 and all(len(line) == len(values) for line in lines.values()):
+    if len(lines) == 2:
         lines.pop(next(iter(lines)))  # of two labels the one is the other, turned round
-    return {"values": list(values), "lines": lines}
+    return {"values": asked, "lines": lines}
 
 
 # Files
