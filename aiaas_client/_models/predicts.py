@@ -20,7 +20,9 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, overload
 
 import numpy as np
 
@@ -37,13 +39,36 @@ from aiaas_client._send.sender import AnySender, limited
 
 if TYPE_CHECKING:
     from aiaas_client._api.call import Call
+    from aiaas_client._api.explanations import Explanation
     from aiaas_client._api.inference import InferResult
     from aiaas_client._bulk.plan import Tensors
     from aiaas_client._bulk.progress import Report
     from aiaas_client._bulk.runners import Work
     from aiaas_client._send.sender import AsyncSender, Sender
+    from aiaas_client.protocol.tensors import Array  # named in `Payload`
 
 MAX_INSTANCES = 64  # payloads in one request of a bulk call
+
+
+class HasArray(Protocol):
+    """numpy arrays, PIL images and what else describes its memory so."""
+
+    @property
+    def __array_interface__(self) -> Any: ...
+
+
+# One payload, and many of them: a list of numbers is one record.
+Payload = (
+    str | bytes | PathLike[str] | Mapping[str, Any] | list[float] | HasArray | tuple["Array", int]
+)
+Payloads = (
+    list[str]
+    | list[bytes]
+    | list[Path]
+    | list["PathLike[str]"]
+    | list[dict[str, Any]]
+    | list[list[float]]
+)
 
 
 class Predicts(Generic[AnySender, Items, Many], ABC):
@@ -231,6 +256,16 @@ class Predicts(Generic[AnySender, Items, Many], ABC):
 class ThreadPredicts(Predicts["Sender", Iterable[Any], Generator[Any, None, None]]):
     """Predictions from threads."""
 
+    if TYPE_CHECKING:
+
+        @overload
+        def explain(self, payload: Payloads, /, **options: Any) -> list[Explanation]: ...
+        @overload
+        def explain(self, payload: Payload, /, **options: Any) -> Explanation: ...
+        @overload
+        def explain(self, payload: Any, /, **options: Any) -> Any: ...  # a frame, rows
+        def explain(self, payload: Any, /, **options: Any) -> Any: ...
+
     def card(self) -> dict[str, Any]:
         """What the server tells of the model's card: task, licence, metrics, schemas."""
         return self._sender.send(calls.card(self.name, self.version))
@@ -285,6 +320,16 @@ class AsyncPredicts(
     Predicts["AsyncSender", AsyncIterable[Any] | Iterable[Any], AsyncGenerator[Any, None]]
 ):
     """Predictions on an event loop."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        async def explain(self, payload: Payloads, /, **options: Any) -> list[Explanation]: ...
+        @overload
+        async def explain(self, payload: Payload, /, **options: Any) -> Explanation: ...
+        @overload
+        async def explain(self, payload: Any, /, **options: Any) -> Any: ...  # a frame, rows
+        async def explain(self, payload: Any, /, **options: Any) -> Any: ...
 
     async def card(self) -> dict[str, Any]:
         """What the server tells of the model's card: task, licence, metrics, schemas."""
