@@ -2,6 +2,7 @@
 
 from aiaas_client._api.call import Response as Response
 from aiaas_client._api.call import Timing as Timing
+from aiaas_client._api.explanations import Explanation as Explanation
 from aiaas_client._api.inference import InferResult as InferResult
 from aiaas_client._api.plots import Monitoring as Monitoring
 from aiaas_client._async_client import AsyncClient as AsyncClient
@@ -88,6 +89,7 @@ from aiaas_client._transport.wire import OpenAnswer as OpenAnswer
 from aiaas_client._transport.wire import Transport as Transport
 from aiaas_client._transport.wire import WireRequest as WireRequest
 from aiaas_client.protocol.errors import ErrorCode as ErrorCode
+from aiaas_client.protocol.explanations import Contribution as Contribution
 from aiaas_client.protocol.management import Change as Change
 from aiaas_client.protocol.management import Diff as Diff
 from aiaas_client.protocol.management import Difference as Difference

@@ -22,6 +22,7 @@ from aiaas_server.garbage import settle, unsettle
 from aiaas_server.http.gate import Endpoint, Gate
 from aiaas_server.http.hot import HotEndpoint, HotRoutes
 from aiaas_server.http.incoming import route_path
+from aiaas_server.http.kserve.explain import ExplainRoutes
 from aiaas_server.http.kserve.predict import PredictRoutes
 from aiaas_server.http.oip.dynamic_settings import DynamicSettings
 from aiaas_server.http.oip.health import HealthRoutes
@@ -96,9 +97,10 @@ class Application:
         self._infer = InferRoute(self._hot_infer, pool, settings, regions)
         self._predict = PredictRoutes(pool, settings)
         self._health = HealthRoutes(pool, group)
+        explain = ExplainRoutes(pool, settings, None if platform is None else platform.reference)
         more = platform.routes(pool, group) if platform is not None else ()
         router = make_router(
-            pool, settings, group, dynamic, regions, self._predict, self._health, more
+            pool, settings, group, dynamic, regions, self._predict, explain, self._health, more
         )
         self._routes = Routed(router)
         self.metrics = partial(self._gate.serve, Routed(make_metrics_router(pool, group)))

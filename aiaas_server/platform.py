@@ -27,13 +27,14 @@ from aiaas_server.monitor.alerts import Alert, Alerts
 from aiaas_server.monitor.guard import judge
 from aiaas_server.monitor.measures import families_of
 from aiaas_server.monitor.monitor import FLUSH_SECONDS, Monitor
-from aiaas_server.monitor.profile import trusted_profile
-from aiaas_server.monitor.profiles import add_profile
+from aiaas_server.monitor.profile import Feature, trusted_profile
+from aiaas_server.monitor.profiles import add_profile, get_profile
 from aiaas_server.monitor.shadow import Shadows
 from aiaas_server.monitor.steps import StepCounts
 from aiaas_server.registry.commit import Verified
 from aiaas_server.registry.damage import Damage
 from aiaas_server.registry.deployment import Deployment
+from aiaas_server.registry.models import find_model
 from aiaas_server.registry.reconcile import Reconcile
 from aiaas_server.registry.registry import Registry
 from aiaas_server.registry.rollout import ROLLED_BACK, Transition, begin
@@ -177,6 +178,16 @@ class Platform:
             self.database, self._settings, self.monitor, patience, trials
         )
         return found.routes(self._manage)
+
+    async def reference(self, model: LoadedModel, tenant: str) -> Sequence[Feature] | None:
+        """The features of a version's reference profile; None where it has none."""
+
+        def read(connection: Connection) -> Sequence[Feature] | None:
+            known = find_model(connection, tenant, model.name)
+            found = known and get_profile(connection, known.id, model.version)
+            return found.profile.features if found else None
+
+        return await self.database.read(read)
 
     async def bring(self, name: str) -> None:
         """Do what the registry says of a model now, which another process has changed."""

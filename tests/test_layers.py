@@ -160,6 +160,7 @@ HOMES = {
         "aiaas_server.verifier.made_up",
         "aiaas_client.protocol.pictures",
         "aiaas_client.protocol.predictions",
+        "aiaas_client._api.explanations",
     ),
     "tokenizers": ("aiaas_server.tasks",),
     "soundfile": ("aiaas_server.tasks",),

@@ -37,7 +37,7 @@ class Monitoring(MonitoringDocument):
             ConfigurationError: matplotlib is not installed.
         """
         if figure is None:
-            figure = _new_figure()
+            figure = new_figure()
         begin = min([self.at - self.window, *(p.at for one in self.versions for p in one.series)])
         rate, failed, latency, drift = figure.subplots(2, 2).flatten()
         for one in self.versions:
@@ -77,9 +77,11 @@ class Monitoring(MonitoringDocument):
         axes.set_title(f"drift of version {newest.version}: {newest.drift.verdict}")
 
 
-def _new_figure() -> Any:
+def new_figure(size: tuple[float, float] = (11, 7)) -> Any:
     """An empty figure; it is shown where notebooks and windows are, since pyplot knows it.
 
+    Args:
+        size: Width and height, inches.
     Raises:
         ConfigurationError: matplotlib is not installed.
     """
@@ -89,7 +91,7 @@ def _new_figure() -> Any:
         raise ConfigurationError(
             "plots need matplotlib: pip install 'aiaas-client[plot]'"
         ) from None
-    return plt.figure(figsize=(11, 7), layout="constrained")
+    return plt.figure(figsize=size, layout="constrained")
 
 
 def _share_failed(point: Any) -> float:

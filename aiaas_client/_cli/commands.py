@@ -18,6 +18,7 @@ from aiaas_client._cli import stubs as _stubs
 from aiaas_client._cli.about import about, set_
 from aiaas_client._cli.check import check, models_table
 from aiaas_client._cli.deploy import deploy, export, import_
+from aiaas_client._cli.explain import explain
 from aiaas_client._cli.infer import infer
 from aiaas_client._cli.monitor import feedback, monitor
 from aiaas_client._cli.predict import predict
@@ -116,7 +117,7 @@ def stubs(
 
 
 CALLS: tuple[Callable[..., None], ...] = (
-    *(models, infer, predict, show, stats, load, unload, check, stubs),
+    *(models, infer, predict, explain, show, stats, load, unload, check, stubs),
 )
 REGISTRY: tuple[Callable[..., None], ...] = (
     *(deploy, versions, promote, unalias, split, shadow, pin, unpin, rollback),

@@ -73,7 +73,7 @@ def predict(
         if text is not None and inputs:
             raise UseError(f"expected a payload or --text, got both: {inputs[0]!r} and {text!r}")
         handle = client.model(model, version)
-        given = [Given(text)] if text is not None else _payloads(inputs or [], handle.card())
+        given = [Given(text)] if text is not None else payloads_of(inputs or [], handle.card())
         found = predict_each(handle, given, _params(param or []), on_error)
         if draw is not None:
             _draw(given, found, draw)
@@ -89,7 +89,8 @@ def predict(
     tell_skipped(found)
 
 
-def _payloads(inputs: Sequence[str], card: Mapping[str, Any]) -> list[Given]:
+def payloads_of(inputs: Sequence[str], card: Mapping[str, Any]) -> list[Given]:
+    """The payloads of the command line, as the model of that card takes them."""
     columns = card.get("columns") or []
     kinds = {column["name"]: column["kind"] for column in columns}
     return payloads_from(inputs, str(card.get("input") or "any"), kinds)

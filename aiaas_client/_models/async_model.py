@@ -179,6 +179,7 @@ class RawAsyncModel(WithRawResponse):
     infer = AsyncWhole(AsyncModel.infer)
     infer_one = AsyncWhole(AsyncModel.infer_one)
     predict = AsyncWhole(AsyncModel.predict)
+    explain: AsyncWhole[..., Any] = AsyncWhole(AsyncModel.explain)
     generate = AsyncWhole(AsyncModel.generate)
     config = AsyncWhole(AsyncModel.config)
     statistics = AsyncWhole(AsyncModel.statistics)

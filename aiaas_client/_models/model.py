@@ -155,6 +155,7 @@ class RawModel(WithRawResponse):
     infer = Whole(Model.infer)
     infer_one = Whole(Model.infer_one)
     predict = Whole(Model.predict)
+    explain: Whole[..., Any] = Whole(Model.explain)
     generate = Whole(Model.generate)
     config = Whole(Model.config)
     statistics = Whole(Model.statistics)

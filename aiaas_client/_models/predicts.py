@@ -20,11 +20,14 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, overload
 
 import numpy as np
 
 from aiaas_client import _payloads as payloads
+from aiaas_client._api import explaining
 from aiaas_client._api import predict as calls
 from aiaas_client._bulk.plan import DEFAULT_BYTES, BulkOptions, BulkPlan, OnError
 from aiaas_client._errors import AiaasError, InputError, OptionTypeError
@@ -36,13 +39,36 @@ from aiaas_client._send.sender import AnySender, limited
 
 if TYPE_CHECKING:
     from aiaas_client._api.call import Call
+    from aiaas_client._api.explanations import Explanation
     from aiaas_client._api.inference import InferResult
     from aiaas_client._bulk.plan import Tensors
     from aiaas_client._bulk.progress import Report
     from aiaas_client._bulk.runners import Work
     from aiaas_client._send.sender import AsyncSender, Sender
+    from aiaas_client.protocol.tensors import Array  # named in `Payload`
 
 MAX_INSTANCES = 64  # payloads in one request of a bulk call
+
+
+class HasArray(Protocol):
+    """numpy arrays, PIL images and what else describes its memory so."""
+
+    @property
+    def __array_interface__(self) -> Any: ...
+
+
+# One payload, and many of them: a list of numbers is one record.
+Payload = (
+    str | bytes | PathLike[str] | Mapping[str, Any] | list[float] | HasArray | tuple["Array", int]
+)
+Payloads = (
+    list[str]
+    | list[bytes]
+    | list[Path]
+    | list["PathLike[str]"]
+    | list[dict[str, Any]]
+    | list[list[float]]
+)
 
 
 class Predicts(Generic[AnySender, Items, Many], ABC):
@@ -153,6 +179,39 @@ class Predicts(Generic[AnySender, Items, Many], ABC):
         sender = limited(self._sender, timeout, deadline)
         return self._predict_frame(frame, rows, options, sender, params, prefix)
 
+    def explain(
+        self,
+        payload: Any,
+        /,
+        *,
+        output: str | int | None = None,
+        samples: int | None = None,
+        seed: int = 0,
+        background: Any = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+    ) -> Any:
+        """What a prediction stands on: an `Explanation`, or a list of them for a list or a frame.
+
+        The server works it out behind all other requests, and tells what it has when the deadline
+        comes: see `complete`, and the `error` of each contribution.
+
+        Args:
+            payload: As for `predict`; of a model without a card a row of numbers.
+            output: The label, or the index, that is explained; by default what is predicted.
+            samples: Most rows that the model is asked for each payload.
+            seed: Of what is drawn; equal seeds and samples give equal explanations.
+            background: Records to compare with; by default those that the version brings along.
+            timeout: Seconds for each phase of a request, instead of the client's.
+            deadline: Seconds for the whole call with its retries, instead of the client's.
+        Raises:
+            BadRequestError: The server says what is wrong, or what it needs besides.
+            NotSupportedError: The server has no explanations.
+        """
+        sender = limited(self._sender, timeout, deadline)
+        asked = explaining.Asked(output, samples, seed, background)
+        return self._explain(payload, sender, asked)
+
     @property
     def with_raw_response(self) -> WithRawResponse:
         """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
@@ -166,6 +225,10 @@ class Predicts(Generic[AnySender, Items, Many], ABC):
     @abstractmethod
     def _predict(self, payload: Any, sender: AnySender, params: Mapping[str, Any]) -> Any:
         """Predict one payload."""
+
+    @abstractmethod
+    def _explain(self, payload: Any, sender: AnySender, asked: explaining.Asked) -> Any:
+        """Explain one payload, or several."""
 
     @abstractmethod
     def _predict_many(
@@ -193,6 +256,16 @@ class Predicts(Generic[AnySender, Items, Many], ABC):
 class ThreadPredicts(Predicts["Sender", Iterable[Any], Generator[Any, None, None]]):
     """Predictions from threads."""
 
+    if TYPE_CHECKING:
+
+        @overload
+        def explain(self, payload: Payloads, /, **options: Any) -> list[Explanation]: ...
+        @overload
+        def explain(self, payload: Payload, /, **options: Any) -> Explanation: ...
+        @overload
+        def explain(self, payload: Any, /, **options: Any) -> Any: ...  # a frame, rows
+        def explain(self, payload: Any, /, **options: Any) -> Any: ...
+
     def card(self) -> dict[str, Any]:
         """What the server tells of the model's card: task, licence, metrics, schemas."""
         return self._sender.send(calls.card(self.name, self.version))
@@ -201,6 +274,10 @@ class ThreadPredicts(Predicts["Sender", Iterable[Any], Generator[Any, None, None
         files = drive(self._takes_files(), sender.send)
         call = calls.predict_one(self.name, self.version, payload, params, files=files)
         return calls.prediction_of(sender.send(call))
+
+    def _explain(self, payload: Any, sender: Sender, asked: explaining.Asked) -> Any:
+        files = drive(self._takes_files(), sender.send)
+        return sender.send(explaining.explain(self.name, self.version, payload, asked, files=files))
 
     def _predict_many(
         self, items: Any, options: BulkOptions, sender: Sender, params: Mapping[str, Any]
@@ -244,6 +321,16 @@ class AsyncPredicts(
 ):
     """Predictions on an event loop."""
 
+    if TYPE_CHECKING:
+
+        @overload
+        async def explain(self, payload: Payloads, /, **options: Any) -> list[Explanation]: ...
+        @overload
+        async def explain(self, payload: Payload, /, **options: Any) -> Explanation: ...
+        @overload
+        async def explain(self, payload: Any, /, **options: Any) -> Any: ...  # a frame, rows
+        async def explain(self, payload: Any, /, **options: Any) -> Any: ...
+
     async def card(self) -> dict[str, Any]:
         """What the server tells of the model's card: task, licence, metrics, schemas."""
         return await self._sender.send(calls.card(self.name, self.version))
@@ -258,6 +345,13 @@ class AsyncPredicts(
         else:
             call = make()
         return calls.prediction_of(await sender.send(call))
+
+    async def _explain(self, payload: Any, sender: AsyncSender, asked: explaining.Asked) -> Any:
+        import asyncio
+
+        files = await async_drive(self._takes_files(), sender.send)
+        make = partial(explaining.explain, self.name, self.version, payload, asked, files=files)
+        return await sender.send(await asyncio.to_thread(make))
 
     def _predict_many(
         self, items: Any, options: BulkOptions, sender: AsyncSender, params: Mapping[str, Any]

@@ -7,9 +7,7 @@ parts of the clients that predict, make them.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping, Sequence
-from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -17,7 +15,7 @@ from aiaas_client import _errors as errors
 from aiaas_client._api import inference
 from aiaas_client._api import predict as calls
 from aiaas_client._bulk.plan import DEFAULT_WAIT
-from aiaas_client._models.predicts import AsyncPredicts, ThreadPredicts
+from aiaas_client._models.predicts import AsyncPredicts, Payload, Payloads, ThreadPredicts
 from aiaas_client._send.flavours import AnyBatcher, One
 from aiaas_client._send.own_names import with_own_names
 from aiaas_client.protocol.inference import CodecError, InferRequest, RequestedOutput
@@ -45,27 +43,6 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound="Prediction")
 
 _FILE_KINDS = frozenset({"image", "audio", "bytes"})  # payloads of which a text is the path
-
-
-class HasArray(Protocol):
-    """numpy arrays, PIL images and what else describes its memory so."""
-
-    @property
-    def __array_interface__(self) -> Any: ...
-
-
-# One payload, and many of them: a list of numbers is one record.
-Payload = (
-    str | bytes | PathLike[str] | Mapping[str, Any] | list[float] | HasArray | tuple["Array", int]
-)
-Payloads = (
-    list[str]
-    | list[bytes]
-    | list[Path]
-    | list["PathLike[str]"]
-    | list[dict[str, Any]]
-    | list[list[float]]
-)
 
 
 class _Typed:

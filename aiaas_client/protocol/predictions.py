@@ -329,7 +329,7 @@ def _draw(image: Any, shapes: list[Shape], lines: Iterable[str] = ()) -> Any:
         from PIL import ImageDraw
     except ImportError:
         raise ImportError('drawing needs pillow: pip install "aiaas-client[tasks]"') from None
-    picture = _picture(image)
+    picture = picture_of(image)
     pen = ImageDraw.Draw(picture)
     width = max(2, round(max(picture.size) / 300))
     size = max(12, round(max(picture.size) / 45))
@@ -386,7 +386,8 @@ def _font(pen: Any, text: str, size: float, width: float) -> tuple[Any, str]:
     return ImageFont.load_default(fitting), text
 
 
-def _picture(image: Any) -> Any:
+def picture_of(image: Any) -> Any:
+    """A pillow picture, upright and RGB, of bytes, a path, a picture or an array; a copy."""
     import io
 
     from PIL import Image

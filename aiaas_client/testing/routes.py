@@ -18,6 +18,7 @@ from aiaas_client.protocol.codec import (
 from aiaas_client.protocol.compression import inflate
 from aiaas_client.protocol.inference import CodecError, InferRequest, InferResponse
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON
+from aiaas_client.testing.explaining import explained_model, explained_task
 from aiaas_client.testing.fake_model import CODES, FakeError, FakeModel
 from aiaas_client.testing.generating import generated
 from aiaas_client.testing.managing import Managing
@@ -171,10 +172,12 @@ def _infer(state: State, request: RecordedRequest, model: FakeModel, version: st
 
 
 def _task_route(state: State, request: RecordedRequest, path: str) -> Answer:
-    """`/v1/models/{m}[/versions/{v}][:predict]`."""
+    """`/v1/models/{m}[/versions/{v}][:predict|:explain]`."""
     path, colon, verb = path.partition(":")
     name = path.partition("/")[0]
     served = state.tasks.get(name)
+    if colon and verb == "explain":
+        return _explained(state, request, name)
     if served is None or (colon and verb != "predict"):
         raise FakeError(404, f"model {name!r} is not found", code="model_not_found")
     if not colon:
@@ -191,6 +194,16 @@ def _task_route(state: State, request: RecordedRequest, path: str) -> Answer:
     entries = [_prediction_entry(answer) for answer in answers]
     answer = _json({"predictions": entries})
     return answer._replace(headers=[*answer.headers, ("X-AIAAS-Task", served.task)])
+
+
+def _explained(state: State, request: RecordedRequest, name: str) -> Answer:
+    document = PYDANTIC_JSON.loads(request.body)
+    served = state.tasks.get(name)
+    if served is not None:
+        found = explained_task(name, served, document)
+    else:
+        found = explained_model(_find(state, name, ""), document)
+    return _json({"model_name": name, "model_version": "1", "explanations": found})
 
 
 def _predicted(served: FakeTask, instance: Any, params: Mapping[str, Any]) -> Any:

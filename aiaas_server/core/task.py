@@ -101,6 +101,25 @@ class Run(Protocol):
 
 
 @runtime_checkable
+class ColumnTask(Protocol):
+    """What a task of columns tells besides: how to mix rows, and to read answers, as whole tensors.
+
+    Attributes:
+        cells: By column the input that it feeds, and which of its values.
+        answers: Names of what `numbers` gives, in order: labels, or values.
+        outputs: That `numbers` reads.
+    """
+
+    cells: Mapping[str, tuple[str, slice]]
+    answers: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def numbers(self, tensors: Mapping[str, Array]) -> Array:
+        """`(rows, answers)` of the outputs of any number of rows."""
+        ...
+
+
+@runtime_checkable
 class LoopingTask(Protocol):
     """Several runs a payload: speech, recognition, cascades, pipelines. Attributes as `Task`."""
 

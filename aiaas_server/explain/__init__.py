@@ -1,1 +1,1 @@
-"""What a prediction stands on: Shapley values and occlusion, over any model."""
+"""Explanations of single predictions, black-box; numpy alone, loaded with the first one."""

@@ -97,6 +97,10 @@ class DescribedRoute(Route):
         self.asks = asks
         self.tells = tells
 
+    def documents(self) -> tuple[type[BaseModel] | None, Tells]:
+        """What it asks and tells."""
+        return self.asks, self.tells
+
 
 class OpenApiRoute:
     """`GET /openapi.json`, made anew at each call since models come and go.
@@ -178,12 +182,13 @@ def _operations(path: str, route: Route) -> Document:
 def _bodies(route: DescribedRoute) -> Document:
     """What goes in and comes out, as far as it is known."""
     found: Document = {}
-    if route.asks is not None:
-        found["requestBody"] = {"content": _json(route.asks)}
-    if route.tells == NOTHING:
+    asks, tells = route.documents()
+    if asks is not None:
+        found["requestBody"] = {"content": _json(asks)}
+    if tells == NOTHING:
         found["responses"] = {"204": {"description": "Success"}, "default": _error()}
-    elif route.tells is not None:
-        content = _FILE if isinstance(route.tells, str) else _json(route.tells)
+    elif tells is not None:
+        content = _FILE if isinstance(tells, str) else _json(tells)
         success = {"description": "Success", "content": content}
         found["responses"] = {"200": success, "default": _error()}
     return found

@@ -16,6 +16,7 @@ from aiaas_server.core.errors import misnamed_version
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.answers import with_common_headers
 from aiaas_server.http.incoming import CONTEXT, RequestContext
+from aiaas_server.http.kserve.explain import ExplainRoutes
 from aiaas_server.http.kserve.predict import PredictRoutes
 from aiaas_server.http.oip.dynamic_settings import DynamicSettings
 from aiaas_server.http.oip.generate_extension import GenerateRoutes
@@ -128,6 +129,7 @@ def make_router(
     dynamic: DynamicSettings,
     regions: Regions,
     predict: PredictRoutes,
+    explain: ExplainRoutes,
     health: HealthRoutes,
     more: Sequence[BaseRoute] = (),
 ) -> Router:
@@ -151,6 +153,7 @@ def make_router(
             predict.v1,
             methods=["POST"],
         ),
+        *explain.routes(),
         Route("/v2/health/live", health.live),
         Route("/v2/health/ready", health.ready),
         Route("/v2", metadata.server),

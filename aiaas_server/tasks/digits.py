@@ -88,10 +88,10 @@ class Digits:
         need("PIL.Image")
         self._pre = read_settings(Preprocessing, card.preprocessing, "preprocessing")
         self._post = read_settings(Postprocessing, card.postprocessing, "postprocessing")
-        self._labels = read_labels(card, assets) or TEN
+        self.labels = read_labels(card, assets) or TEN
         self._input = input_spec(signature, self._pre.input)
         self._output = output_spec(signature, self._post.output)
-        check_label_count(self._labels, self._output)
+        check_label_count(self.labels, self._output)
         pixels = prod(self._input.shape[1:])
         self._side = isqrt(max(pixels, 0))
         if pixels < 1 or self._side**2 != pixels or self._pre.box > self._side:
@@ -114,7 +114,7 @@ class Digits:
     ) -> Classification:
         """The best digit."""
         scores = activated(tensors[self._output.name], self._post.activation)[0]
-        return classification(scores, self._labels, params.top_k)
+        return classification(scores, self.labels, params.top_k)
 
     def _white_on_black(self, grey: Array) -> Array:
         turn = self._pre.polarity == "invert"

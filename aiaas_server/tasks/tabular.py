@@ -148,6 +148,17 @@ class ColumnEncoder:
         """Name and kind of each column, for callers that hold them as text."""
         return tuple({"name": c.name, "kind": c.kind} for c in self._settings.columns)
 
+    @property
+    def cells(self) -> Mapping[str, tuple[str, slice]]:
+        """See `core.task.ColumnTask`."""
+        found = {}
+        for spec, columns in self._parts:
+            begin = 0
+            for column in columns:
+                found[column.name] = spec.name, slice(begin, begin + column.width)
+                begin += column.width
+        return {name: found[name] for name in self._names}
+
     def row(self, payload: Any) -> dict[str, Array]:
         """The tensors of one record.
 
@@ -390,6 +401,9 @@ class TabularClassification:
         self._outputs = [self._output.name]
         if self._post.label_output:
             self._outputs.append(output_spec(signature, self._post.label_output).name)
+        self.cells = self._encoder.cells
+        self.answers = self._labels
+        self.outputs = (self._output.name,)
         self._classes = self._post.classes or tuple(range(len(self._labels)))
         if len(self._classes) != len(self._labels):
             raise LoadFailed(
@@ -413,6 +427,12 @@ class TabularClassification:
         label = self._label(np.ravel(tensors[self._post.label_output])[0])
         score = float(scores[self._labels.index(label)]) if label in self._labels else found.score
         return Classification(label=label, score=score, scores=found.scores)
+
+    def numbers(self, tensors: Mapping[str, Array]) -> Array:
+        """The score of each label, `(rows, labels)`."""
+        found = tensors[self._output.name]
+        scores = activated(found, self._post.activation).reshape(len(found), -1)
+        return np.hstack([1 - scores, scores]) if self._is_binary() else scores
 
     def _is_binary(self) -> bool:
         one = bool(self._output.shape) and self._output.shape[-1] == 1
@@ -461,10 +481,19 @@ class TabularRegression:
                 f"postprocessing: the card names {len(self._post.names)} values, "
                 f"output '{self._output.name}' has {size}"
             )
+        self.cells = self._encoder.cells
+        several = tuple(map(str, range(size)))
+        self.answers = self._post.names or (several if size > 1 else ("value",))
+        self.outputs = (self._output.name,)
 
     def preprocess(self, payload: Any, params: Params) -> Prepared:
         """One row."""
-        return Prepared(self._encoder.row(payload), 1, None, (self._output.name,))
+        return Prepared(self._encoder.row(payload), 1, None, self.outputs)
+
+    def numbers(self, tensors: Mapping[str, Array]) -> Array:
+        """The values, `(rows, values)`."""
+        found = tensors[self._output.name]
+        return found.reshape(len(found), -1)
 
     def postprocess(
         self, tensors: Mapping[str, Array], prepared: Prepared, params: Params

@@ -54,16 +54,22 @@ class TextClassification:
     ) -> None:
         self._settings = read_settings(TextSettings, card.preprocessing, "preprocessing")
         self._post = read_settings(Postprocessing, card.postprocessing, "postprocessing")
-        self._labels = read_labels(card, assets)
-        if not self._labels:
+        self.labels = read_labels(card, assets)
+        if not self.labels:
             raise LoadFailed("model.json: text-classification needs 'labels'")
         self._output = output_spec(signature, self._post.output)
-        check_label_count(self._labels, self._output)
+        check_label_count(self.labels, self._output)
         self._encoder = open_encoder(self._settings, assets, signature)
 
     def preprocess(self, payload: Any, params: TextParams) -> Prepared:
         """Check the text and encode it; a row a window."""
-        text = check_text(payload, self._settings.max_characters)
+        return self._encoded(check_text(payload, self._settings.max_characters))
+
+    def blank(self) -> Prepared:
+        """A text without any word, which no caller may send: what explanations compare with."""
+        return self._encoded("")
+
+    def _encoded(self, text: str) -> Prepared:
         encoded = self._encoder.encode([text])
         return Prepared(encoded.tensors, len(encoded.owners), encoded, (self._output.name,))
 
@@ -73,7 +79,7 @@ class TextClassification:
         """Probabilities, averaged over the windows."""
         scores = activated(tensors[self._output.name], self._post.activation)
         mean = mean_of_rows(scores, prepared.context.owners)[0]
-        return classification(mean, self._labels, params.top_k)
+        return classification(mean, self.labels, params.top_k)
 
 
 open_task = TextClassification

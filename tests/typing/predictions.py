@@ -16,6 +16,7 @@ from aiaas_client import (
     Client,
     Detections,
     Embedding,
+    Explanation,
     OcrText,
     Ranking,
     Regression,
@@ -55,6 +56,9 @@ def threads(client: Client, pixels: npt.NDArray[np.uint8]) -> None:
     assert_type(client.task(Speech, "voice").predict("hello"), Speech)
     assert_type(client.model("any").predict("text"), Any)
     assert_type(client.predict("any", "text"), Any)
+    assert_type(client.model("any").explain("text", samples=100), Explanation)
+    assert_type(house.explain([3.0, 1.5], background=[[1.0, 1.0]]), Explanation)
+    assert_type(layout.explain([b"one", b"two"]), list[Explanation])
     client.task("ocr", "any")  # type: ignore[arg-type]
 
 
@@ -67,4 +71,6 @@ async def loop(client: AsyncClient) -> None:
         assert_type(one, Classification)
     house = client.task(Regression, "house", version="2")
     assert_type(await house.predict({"rooms": 3}), Regression)
+    assert_type(await client.model("any").explain("text"), Explanation)
+    assert_type(await house.explain([{"rooms": 3}]), list[Explanation])
     assert_type(await client.text_embedding("minilm").rank("query", ["a"]), Ranking)

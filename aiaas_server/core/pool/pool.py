@@ -94,6 +94,7 @@ class ModelPool:
         patience: float = PATIENCE,
     ) -> None:
         self._settings = settings
+        self._repository = repository
         self._may_see = may_see
         self.budget = QueueBudget(settings.total_queue_size, settings.queue_bytes)
         pinned = frozenset(settings.load_models) - {"*"}
@@ -158,6 +159,18 @@ class ModelPool:
         if found is None:
             raise self._missing(name, version, caller)
         return found
+
+    def read_beside(self, model: LoadedModel, name: str) -> bytes:
+        """The bytes of a file beside a version that serves; blocking.
+
+        Raises:
+            FileNotFoundError: There is none, or the version came with a load call.
+        """
+        stored = self._repository.find(model.name)
+        for version in () if stored is None else stored.versions:
+            if stored is not None and version.number == model.version:
+                return self._repository.read_beside(stored, version, name)
+        raise FileNotFoundError(name)
 
     def number(self, name: str, version: int | str | None) -> int | None:
         """A version by its number, whatever it was called; None stays.

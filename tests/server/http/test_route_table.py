@@ -61,6 +61,7 @@ Row = tuple[Any, str, int]
 INFER: Row = ({"inputs": [TENSOR]}, "table", 200)
 GENERATE: Row = ({"x": [1, 2]}, "table", 200)
 PREDICT: Row = ({"instances": ["good film"]}, "moods", 200)
+EXPLAIN: Row = ({"instances": ["good film"]}, "moods", 200)
 TOLD: Row = (b"", "table", 200)
 OFF: Row = (REGION, "", 501)
 TABLE: dict[tuple[str, str], Row] = {
@@ -84,6 +85,8 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/v2/repository/models/{model}/unload"): TOLD,
     ("POST", f"{V1}:predict"): PREDICT,
     ("POST", f"{V1_VERSION}:predict"): PREDICT,
+    ("POST", f"{V1}:explain"): EXPLAIN,
+    ("POST", f"{V1_VERSION}:explain"): EXPLAIN,
     ("GET", V1): TOLD,
     ("GET", V1_VERSION): TOLD,
     ("POST", "/predict"): ({"text": "good film", "model": "{model}"}, "moods", 200),
