@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from aiaas_client.protocol.jobs import TrainSpec
-from aiaas_server.core.errors import InvalidInput
+from aiaas_server.core.errors import InvalidInput, NotSupported
 from aiaas_server.job_process.metrics import classification_metrics, regression_metrics
 from aiaas_server.job_process.served import Served, served
 from aiaas_server.job_process.tables import read_table
