@@ -50,7 +50,7 @@ class FakeDatasets:
 
     # For tests
 
-    def list(self) -> list[Dataset]:
+    def every(self) -> list[Dataset]:
         """The latest version of each, by name."""
         with self._lock:
             found = (self._latest(name) for name in sorted(self._versions))
