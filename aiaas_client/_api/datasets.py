@@ -55,6 +55,11 @@ def delete_version(name: str, number: int) -> Call[DatasetErasure]:
     return document_call("DELETE", "datasets.DatasetErasure", _version_path(name, number))
 
 
+def delete_all(name: str) -> Call[list[DatasetErasure]]:
+    """`DELETE /api/v1/datasets/{d}`: every version, and the drafts."""
+    return registry_call("DELETE", _path(name), _read_proofs, retryable=False)
+
+
 def download(name: str, number: int) -> DownloadCall:
     """`GET /api/v1/datasets/{d}/versions/{n}/data`: the rows as a Parquet file."""
     path = _version_path(name, number, "/data")
@@ -167,6 +172,11 @@ def _draft_path(name: str, draft: str, suffix: str = "") -> str:
 
 def _read(kind: str, response: Response) -> Any:
     return validated(kind_of(kind), response.json())
+
+
+def _read_proofs(response: Response) -> list[DatasetErasure]:
+    page = validated(kind_of("management.Page"), response.json())
+    return [validated(kind_of("datasets.DatasetErasure"), one) for one in page.items]
 
 
 def _read_committed(response: Response) -> Dataset:

@@ -147,17 +147,11 @@ def _deleted(ref: str, whole: bool) -> Work[list[DatasetErasure]]:
         if not whole:
             expected = f"'{name}@NUMBER', or all=True for every version, got '{text}'"
         raise InputError(f"delete: expected {expected}")
-    if not whole:
-        if number is None:
-            number = (yield calls.version(name)).number
-        return [(yield calls.delete_version(name, number))]
-    every: list[Dataset] = yield from pages(partial(calls.versions, name), None)
-    proofs: list[DatasetErasure] = []
-    for one in every:
-        if one.state != "erased":
-            proof = yield calls.delete_version(name, one.number)
-            proofs.append(proof)
-    return proofs
+    if whole:
+        return (yield calls.delete_all(name))
+    if number is None:
+        number = (yield calls.version(name)).number
+    return [(yield calls.delete_version(name, number))]
 
 
 @with_own_names

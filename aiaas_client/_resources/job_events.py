@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 SILENCE = 10.0
 """Seconds without an event after which the job itself is looked at; below a stream's heartbeat."""
+_TRIES, _PAUSE = 5, 0.2  # of what is told of a job that has ended; seconds between them
 _LEAST = 0.05  # seconds for one look
 _TAIL = 5  # lines of the log in the text of an error
 
@@ -113,8 +113,13 @@ def _rest(following: FollowingJob, view: JobView) -> Work[None]:
         view.hear(following.heard(event))
         return following.is_over
 
-    with suppress(*PASSING):
-        yield Hear(following.call(), heard, {"timeout": SILENCE, "max_retries": 0})
+    for _ in range(_TRIES):
+        try:
+            yield Hear(following.call(), heard, {"timeout": SILENCE, "max_retries": 0})
+        except PASSING:
+            yield Pause(_PAUSE)
+        else:
+            return
 
 
 def told_so_far(job: str) -> Work[list[Progress]]:

@@ -108,6 +108,14 @@ class FakeDatasets:
             gone, kept = ([], [found.digest]) if others else ([found.digest], [])
             return DatasetErasure(name=name, number=found.number, gone=gone, kept=kept)
 
+    def erase_all(self, name: str) -> list[DatasetErasure]:
+        """Every version, and the drafts."""
+        with self._lock:
+            ready = [one for one in self._found(name).values() if one.state == "ready"]
+            kept = {key: one for key, one in self._drafts.items() if one.name != name}
+            self._drafts = kept
+            return [self.erase(name, str(one.number)) for one in ready]
+
     def draft(self, name: str, request: DatasetRequest) -> tuple[DatasetDraft, bool]:
         """A new draft, and True; or the open one of the same files."""
         digest = bundle_digest(request.files)

@@ -59,7 +59,7 @@ class FakeJobs:
         self._outcomes: dict[str, Outcome] = {}
         self._recipes: dict[str, RecipeInfo] = {}
         self._seq = 0
-        self._closed = False
+        self._endings = 0
 
     # For tests
 
@@ -72,6 +72,13 @@ class FakeJobs:
         """End a job that was held."""
         with self._changed:
             self._end(self._row(job))
+
+    def restart(self, job: str) -> None:
+        """Have a job that is held be lost, and begun again by another process."""
+        with self._changed:
+            row = self._row(job)
+            self._state(row, state="queued")
+            self._state(row, state="running", attempt=row.job.attempt + 1)
 
     def tell(self, job: str, progress: Progress) -> None:
         """Have a job that is held tell that it came further."""
@@ -163,28 +170,30 @@ class FakeJobs:
     def events(self, job: str, after: int) -> Iterator[JobEvent]:
         """Events as they happen, to the one that ends the job."""
         with self._changed:
-            row = self._row(job)
+            row, endings = self._row(job), self._endings
         while True:
             with self._changed:
-                self._changed.wait_for(partial(self._is_over_or_has_news, row, after))
+                self._changed.wait_for(partial(self._is_over_or_has_news, row, after, endings))
                 news = [event for event in row.events if event.seq > after]
-                is_over = self._closed or row.job.done
+                is_over = self._endings > endings or row.job.done
             yield from news
             after = news[-1].seq if news else after
             if is_over:
                 return
 
-    def close(self) -> None:
-        """End the streams of events."""
+    def end_streams(self) -> None:
+        """End the streams of events that are open, as a server that stops does."""
         with self._changed:
-            self._closed = True
+            self._endings += 1
             self._changed.notify_all()
+
+    close = end_streams
 
     # Inside, with the lock held
 
-    def _is_over_or_has_news(self, row: _Row, after: int) -> bool:
+    def _is_over_or_has_news(self, row: _Row, after: int, endings: int) -> bool:
         has_news = bool(row.events) and row.events[-1].seq > after
-        return self._closed or row.job.done or has_news
+        return self._endings > endings or row.job.done or has_news
 
     def _end(self, row: _Row) -> None:
         outcome, now = row.outcome, time.time()

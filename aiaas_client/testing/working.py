@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from aiaas_client.protocol.datasets import DatasetRequest
 from aiaas_client.protocol.jobs import JobRequest
+from aiaas_client.protocol.management import Page
 from aiaas_client.testing.answers import asked, page, told, wrong_method
 from aiaas_client.testing.datasets import FakeDatasets
 from aiaas_client.testing.fake_model import FakeError
@@ -28,6 +29,8 @@ class Working:
         match rest:
             case ["datasets"]:
                 return page(request, self.datasets.every(), "name")
+            case ["datasets", name] if request.method == "DELETE":
+                return told(Page(items=[one.model_dump() for one in self.datasets.erase_all(name)]))
             case ["datasets", name, "versions", *more]:
                 return self._version(request, name, more)
             case ["datasets", name, "drafts", *more]:
@@ -75,7 +78,7 @@ class Working:
         jobs, query = self.jobs, request.query
         match request.method, rest:
             case "POST", []:
-                return told(jobs.create(asked(request, JobRequest)), 201)
+                return told(jobs.create(asked(request, JobRequest)), 202)
             case "GET", []:
                 filters = (query.get(one, "") for one in ("state", "kind", "model"))
                 return page(request, jobs.every(*filters), "id")
