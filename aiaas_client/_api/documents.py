@@ -82,7 +82,7 @@ def document_call(
         answer: The name of its class.
     """
     content = b"" if body is None else body.model_dump_json(exclude_unset=True).encode()
-    headers = [JSON_BODY] if content else []
+    headers: list[tuple[bytes, bytes]] = [JSON_BODY] if content else []
     if method == "POST":
         headers.append((b"Idempotency-Key", os.urandom(16).hex().encode()))
     return registry_call(
