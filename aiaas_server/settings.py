@@ -303,6 +303,11 @@ class Settings(BaseModel):
         """Runs of one model at a time on the CPU: enough to fill the cores, unless it is set."""
         return self.instances or max(1, _cores() // self.threads_per_run)
 
+    @property
+    def threads_per_job(self) -> int:
+        """Processor cores that a job may use: half of them, unless it is set."""
+        return self.job_threads or max(1, _cores() // 2)
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
         """Settings from `AIAAS_SERVER_*`; `given` fields stand above the environment.

@@ -6,4 +6,5 @@ import sys
 
 from aiaas_server.job_process.worker import main
 
-main(sys.argv[1], int(sys.argv[2]))
+if __name__ == "__main__":  # the workers of a training load it under another name
+    main(sys.argv[1], int(sys.argv[2]))

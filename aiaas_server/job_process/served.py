@@ -120,7 +120,8 @@ class Served:
         if task is None:
             raise InvalidInput("the version has no card with a task: nothing says what it answers")
         if task.input == "features":
-            return _records(self._columns(table), table)
+            fast = self._array_of(table)
+            return _records(self._columns(table), table) if fast is None else fast(table)
         kind = {"text": "text", "image": "image"}.get(task.input)
         for name, found in table.fields:
             if found == kind or (kind == "text" and found == "category"):
@@ -145,14 +146,12 @@ class Served:
         Args:
             progress: Is called with the rows that are done, and all.
         """
-        fast = self._array_of(table)
         of_pictures = self.card is not None and self.card.task == "image-classification"
         params = {"top_k": len(self.card.labels)} if self.card and of_pictures else {}
         found: list[Any] = []
         for start in range(0, table.rows, _ROWS):
             part = table.take(slice(start, start + _ROWS))
-            payloads = self.payloads(part) if fast is None else fast(part)
-            found += self.predict(payloads, params)
+            found += self.predict(self.payloads(part), params)
             progress(len(found), table.rows)
         return _answers(found)
 

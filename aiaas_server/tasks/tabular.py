@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -42,7 +42,9 @@ class Column(TaskSettings):
     """One column.
 
     Attributes:
-        kind: `number` (also numbers as booleans are not taken), `boolean`, `category` or `text`.
+        kind: `number` (also numbers as booleans are not taken), `boolean`, `category`, `text`, or
+            `array`: numbers of one `shape`, nested or flat, such as the pixels of a picture.
+        shape: Of an array.
         categories: Known values of a category, in the order of their numbers.
         encode: How a category becomes numbers: its place (`ordinal`), a 0/1 for each (`one-hot`),
             or not at all (`none`: the model takes texts).
@@ -53,7 +55,8 @@ class Column(TaskSettings):
     """
 
     name: str
-    kind: Literal["number", "boolean", "category", "text"] = "number"
+    kind: Literal["number", "boolean", "category", "text", "array"] = "number"
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = ()
     categories: tuple[str, ...] = ()
     encode: Literal["ordinal", "one-hot", "none"] = "ordinal"
     missing: Literal["refuse", "nan", "fill"] = "refuse"
@@ -68,6 +71,8 @@ class Column(TaskSettings):
         needs = self.kind == "category" and self.encode != "none"
         if needs and not self.categories:
             raise ValueError(f"column '{self.name}': 'categories' is empty")
+        if (self.kind == "array") != bool(self.shape):
+            raise ValueError(f"column '{self.name}': an array has a 'shape', others have none")
         return self
 
     @property
@@ -78,6 +83,8 @@ class Column(TaskSettings):
     @property
     def width(self) -> int:
         """Numbers it becomes."""
+        if self.kind == "array":
+            return math.prod(self.shape)
         one_hot = self.kind == "category" and self.encode == "one-hot"
         return len(self.categories) if one_hot else 1
 
@@ -127,6 +134,10 @@ class ColumnEncoder:
         names = [column.name for column in settings.columns]
         self._names = names
         self._known = frozenset(names)
+        # The only column's values may come by themselves: `[0, 0.5, …]` for `[[0, 0.5, …]]`.
+        only = settings.columns[0]
+        alone = len(names) == 1 and only.kind == "array"
+        self._one_array = only.name if alone else None
         if len(self._known) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise LoadFailed(f"preprocessing: column '{twice}' comes twice")
@@ -152,6 +163,8 @@ class ColumnEncoder:
             self._check_names(payload)
             return payload
         if isinstance(payload, list):
+            if self._one_array is not None and len(payload) != 1:
+                return {self._one_array: payload}
             if len(payload) != len(self._names):
                 raise InvalidInput(
                     f"got {len(payload)} values; {len(self._names)} are accepted, in the order "
@@ -259,6 +272,8 @@ def _cells(column: Column, value: Any) -> list[Any]:
         if column.missing == "nan":
             return [b""] if column.is_text else [math.nan] * column.width
         value = column.fill
+    if column.kind == "array":
+        return _array(column, value)
     if column.kind == "number":
         return [_number(column, value)]
     if column.kind == "boolean":
@@ -280,6 +295,26 @@ def _number(column: Column, value: Any) -> Number:
     if math.isinf(number):
         raise InvalidInput(f"column '{column.name}': got an infinite or far too large number")
     return value
+
+
+def _array(column: Column, value: Any) -> list[float]:
+    accepted = f"numbers of shape {list(column.shape)}, nested or flat, are accepted"
+    if not isinstance(value, list | np.ndarray):
+        raise InvalidInput(f"column '{column.name}': got {kind_of(value)}; {accepted}")
+    try:
+        found = np.array(value)
+    except ValueError:  # rows of unequal length
+        raise InvalidInput(
+            f"column '{column.name}': the rows differ in length; {accepted}"
+        ) from None
+    if found.dtype.kind not in "iuf":
+        raise InvalidInput(f"column '{column.name}': got values that are none; {accepted}")
+    if found.shape != column.shape and found.shape != (column.width,):
+        raise InvalidInput(f"column '{column.name}': got shape {list(found.shape)}; {accepted}")
+    if not np.isfinite(found).all():
+        raise InvalidInput(f"column '{column.name}': got NaN or an infinite number; {accepted}")
+    values: list[float] = found.ravel().tolist()
+    return values
 
 
 def _boolean(column: Column, value: Any) -> float:

@@ -25,11 +25,11 @@ from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON
 from aiaas_client.protocol.management import Told
 from aiaas_client.protocol.names import ALIAS
+from aiaas_server.core.author import Author
 from aiaas_server.core.errors import Conflict, NotFound
 from aiaas_server.http.errors import HttpError, bad_request
 from aiaas_server.http.incoming import SizeLimit, context_of, read_plain_body
 from aiaas_server.http.openapi import DescribedRoute, Tells
-from aiaas_server.registry.rows import Author
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.idempotency import Answered, recall, remember

@@ -1,0 +1,353 @@
+"""Cross-validation, and the search for parameters by it: every pair of candidate and fold is one
+piece of work, told as it is done.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from aiaas_client.protocol.jobs import Search, TrainSpec
+from aiaas_server.core.describe.config import nearest
+from aiaas_server.core.errors import InvalidInput
+from aiaas_server.job_process.metrics import classification_metrics, regression_metrics
+from aiaas_server.job_process.train_data import Material
+from aiaas_server.jobs.recipes import AnyRecipe, read_params, recipe
+from aiaas_server.jobs.recipes.recipe import Params, Training, Watch
+from aiaas_server.jobs.splits import folds_of
+
+Array = np.ndarray[Any, Any]
+
+METRICS: Final[Mapping[str, tuple[str, ...]]] = {
+    "classification": ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss"),
+    "regression": ("mse", "rmse", "mae", "r2"),
+}
+_LESS_IS_BETTER: Final = frozenset({"log_loss", "mse", "rmse", "mae"})
+_MOST_TRIALS: Final = 1000
+_LEAST_ROWS: Final = 20  # of the first round of halving, a fold
+
+
+class Silent(Watch):
+    """Follows the fit of one fold: what is told is the fold, not its epochs."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.restored = None
+        self.scratch = scratch
+
+    def phase(self, name: str) -> None:
+        """See `Watch`."""
+
+    def progress(self, step: int, total: int = 0, unit: str = "", **told: Any) -> None:
+        """See `Watch`."""
+
+    def checkpoint(self, step: int, write: Callable[[Path], object]) -> None:
+        """See `Watch`: a fold begins anew."""
+
+    def log(self, line: str) -> None:
+        """See `Watch`."""
+
+
+class Piece(NamedTuple):
+    """One fold of one candidate; whole, so that another process can work on it."""
+
+    recipe: str
+    params: Params
+    data: Training
+    measured: Any  # Table
+    truth: Array
+    scratch: Path
+
+
+class Measured(NamedTuple):
+    """The metrics of a fold; none is defined where the recipe refused it, for that reason."""
+
+    metrics: dict[str, float | None]
+    refused: str = ""
+
+
+def measure(piece: Piece) -> Measured:
+    """Learn from the one part, and measure on the other."""
+    names = METRICS["classification" if piece.data.classes else "regression"]
+    try:
+        fitted = recipe(piece.recipe).fit(piece.params, piece.data, Silent(piece.scratch))
+    except InvalidInput as error:  # such as more neighbours than rows
+        return Measured(dict.fromkeys(names), error.message)
+    answers = fitted.answer(piece.measured)
+    if piece.data.classes:
+        found = classification_metrics(piece.truth, answers, piece.data.classes)
+    else:
+        found = regression_metrics(piece.truth, answers)
+    return Measured({name: found[name] for name in names})
+
+
+class Folds:
+    """The folds of a material, and whoever learns from them.
+
+    Args:
+        threads: Cores that this process may use.
+    """
+
+    def __init__(
+        self, spec: TrainSpec, found: AnyRecipe, data: Material, watch: Watch, threads: int
+    ) -> None:
+        self._spec = spec
+        self._recipe = found
+        self._data = data
+        self._watch = watch
+        self._threads = threads
+
+    def scores(self, candidates: Sequence[Params], rows: Array, folds: int) -> Iterator[Measured]:
+        """The metrics of every fold of the first candidate, then of the second, …"""
+        strata = self._data.coded(rows).astype(np.int64) if self._data.classes else None
+        parts = folds_of(strata, len(rows), folds, self._spec.seed)
+        pieces = (
+            self._piece(params, rows[learned], rows[held_out])
+            for params in candidates
+            for learned, held_out in parts
+        )
+        return self._worked(pieces)
+
+    def _piece(self, params: Params, learned: Array, held_out: Array) -> Piece:
+        data = self._data.training(learned, self._spec, self._threads)
+        if self._apart:
+            data = data._replace(workers=1)
+        measured = self._data.table.take(held_out)
+        truth = self._data.truth[held_out]
+        return Piece(self._recipe.name, params, data, measured, truth, self._watch.scratch)
+
+    @property
+    def _apart(self) -> bool:
+        """Whether folds are worked on side by side: unless the recipe itself uses the workers."""
+        return self._spec.workers > 1 and not self._recipe.parallel
+
+    def _worked(self, pieces: Iterator[Piece]) -> Iterator[Measured]:
+        if not self._apart:
+            yield from map(measure, pieces)
+            return
+        from joblib import Parallel, delayed
+        from joblib.externals.loky import get_reusable_executor
+
+        try:
+            work = Parallel(n_jobs=self._spec.workers, return_as="generator")
+            yield from work(delayed(measure)(piece) for piece in pieces)
+        finally:
+            # They would wait minutes for more work, past the end of the job.
+            get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+def cross_validated(
+    folds: Folds, params: Params, rows: Array, spec: TrainSpec, watch: Watch
+) -> Any:
+    """Metrics over the folds of the chosen parameters.
+
+    Returns:
+        `{"folds", "scores", "mean", "deviation"}`.
+    """
+    watch.phase("cross-validating")
+    found = []
+    for metrics, refused in folds.scores([params], rows, spec.folds):
+        if refused:
+            raise InvalidInput(f"cross-validation: {refused}")
+        found.append(metrics)
+        watch.progress(len(found), spec.folds, "folds", metrics=known(metrics))
+    return {"folds": spec.folds, "scores": found, **_summary(found)}
+
+
+def _summary(found: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, float | None]]:
+    mean, deviation = {}, {}
+    for name in found[0]:
+        values = [metrics[name] for metrics in found]
+        whole = [value for value in values if value is not None]
+        mean[name] = float(np.mean(whole)) if len(whole) == len(values) else None
+        deviation[name] = float(np.std(whole)) if len(whole) == len(values) else None
+    return {"mean": mean, "deviation": deviation}
+
+
+def known(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """Those that are defined."""
+    return {name: value for name, value in metrics.items() if value is not None}
+
+
+class Trial(NamedTuple):
+    """A candidate and how it did."""
+
+    asked: dict[str, Any]
+    params: Params
+    rows: int
+    score: float
+    summary: Mapping[str, Any]
+
+
+def searched(
+    search: Search, spec: TrainSpec, found: AnyRecipe, folds: Folds, rows: Array, watch: Watch
+) -> tuple[Params, dict[str, Any]]:
+    """The best parameters, and `details["search"]`.
+
+    Raises:
+        InvalidInput: A parameter, value or metric that there is not (named), or too many trials.
+    """
+    metric = metric_of(search, found)
+    asked = candidates(search, spec.seed)
+    trials = [(one, read_params(found, {**spec.params, **one})) for one in asked]
+    watch.phase("searching")
+    if search.method == "halving":
+        rounds = halvings(len(trials), len(rows), search.folds)
+    else:
+        rounds = [(len(trials), len(rows))]
+    total, done = sum(count for count, _ in rounds) * search.folds, 0
+    table: list[Trial] = []
+    refusals: list[str] = []
+    order = np.random.default_rng(spec.seed).permutation(rows)
+    for count, used in rounds:
+        trials = trials[:count]
+        scores = folds.scores([params for _, params in trials], np.sort(order[:used]), search.folds)
+        ranked = []
+        for one, params in trials:
+            of_folds = []
+            for _ in range(search.folds):
+                metrics, refused = next(scores)
+                of_folds.append(metrics)
+                done += 1
+                watch.progress(done, total, "folds", metrics=known(metrics))
+            if refused:
+                watch.log(f"{one} on {used} rows: {refused}")
+                refusals.append(refused)
+            summary = _summary(of_folds)
+            ranked.append(Trial(one, params, used, _rank(summary["mean"], metric), summary))
+        ranked.sort(key=lambda trial: -trial.score)  # stable: of equals the first
+        trials = [(trial.asked, trial.params) for trial in ranked]
+        table = [
+            *ranked,
+            *(trial for trial in table if trial.asked not in [r.asked for r in ranked]),
+        ]
+    best = table[0]
+    if best.score == -math.inf:
+        reason = refusals[0] if refusals else "it is not defined on the folds"
+        raise InvalidInput(f"search: no candidate has a '{metric}': {reason}")
+    watch.log(f"best of {len(asked)}: {dict(best.asked)}, {metric} {best.summary['mean'][metric]}")
+    return best.params, {
+        "method": search.method,
+        "metric": metric,
+        "folds": search.folds,
+        "best": dict(best.asked),
+        "trials": [{"params": dict(one.asked), "rows": one.rows, **one.summary} for one in table],
+    }
+
+
+def _rank(mean: Mapping[str, float | None], metric: str) -> float:
+    """Greater is better."""
+    value = mean[metric]
+    if value is None:
+        return -math.inf
+    return -value if metric in _LESS_IS_BETTER else value
+
+
+def metric_of(search: Search, found: AnyRecipe) -> str:
+    """What the search goes by.
+
+    Raises:
+        InvalidInput: There is no such metric of this kind of recipe.
+    """
+    names = METRICS[found.task]
+    metric = search.metric or ("accuracy" if found.task == "classification" else "mse")
+    if metric not in names:
+        near = nearest(metric, names)
+        meant = f"; did you mean '{near}'?" if near else "."
+        raise InvalidInput(
+            f"search: there is no metric '{metric[:64]}' of {found.task}{meant} "
+            f"There are {', '.join(names)}"
+        )
+    return metric
+
+
+def candidates(search: Search, seed: int) -> list[dict[str, Any]]:
+    """What is tried: every combination, or random ones.
+
+    Raises:
+        InvalidInput: Nothing to try, or more than can be.
+    """
+    if not search.params:
+        raise InvalidInput("search: 'params' names no parameter to try values of")
+    every = all(isinstance(values, list) for values in search.params.values())
+    for name, values in search.params.items():
+        _check_values(name, values, search.method)
+    if every and (search.method == "grid" or _product(search) <= search.trials):
+        if (count := _product(search)) > _MOST_TRIALS:
+            raise InvalidInput(
+                f"search: {count} combinations; at most {_MOST_TRIALS} are tried. "
+                "Method 'random' tries some of them"
+            )
+        names = list(search.params)
+        return [dict(zip(names, one, strict=True)) for one in product(*search.params.values())]
+    return _drawn(search, np.random.default_rng(seed))
+
+
+def _product(search: Search) -> int:
+    return math.prod(len(values) for values in search.params.values())
+
+
+def _drawn(search: Search, random: np.random.Generator) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    # Values that are listed may all have been drawn already: then there is no more to try.
+    for _ in range(search.trials * 20):
+        one = {name: _draw(values, random) for name, values in search.params.items()}
+        if one not in found:
+            found.append(one)
+        if len(found) == search.trials:
+            break
+    return found
+
+
+def _draw(values: Any, random: np.random.Generator) -> Any:
+    if isinstance(values, list):
+        return values[int(random.integers(len(values)))]
+    low, high = values["low"], values["high"]
+    if values.get("log"):
+        drawn = math.exp(random.uniform(math.log(low), math.log(high)))
+    elif isinstance(low, int) and isinstance(high, int):
+        return int(random.integers(low, high, endpoint=True))
+    else:
+        drawn = float(random.uniform(low, high))
+    if isinstance(low, int) and isinstance(high, int):
+        return min(max(round(drawn), low), high)
+    return min(max(drawn, low), high)
+
+
+def _check_values(name: str, values: Any, method: str) -> None:
+    if isinstance(values, list):
+        if not values:
+            raise InvalidInput(f"search: parameter '{name}' has no values to try")
+        return
+    wanted = 'a list of values, or of \'random\' and \'halving\' {"low": …, "high": …, "log": …}'
+    is_range = isinstance(values, dict) and {"low", "high"} <= values.keys() <= {
+        "low",
+        "high",
+        "log",
+    }
+    if not is_range or method == "grid":
+        raise InvalidInput(f"search: parameter '{name}': expected {wanted}, got {values!r:.80}")
+    low, high = values["low"], values["high"]
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (low, high))
+    if not numbers or not low < high or (values.get("log") and low <= 0):
+        raise InvalidInput(
+            f"search: parameter '{name}': expected numbers with low < high"
+            f"{', above 0 for log' if values.get('log') else ''}, got {low!r:.40} and {high!r:.40}"
+        )
+
+
+def halvings(trials: int, rows: int, folds: int) -> list[tuple[int, int]]:
+    """Candidates and rows of each round: half as many candidates on twice as many rows, the last
+    on all of them.
+    """
+    rounds = max(math.ceil(math.log2(trials)), 1) if trials > 1 else 0
+    least = min(_LEAST_ROWS * folds, rows)
+    found = []
+    for at in range(rounds + 1):
+        used = max(rows >> (rounds - at), least)
+        found.append((math.ceil(trials / 2**at), used))
+    return found

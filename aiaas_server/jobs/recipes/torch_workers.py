@@ -1,0 +1,196 @@
+"""Who trains: this process, or several that torch's elastic launcher starts and starts again.
+
+Rows lie in files that all processes map. The first of the workers leaves each epoch's state in a
+file and a line about it in a named pipe, which this process reads. If a worker dies, the launcher
+ends the others and starts all anew: they go on from the last state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import numpy as np
+
+from aiaas_server.jobs.recipes.recipe import Diverged, Watch
+from aiaas_server.jobs.recipes.torch_training import Epoch, Plan, Rows, Tell, train
+
+_STATE: Final = "state"
+_PIPE: Final = "epochs"
+_RESTARTS: Final = 3  # of all workers, before the training fails
+_SOON: Final = 0.1  # seconds between two looks of the launcher at its workers
+
+
+def train_here(
+    plan: Plan, rows: Rows, validation: Rows | None, workers: int, watch: Watch
+) -> bytes:
+    """Train with so many processes; the state after the last epoch.
+
+    Raises:
+        Diverged: The loss is not a number any more.
+        RuntimeError: Workers died again and again.
+    """
+    place = watch.scratch / f"training-{uuid4().hex[:8]}"
+    place.mkdir()
+    try:
+        restored = b"" if watch.restored is None else watch.restored.read_bytes()
+        follower = _Follower(plan.params.epochs, watch, restored)
+        if workers == 1:
+            train(plan, rows, validation, restored, follower)
+        else:
+            _launched(plan, rows, validation, workers, place, follower)
+        return follower.state
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+class _Follower:
+    """Passes what is told of epochs on to whoever watches the job."""
+
+    def __init__(self, epochs: int, watch: Watch, restored: bytes) -> None:
+        self._epochs, self._watch = epochs, watch
+        self.state = restored
+        self.diverged = ""
+
+    def __call__(self, epoch: Epoch) -> None:
+        if epoch.diverged:
+            raise Diverged(epoch.diverged)
+        self.state = epoch.state
+        self._watch.progress(
+            epoch.number, self._epochs, "epochs", rate=epoch.rate, metrics=epoch.metrics
+        )
+        self._watch.checkpoint(epoch.number, lambda path: path.write_bytes(epoch.state))
+
+
+def _launched(
+    plan: Plan, rows: Rows, validation: Rows | None, workers: int, place: Path, follower: _Follower
+) -> None:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    _lay_out(rows, place / "rows")
+    if validation is not None:
+        _lay_out(validation, place / "validation")
+    if follower.state:
+        (place / _STATE).write_bytes(follower.state)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=workers,
+        run_id=place.name,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=_RESTARTS,
+        monitor_interval=_SOON,
+        start_method="spawn",
+        logs_specs=DefaultLogsSpecs(log_dir=str(place / "logs")),
+    )
+    with _followed(place, follower):
+        try:
+            elastic_launch(config, _work)(plan, str(place.resolve()))
+        except ChildFailedError as error:
+            raise _told(error) from None
+
+
+def _told(error: Any) -> Exception:
+    first = error.get_first_failure()[1]
+    message = first.message if isinstance(first.message, str) else first.message.get("message", "")
+    if "MemoryError" in message or "not enough memory" in message:
+        return MemoryError(message)
+    return RuntimeError(f"a worker failed {_RESTARTS + 1} times: {message[:500]}")
+
+
+@contextmanager
+def _followed(place: Path, follower: _Follower) -> Iterator[None]:
+    """Read the pipe in a thread while workers come and go; what it raises is raised at the end."""
+    os.mkfifo(place / _PIPE, 0o600)
+    reader = os.open(place / _PIPE, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(place / _PIPE, os.O_WRONLY)  # held, so that the pipe never ends by itself
+    os.set_blocking(reader, True)
+    failures: list[BaseException] = []
+
+    def follow() -> None:
+        with os.fdopen(reader, encoding="utf-8") as lines:
+            for line in lines:
+                if not line.strip():
+                    return
+                if failures:
+                    continue
+                try:
+                    follower(_read_epoch(line, place))
+                except BaseException as error:  # told below, by the thread that waits
+                    failures.append(error)
+
+    thread = threading.Thread(target=follow, name="epochs")
+    thread.start()
+    try:
+        yield
+    finally:
+        os.write(writer, b"\n")
+        thread.join()
+        os.close(writer)
+    if failures:
+        raise failures[0]
+
+
+def _read_epoch(line: str, place: Path) -> Epoch:
+    found = json.loads(line)
+    state = b"" if found["diverged"] else (place / found.pop("file")).read_bytes()
+    found.pop("file", None)
+    return Epoch(**found, state=state)
+
+
+def _work(plan: Plan, directory: str) -> None:
+    """One worker, started by the launcher with its rank in the environment."""
+    import torch
+
+    place = Path(directory)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # NCCL wants a GPU for each process; gloo moves tensors of both.
+    one_each = torch.cuda.device_count() >= int(os.environ["WORLD_SIZE"])
+    torch.distributed.init_process_group("nccl" if one_each else "gloo")
+    try:
+        state = place / _STATE
+        restored = state.read_bytes() if state.exists() else b""
+        validation = place / "validation"
+        held_out = _mapped(validation) if validation.exists() else None
+        train(plan, _mapped(place / "rows"), held_out, restored, _teller(place))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _teller(place: Path) -> Tell:
+    def tell(epoch: Epoch) -> None:
+        name = f"{_STATE}-{epoch.number}"
+        if epoch.state:
+            (place / name).write_bytes(epoch.state)
+            shutil.copyfile(place / name, place / f"{_STATE}.part")
+            (place / f"{_STATE}.part").replace(place / _STATE)
+            (place / f"{_STATE}-{epoch.number - 2}").unlink(missing_ok=True)
+        line = {**epoch._asdict(), "file": name}
+        del line["state"]
+        with (place / _PIPE).open("a", encoding="utf-8") as pipe:
+            pipe.write(json.dumps(line) + "\n")  # far below what a pipe takes whole
+
+    return tell
+
+
+def _lay_out(rows: Rows, place: Path) -> None:
+    place.mkdir()
+    for name, values in rows._asdict().items():
+        if values is not None:
+            np.save(place / f"{name}.npy", values)
+
+
+def _mapped(place: Path) -> Rows:
+    files = {path.stem: np.load(path, mmap_mode="r") for path in place.glob("*.npy")}
+    return Rows(files["features"], files["target"], files.get("weights"))

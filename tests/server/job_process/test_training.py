@@ -1,0 +1,184 @@
+"""Trainings by the real process: from a table to a bundle that answers as it was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aiaas_client.protocol.datasets import Split
+from aiaas_client.protocol.jobs import JobError
+from aiaas_server.job_process.served import served
+from aiaas_server.job_process.train_parity import in_order
+from aiaas_server.jobs.orders import CheckpointLine, Product, ProgressLine
+from aiaas_server.jobs.splits import split_rows, texts_of
+from aiaas_server.jobs.table import Field, Table
+from aiaas_server.registry.verification.golden import compare_predictions, read_golden
+from tests.server.job_process.ordering import carry_out, lines_of, log_of, order_of, outcome_of
+
+pytestmark = pytest.mark.slow
+
+
+def toy(name: str) -> Table:
+    """One of scikit-learn's own data sets, with the labels as numbers."""
+    from sklearn import datasets
+
+    found = getattr(datasets, f"load_{name}")()
+    fields = [Field(str(column), "number") for column in found.feature_names]
+    values = {field.name: found.data[:, at] for at, field in enumerate(fields)}
+    kind: Any = "number" if found.target.dtype.kind == "f" else "integer"
+    return Table([*fields, Field("target", kind)], {**values, "target": found.target})
+
+
+def spec_of(recipe: str, **more: Any) -> dict[str, Any]:
+    return {"kind": "train", "model": "m", "recipe": recipe, "dataset": "d@1", **more}
+
+
+def trained(directory: Path, table: Table, spec: dict[str, Any], **order: Any) -> Product:
+    found = carry_out(order_of(directory, spec, {"d@1": table}, **order), directory)
+    assert isinstance(found, Product), found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "params", "floor"),
+    [
+        ("logistic-regression", "iris", {}, 0.9),
+        ("svm-classifier", "wine", {}, 0.9),
+        ("random-forest-classifier", "breast_cancer", {"trees": 30}, 0.9),
+        ("gradient-boosting-classifier", "wine", {"rounds": 20}, 0.9),
+        ("knn-classifier", "breast_cancer", {"neighbours": 7}, 0.9),
+    ],
+)
+def test_the_served_accuracy_is_the_jobs(
+    recipe: str, data: str, params: dict[str, Any], floor: float, tmp_path: Path
+) -> None:
+    table = toy(data)
+    product = trained(tmp_path, table, spec_of(recipe, params=params))
+    (made,) = product.versions
+    assert product.metrics["accuracy"] > floor
+    assert product.details["parity"]["rows"] > 100
+    assert made.lineage["params"].items() >= params.items()
+    split = Split.model_validate(made.lineage["split"])
+    held_out = table.take(split_rows(table, split, made.lineage["target"]).test)
+    with served(tmp_path / made.path) as bundle:
+        assert bundle.model.signature.max_batch_size, "requests may be joined"
+        answers = bundle.answers(held_out)
+        right = answers.labels == texts_of(held_out, "target")
+        assert right.mean() == made.metrics["accuracy"] == bundle.card.metrics["accuracy"]  # type: ignore[union-attr]
+        check_golden(tmp_path / made.path, bundle)
+    assert made.reference is not None
+    with np.load(tmp_path / made.reference) as reference:
+        assert {name.split(":")[0] for name in reference} == {"in", "out"}
+        assert len({len(reference[name]) for name in reference}) == 1
+    assert "<html" in (tmp_path / product.files["report.html"]).read_text("utf-8")
+
+
+def check_golden(directory: Path, bundle: Any) -> None:
+    golden = read_golden((directory / "golden.json").read_bytes())
+    answers = [one.model_dump(mode="json") for one in bundle.predict(golden.instances)]
+    assert 10 < compare_predictions(golden, answers)["rows"] <= 100
+
+
+def test_least_squares_have_the_error_of_scikit_learn(tmp_path: Path) -> None:
+    from sklearn.linear_model import LinearRegression
+
+    table = toy("diabetes")
+    product = trained(tmp_path, table, spec_of("linear-regression", folds=3))
+    rows = split_rows(table, Split(), "target")
+    matrix = np.stack([table[name] for name in table.names[:-1]], axis=1)
+    own = LinearRegression().fit(matrix[rows.train], table["target"][rows.train])
+    error = own.predict(matrix[rows.test]) - table["target"][rows.test]
+    assert product.metrics["mse"] == pytest.approx(float(np.mean(error**2)), rel=1e-5)
+    cv = product.details["cv"]
+    assert len(cv["scores"]) == 3
+    assert cv["mean"]["mse"] == pytest.approx(np.mean([one["mse"] for one in cv["scores"]]))
+
+
+def people(rows: int = 240) -> Table:
+    """Numbers, flags and categories with gaps, and a rare class."""
+    random = np.random.default_rng(5)
+    age = random.normal(40, 12, rows)
+    city = random.choice(["Wien", "北京", "Oslo"], rows).astype(object)
+    member = (random.random(rows) < 0.5).astype(object)
+    rich = (age > 45) & (city != "Oslo") | (member.astype(bool) & (age > 55))
+    age[random.random(rows) < 0.1] = np.nan
+    city[random.random(rows) < 0.1] = None
+    member[random.random(rows) < 0.1] = None
+    fields = [
+        Field("age", "number"),
+        Field("city", "category"),
+        Field("member", "boolean"),
+        Field("pixels", "array"),
+        Field("empty", "number"),
+        Field("label", "boolean"),
+    ]
+    values = {
+        "age": age,
+        "city": city,
+        "member": np.array([None if one is None else bool(one) for one in member], object),
+        "pixels": random.integers(0, 255, (rows, 2, 2)).astype(np.uint8),
+        "empty": np.full(rows, np.nan),
+        "label": rich.astype(bool),
+    }
+    return Table(fields, values)
+
+
+def test_a_frame_with_gaps_is_served_as_it_was_learned_and_a_seed_gives_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    """A search over two processes, weights, gaps, categories and arrays at once; twice."""
+    table = people()
+    search = {"params": {"c": {"low": 0.01, "high": 100, "log": True}}, "trials": 3}
+    asked = spec_of(
+        "logistic-regression",
+        params={"missing": "indicator"},
+        search={**search, "method": "random", "folds": 2, "metric": "f1"},
+        class_weight="balanced",
+        workers=2,
+        seed=3,
+    )
+    models = []
+    for attempt in ("one", "two"):
+        directory = tmp_path / attempt
+        order = order_of(directory, asked, {"d@1": table})
+        lines = lines_of(order, directory)
+        product = outcome_of(lines)
+        assert isinstance(product, Product), product
+        models.append((directory / product.versions[0].path / "model.onnx").read_bytes())
+    assert models[0] == models[1]
+    told = [line.progress for line in lines if isinstance(line, ProgressLine)]
+    folds = [one for one in told if one.phase == "searching" and one.unit == "folds"]
+    assert [(one.step, one.total) for one in folds] == [(step, 6) for step in range(1, 7)]
+    assert all(one.metrics["f1"] > 0 for one in folds)
+    assert not [line for line in lines if isinstance(line, CheckpointLine)]
+    assert "column 'empty' is left out: every value is missing" in log_of(tmp_path / "two")
+    assert product.details["search"]["best"]["c"] == product.details["params"]["c"]
+    records = [
+        {"age": 50.0, "city": "Wien", "member": True, "pixels": [[0, 0], [0, 0]]},
+        {"age": None, "city": None, "member": None, "pixels": [0, 0, 0, 0], "label": True},
+        {"age": 70, "city": "Atlantis", "member": False, "pixels": [[9, 9], [9, 9]]},
+    ]
+    with served(tmp_path / "two" / product.versions[0].path) as bundle:
+        one, gaps, unseen = bundle.predict(records)
+        assert {one.label, gaps.label, unseen.label} <= {"true", "false"}
+        assert one.label == "true"
+        answers = bundle.answers(table)
+        assert set(answers.classes) == {"false", "true"}
+        assert np.isfinite(in_order(answers, ("false", "true"))).all()
+    card = json.loads((tmp_path / "two" / product.versions[0].path / "model.json").read_text())
+    assert [column["name"] for column in card["preprocessing"]["columns"]] == [
+        "age", "city", "member", "pixels",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_learned_fails_the_job_and_leaves_no_model(tmp_path: Path) -> None:
+    order = order_of(tmp_path, spec_of("ridge", target="lable"), {"d@1": people(20)})
+    found = carry_out(order, tmp_path)
+    assert isinstance(found, JobError)
+    assert found.code == "invalid_input"
+    assert "did you mean 'label'" in found.message
+    assert not (tmp_path / "out" / "model").exists()
