@@ -3,94 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
-from aiaas_client.protocol.jobs import ENDED, JobFile, JobResult
+from aiaas_client.protocol.jobs import ENDED, JobResult
 from aiaas_server.core.errors import StorageFull
 from aiaas_server.jobs import queue, rows
-from aiaas_server.jobs.keeping import Keeping, Kept
-from aiaas_server.jobs.orders import LaidCheckpoint, Order, Product
-from aiaas_server.jobs.supervisor import Jobs
-from aiaas_server.jobs.work import Allowed
-from aiaas_server.state.artefacts.artefacts import Artefacts
-from aiaas_server.state.artefacts.removal import Remover
-from aiaas_server.state.artefacts.stores import LocalStore
-from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.database import Connection, Database
-from aiaas_server.state.feed import Feed
+from tests.server.jobs.shop import Shop
 from tests.waiting import until
 
-WORKER = "tests.server.jobs.odd_work"
-MEMORY = 1 << 30
-
-
-class Shop:
-    """One server's jobs over a database: checkpoints and files are real artefacts."""
-
-    def __init__(self, database: Database, data: Path, slots: int = 1, **allowed: Any) -> None:
-        self.database = database
-        self.data = data
-        self.feed = Feed(database)
-        self.threads = Threads("test", 2)
-        self.artefacts = Artefacts(LocalStore(data / "artefacts"))
-        remover = Remover(database, self.artefacts, self.threads, data)
-        self.keeping = Keeping(database, self.artefacts, remover, self.threads)
-        self.laid: list[Order] = []
-        self.refuses: Exception | None = None
-        self.keeps = asyncio.Event()
-        self.keeps.set()
-        self.jobs = Jobs(
-            database,
-            self.feed,
-            data / "jobs",
-            self.keeping,
-            lay_out=self.lay_out,
-            keep=self.keep,
-            allowed=Allowed(slots, MEMORY, 1, 60.0, **allowed),
-            worker=WORKER,
-        )
-
-    async def lay_out(self, row: rows.JobRow, directory: Path) -> Order:
-        if self.refuses is not None:
-            raise self.refuses
-        found = None
-        if row.checkpoint is not None:
-            self.artefacts.get(row.tenant, row.checkpoint["sha256"], directory / "checkpoint")
-            found = LaidCheckpoint(step=row.checkpoint["step"], path="checkpoint")
-        order = Order(
-            job=row.id,
-            attempt=row.attempt,
-            spec=row.spec,
-            checkpoint=found,
-            memory_bytes=MEMORY,
-        )
-        self.laid.append(order)
-        return order
-
-    async def keep(self, row: rows.JobRow, product: Product, directory: Path) -> JobResult:
-        await self.keeps.wait()
-        files: list[JobFile] = []
-        for name, path in product.files.items():
-
-            def note(connection: Connection, kept: Kept, name: str = name) -> JobFile:
-                return JobFile(name=name, size=kept.size, sha256=kept.sha256)
-
-            made = await self.keeping.keep(row.tenant, row.user, directory / path, note)
-            assert made is not None
-            files.append(made)
-        return JobResult(metrics=product.metrics, details=product.details, files=files)
-
-    async def close(self) -> None:
-        await self.jobs.close()
-        await self.feed.close()
-        self.threads.close()
-
-
 OpenShop = Callable[..., Shop]
+SQLITE = pytest.mark.parametrize("state_url", ["sqlite"], indirect=True)
+"""What is not about databases: `test_queue` is, with each of them."""
 
 
 @pytest_asyncio.fixture
@@ -163,6 +94,7 @@ def runs(pid: int) -> bool:
         return False
 
 
+@SQLITE
 async def test_a_job_is_run_and_what_it_made_is_kept(
     database: Database, open_shop: OpenShop
 ) -> None:
@@ -185,6 +117,7 @@ async def test_a_job_is_run_and_what_it_made_is_kept(
     assert {1, 2, 3} <= {step for kind, step in told if kind == "progress"}
 
 
+@SQLITE
 async def test_one_that_is_killed_goes_on_from_its_checkpoint(
     database: Database, open_shop: OpenShop
 ) -> None:
@@ -195,6 +128,8 @@ async def test_one_that_is_killed_goes_on_from_its_checkpoint(
     assert row.result["details"]["begun"] == 2
 
 
+@pytest.mark.slow
+@SQLITE
 async def test_one_that_is_killed_each_time_fails_at_last(
     database: Database, open_shop: OpenShop
 ) -> None:
@@ -207,6 +142,7 @@ async def test_one_that_is_killed_each_time_fails_at_last(
     await until(lambda: left_of(shop.data) == [])
 
 
+@pytest.mark.slow
 async def test_two_servers_never_run_one_job_both(database: Database, open_shop: OpenShop) -> None:
     """Each job has one attempt, whoever made it."""
     shops = [open_shop(), open_shop()]
@@ -220,6 +156,7 @@ async def test_two_servers_never_run_one_job_both(database: Database, open_shop:
     assert sorted(laid) == sorted(jobs)
 
 
+@SQLITE
 async def test_a_job_that_is_cancelled_while_it_runs_leaves_nothing(
     database: Database, open_shop: OpenShop
 ) -> None:
@@ -237,6 +174,8 @@ async def test_a_job_that_is_cancelled_while_it_runs_leaves_nothing(
     await until(lambda: not runs(pid))
 
 
+@pytest.mark.slow
+@SQLITE
 async def test_a_server_that_stops_gives_its_jobs_back(
     database: Database, open_shop: OpenShop
 ) -> None:
@@ -261,6 +200,7 @@ async def test_a_server_that_stops_gives_its_jobs_back(
     assert row.result["details"]["begun"] == 2
 
 
+@SQLITE
 async def test_a_holder_that_lost_its_job_lets_go_of_it(
     database: Database, open_shop: OpenShop
 ) -> None:
@@ -280,6 +220,7 @@ async def test_a_holder_that_lost_its_job_lets_go_of_it(
     assert (row.state, row.holder, row.attempt) == ("running", "another", 2)
 
 
+@SQLITE
 async def test_what_a_server_made_that_ended_while_it_kept_that_is_not_made_again(
     database: Database, open_shop: OpenShop
 ) -> None:
@@ -296,6 +237,7 @@ async def test_what_a_server_made_that_ended_while_it_kept_that_is_not_made_agai
     await until(lambda: len(left_of(second.data)) == 1)
 
 
+@SQLITE
 async def test_what_cannot_be_laid_out_fails_with_the_reason(
     database: Database, open_shop: OpenShop
 ) -> None:
@@ -310,6 +252,8 @@ async def test_what_cannot_be_laid_out_fails_with_the_reason(
     }
 
 
+@pytest.mark.slow
+@SQLITE
 async def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(
     database: Database, open_shop: OpenShop
 ) -> None:
@@ -335,3 +279,39 @@ async def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(
     assert row.result is not None
     assert row.result["details"]["begun"] == 0
     assert any("checkpoint is damaged" in line for line in row.log)
+
+
+@pytest.mark.slow
+@SQLITE
+async def test_a_server_that_is_killed_loses_nothing(
+    database: Database, state_url: str, tmp_path: Path, open_shop: OpenShop
+) -> None:
+    """Its jobs end with it, what they started beside them is found, and the next server, which
+    need not wait for the lease, goes on from the checkpoint.
+    """
+    job = await add(database, steps=3, hangs_at=2)
+    command = [sys.executable, "-m", "tests.server.jobs.shop", state_url, str(tmp_path / "data")]
+    with subprocess.Popen(command) as server:  # noqa: ASYNC220  # at once
+        pid = await beside(database, job)
+        await holds(database, job, lambda row: (row.checkpoint or {}).get("step") == 2)
+        server.kill()
+    assert runs(pid)
+    open_shop().jobs.start()
+    row = await ended(database, job)
+    assert (row.state, row.attempt) == ("succeeded", 2)
+    assert row.result is not None
+    assert row.result["details"]["begun"] == 2
+    assert not runs(pid)
+
+
+@SQLITE
+async def test_a_job_that_fills_the_disk_is_ended(database: Database, open_shop: OpenShop) -> None:
+    """Before there is no room left for what else the server has to write."""
+
+    def check_room() -> None:
+        raise StorageFull("the disk of the server is full: 5 % stay free")
+
+    open_shop(check_room=check_room).jobs.start()
+    row = await ended(database, await add(database, hangs_at=1))
+    assert row.error is not None
+    assert row.error["code"] == "storage_full"
