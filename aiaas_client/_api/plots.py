@@ -1,18 +1,14 @@
-"""Pictures of how models and jobs do; matplotlib is loaded when one is drawn."""
+"""`Monitoring`: how a model does, and pictures of it; matplotlib is loaded when one is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from aiaas_client._errors import ConfigurationError, InputError
-from aiaas_client.protocol.jobs import Job, Progress
+from aiaas_client._errors import ConfigurationError
 from aiaas_client.protocol.monitoring import MonitoringDocument, VersionMonitoring
 
 MOST_FEATURES = 20
-MOST_CELLS = 15  # classes of a confusion matrix whose counts are written into it
-LOSSES = ("loss", "mse", "mae", "rmse", "error")  # what falls where a model gets better
 _COLOURS = {"drifted": "tab:red", "warning": "tab:orange", "ok": "tab:green"}
 
 
@@ -41,7 +37,7 @@ class Monitoring(MonitoringDocument):
             ConfigurationError: matplotlib is not installed.
         """
         if figure is None:
-            figure = _new_figure()
+            figure = new_figure()
         begin = min([self.at - self.window, *(p.at for one in self.versions for p in one.series)])
         rate, failed, latency, drift = figure.subplots(2, 2).flatten()
         for one in self.versions:
@@ -81,7 +77,7 @@ class Monitoring(MonitoringDocument):
         axes.set_title(f"drift of version {newest.version}: {newest.drift.verdict}")
 
 
-def _new_figure() -> Any:
+def new_figure() -> Any:
     """An empty figure; it is shown where notebooks and windows are, since pyplot knows it.
 
     Raises:
@@ -102,72 +98,3 @@ def _share_failed(point: Any) -> float:
 
 def _span(seconds: int) -> str:
     return f"{seconds // 3600} h" if seconds >= 3600 else f"{seconds // 60} min"
-
-
-def draw_job(job: Job, title: str, history: Sequence[Progress], figure: Any = None) -> Any:
-    """Draw what falls, what rises, and the confusion matrix: whatever of them a job told.
-
-    Args:
-        history: Its progress; what has no metrics is left out.
-        figure: A matplotlib figure to draw on; a new one by default.
-    Returns:
-        The figure.
-    Raises:
-        InputError: There is nothing to be drawn.
-        ConfigurationError: matplotlib is not installed.
-    """
-    curves = _curves(history)
-    falling = {name: curve for name, curve in curves.items() if _is_loss(name)}
-    rising = {name: curve for name, curve in curves.items() if name not in falling}
-    confusion = {} if job.result is None else job.result.metrics.get("confusion") or {}
-    parts = [part for part in (falling, rising, confusion) if part]
-    if not parts:
-        raise InputError(f"job {job.id} ({job.state}) has told of no metrics that can be drawn")
-    if figure is None:
-        figure = _new_figure()
-    for part, axes in zip(parts, figure.subplots(1, len(parts), squeeze=False)[0], strict=True):
-        if part is confusion:
-            _plot_confusion(axes, confusion)
-            continue
-        for name, (steps, values) in part.items():
-            axes.plot(steps, values, marker="." if len(steps) < 50 else None, label=name)
-        axes.set_xlabel(next((one.unit for one in history if one.metrics and one.unit), "step"))
-        axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize="small")
-    figure.suptitle(f"{title}: {job.state}")
-    return figure
-
-
-def _curves(history: Sequence[Progress]) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values by metric; where several phases tell of metrics, by phase as well."""
-    phases = {one.phase for one in history if one.metrics}
-    found: dict[str, tuple[list[int], list[float]]] = {}
-    for one in history:
-        for name, value in one.metrics.items():
-            key = f"{one.phase}: {name}" if len(phases) > 1 else name
-            steps, values = found.setdefault(key, ([], []))
-            steps.append(one.step)
-            values.append(value)
-    return found
-
-
-def _is_loss(name: str) -> bool:
-    return any(name.lower().replace(" ", "_").split("_")[-1].endswith(one) for one in LOSSES)
-
-
-def _plot_confusion(axes: Any, confusion: dict[str, Any]) -> None:
-    """Truth downwards, predictions to the right; colours are shares of the truth."""
-    labels, counts = confusion.get("labels") or [], confusion.get("counts") or []
-    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
-    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    axes.set_title("confusion")
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("truth")
-    if len(labels) > MOST_CELLS:
-        return
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
-    for row, line in enumerate(counts):
-        for column, count in enumerate(line):
-            colour = "white" if shares[row][column] > 0.5 else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=colour)

@@ -47,7 +47,7 @@ def upload(
         wishes: Beside them.
     Raises:
         InputError: Something is wrong with the data, found before anything was sent.
-        UnprocessableError: The server cannot read them; the text names row and column.
+        BadRequestError: The server cannot read them; the text names row and column.
     """
     calls.checked_name(name)
     scratch = Path((yield Local(partial(tempfile.mkdtemp, prefix="aiaas-upload-"))))

@@ -70,7 +70,7 @@ class DatasetCalls(Generic[OneDataset, ManyDatasets, Proofs]):
             The version; its `created_now` is False where these rows were it already.
         Raises:
             InputError: Something is wrong with the data; nothing was sent.
-            UnprocessableError: The server cannot read them; the text names row and column.
+            BadRequestError: The server cannot read them; the text names row and column.
             PayloadTooLargeError: They are beyond the server's limit.
             NotSupportedError: This server keeps no data sets.
         """
@@ -148,7 +148,8 @@ def _deleted(ref: str, whole: bool) -> Work[list[DatasetErasure]]:
             expected = f"'{name}@NUMBER', or all=True for every version, got '{text}'"
         raise InputError(f"delete: expected {expected}")
     if whole:
-        return (yield calls.delete_all(name))
+        proofs: list[DatasetErasure] = yield calls.delete_all(name)
+        return proofs
     if number is None:
         number = (yield calls.version(name)).number
     return [(yield calls.delete_version(name, number))]

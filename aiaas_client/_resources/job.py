@@ -112,7 +112,8 @@ class AnyJob(JobFacts, Generic[Itself, AllEvents, Steps, Text, Drawn, Place, Not
         return found
 
     def plot(self, figure: Any = None) -> Drawn:
-        """Draw its learning curves, and the confusion matrix if there is one.
+        """Draw its learning curves and what it found: the confusion matrix, differences with their
+        intervals, candidates by latency, the importance of columns.
 
         Args:
             figure: A matplotlib figure to draw on; a new one by default.
@@ -192,7 +193,7 @@ class AnyJob(JobFacts, Generic[Itself, AllEvents, Steps, Text, Drawn, Place, Not
         return "\n".join(self._document.log)
 
     def _drawn(self, figure: Any) -> Work[Any]:
-        from aiaas_client._api.plots import draw_job
+        from aiaas_client._api.job_plots import draw_job
 
         history: list[Progress] = yield from told_so_far(self.id)
         self._document = yield calls.job(self.id)

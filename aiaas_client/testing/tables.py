@@ -41,7 +41,7 @@ def read(format: str, files: Mapping[str, bytes]) -> Columns:
     columns = reader(content)
     rows = {len(values) for values in columns.values()}
     if len(rows) != 1 or not max(rows):
-        raise FakeError(422, f"expected as many rows in each column, and some, got {sorted(rows)}")
+        raise FakeError(400, f"expected as many rows in each column, and some, got {sorted(rows)}")
     return columns
 
 
@@ -99,12 +99,12 @@ def _is_missing(value: Any) -> bool:
 def _csv(content: bytes) -> Columns:
     rows = list(filter(None, csv.reader(io.StringIO(decode_text(content), newline=""))))
     if len(rows) < 2:
-        raise FakeError(422, "expected a header and rows below it")
+        raise FakeError(400, "expected a header and rows below it")
     header = rows[0]
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
             text = f"line {number}: expected {len(header)} cells as in the header, got {len(row)}"
-            raise FakeError(422, text)
+            raise FakeError(400, text)
     return {name: _cells([row[at] for row in rows[1:]]) for at, name in enumerate(header)}
 
 
@@ -123,7 +123,7 @@ def _npz(content: bytes) -> Columns:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise FakeError(422, f"no NPZ file: {error}") from None
+        raise FakeError(400, f"no NPZ file: {error}") from None
 
 
 def _parquet(content: bytes) -> Columns:

@@ -14,6 +14,7 @@ import pytest
 from aiaas_client import (
     AsyncClient,
     AsyncDatasetHandle,
+    BadRequestError,
     Client,
     ConflictError,
     DatasetHandle,
@@ -23,7 +24,6 @@ from aiaas_client import (
     ProtocolError,
     RetryPolicy,
     ServiceUnavailableError,
-    UnprocessableError,
 )
 from aiaas_client._bundles.tables import gathered
 from aiaas_client._bundles.uploads import UploadWishes, upload
@@ -206,7 +206,7 @@ def test_refusals_have_their_classes(client: Client, rows: Path) -> None:
     with pytest.raises(InputError, match="data set: expected letters"):
         client.datasets.upload("no name", rows)
     rows.write_bytes(b"a,b\n1\n")
-    with pytest.raises(UnprocessableError, match="line 2: expected 2 cells"):
+    with pytest.raises(BadRequestError, match="line 2: expected 2 cells"):
         client.datasets.upload("d", rows)
 
 

@@ -224,7 +224,7 @@ def test_learning_curves_are_drawn(client: Client, server: FakeServer) -> None:
     from matplotlib.figure import Figure
 
     confusion = {"labels": ["a", "b"], "counts": [[3, 1], [0, 4]]}
-    server.job_result({"metrics": {"confusion": confusion}}, progress=EPOCHS)
+    server.job_result({"details": {"confusion": confusion}}, progress=EPOCHS)
     figure = train(client).wait().plot(Figure())
     falling, rising, matrix = figure.axes
     (line,) = falling.lines
@@ -232,6 +232,34 @@ def test_learning_curves_are_drawn(client: Client, server: FakeServer) -> None:
     assert list(rising.lines[0].get_ydata()) == [0.25, 0.5, 0.75]
     assert (falling.get_xlabel(), matrix.get_title()) == ("epochs", "confusion")
     assert [text.get_text() for text in matrix.texts] == ["3", "1", "0", "4"]
+
+
+@pytest.mark.parametrize(
+    ("table", "label"),
+    [
+        (
+            [
+                {"metric": "f1", "difference": 0.1, "low": 0.05, "high": 0.2},
+                {"metric": "roc_auc", "difference": 0.1, "low": None, "high": None},
+            ],
+            "f1",
+        ),
+        ([{"candidate": "m@1", "p50_ms": 2.0, "r2": 0.5}, {"candidate": "fp16"}], "m@1"),
+        ([{"feature": "age", "importance": 0.2}], "age"),
+    ],
+    ids=["compare", "optimise", "explain"],
+)
+def test_what_a_job_found_is_drawn(
+    client: Client, server: FakeServer, table: list[dict[str, Any]], label: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    server.job_result({"table": table})
+    (axes,) = train(client).wait().plot(Figure()).axes
+    told = [text.get_text() for text in axes.get_yticklabels()]
+    told += axes.get_legend_handles_labels()[1]
+    assert label in told
 
 
 def test_files_and_the_report_are_fetched(
