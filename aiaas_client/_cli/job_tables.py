@@ -40,19 +40,20 @@ def print_job(job: JobHandle, as_json: bool) -> None:
 
 def jobs_table(found: Sequence[JobHandle]) -> Table:
     """A line for each job."""
-    names = ("job", "kind", "about", "state", "progress", "made", "created", "by", "note")
-    table = Table(*names, box=None)
+    table = Table(box=None)
+    for name in ("job", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("what", "progress", "made", "created", "note"):
+        table.add_column(name)
     for job in found:
         one = job.document
         row = (
             job.id,
-            job.kind,
-            job.title.removeprefix(job.kind).strip(),
             "cancelling" if one.cancelling and not job.done else job.state,
+            job.title,
             "" if job.done else _progress(job),
             ", ".join([*job.versions, *job.datasets]),
             moment(one.created),
-            one.created_by,
             one.note,
         )
         table.add_row(*(escape(_cut(cell)) for cell in row))
@@ -80,10 +81,12 @@ def print_recipe(recipe: RecipeInfo, as_json: bool) -> None:
 
 def recipes_table(found: Sequence[RecipeInfo]) -> Table:
     """A line for each recipe."""
-    table = Table("recipe", "task", "columns", "workers", "what it is", "needs", box=None)
+    table = Table(box=None)
+    table.add_column("recipe", no_wrap=True)
+    for name in ("task", "what it is", "workers", "needs"):
+        table.add_column(name)
     for one in found:
-        workers = "yes" if one.parallel else ""
-        row = (one.name, one.task, ", ".join(one.columns), workers, one.title, one.extra)
+        row = (one.name, one.task, one.title, "yes" if one.parallel else "", one.extra)
         table.add_row(*map(escape, row))
     return table
 

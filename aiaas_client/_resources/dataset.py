@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from html import escape
 from os import PathLike
@@ -122,12 +123,22 @@ def column_cells(column: Column) -> tuple[str, ...]:
     if column.dtype or column.shape:
         shape = " x ".join(map(str, column.shape))
         kind = f"{kind} ({' '.join(part for part in (column.dtype, shape) if part)})"
-    span = ""
-    if column.minimum is not None and column.maximum is not None:
-        span = f"{column.minimum:.6g} to {column.maximum:.6g}"
     classes = ", ".join(f"{one.value} ({one.rows})" for one in column.classes[:3])
     distinct = "" if column.distinct is None else str(column.distinct)
-    return column.name, kind, str(column.missing or ""), distinct, span, classes
+    return column.name, kind, str(column.missing or ""), distinct, _span(column), classes
+
+
+def _span(column: Column) -> str:
+    """From the least to the greatest; of texts, characters, of which those of labels say little."""
+    low, high = column.minimum, column.maximum
+    if low is None or high is None or column.kind == "category":
+        return ""
+    if column.kind == "time":
+        ends = (
+            datetime.fromtimestamp(one, UTC).strftime("%Y-%m-%d %H:%M:%S") for one in (low, high)
+        )
+        return " to ".join(end.removesuffix(" 00:00:00") for end in ends)
+    return f"{low:.6g} to {high:.6g}{' characters' if column.kind == 'text' else ''}"
 
 
 class AnyDataset(DatasetFacts, Generic[AnyFrame, Place, Proof]):

@@ -16,6 +16,7 @@ from aiaas_client import (
     AsyncDatasetHandle,
     BadRequestError,
     Client,
+    Column,
     ConflictError,
     DatasetHandle,
     InputError,
@@ -27,6 +28,7 @@ from aiaas_client import (
 )
 from aiaas_client._bundles.tables import gathered
 from aiaas_client._bundles.uploads import UploadWishes, upload
+from aiaas_client._resources.dataset import column_cells
 from aiaas_client._send.work import acarry_out, carry_out
 from aiaas_client.testing import FakeServer
 
@@ -227,6 +229,20 @@ def test_a_handle_shows_what_it_holds(client: Client) -> None:
     assert "a&lt;b" in html
     assert "array (float32 2)" in html
     assert "0 to 29" in html
+
+
+@pytest.mark.parametrize(
+    ("kind", "span"),
+    [
+        ("number", "0.5 to 90000"),
+        ("category", ""),
+        ("text", "0.5 to 90000 characters"),
+        ("time", "1970-01-01 to 1970-01-02 01:00:00"),
+    ],
+)
+def test_a_range_is_told_as_its_kind_is_read(kind: Any, span: str) -> None:
+    column = Column(name="c", kind=kind, minimum=0.5, maximum=90000.0)
+    assert column_cells(column)[4] == span
 
 
 def test_all_of_it_from_an_event_loop(server: FakeServer, tmp_path: Path) -> None:
