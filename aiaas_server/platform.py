@@ -160,7 +160,8 @@ class Platform:
             *ModelRoutes(registry, self._settings, here, changed).routes(manage),
             *TrafficRoutes(manage, registry, reconcile, self._settings, changed).routes(),
             *DatasetRoutes(manage, self._datasets, self._settings).routes(),
-            *self._workshop.routes(manage, changed, lambda: pool.draining),
+            *self._workshop.routes(changed, lambda: pool.draining).routes(manage),
+            *self._workshop.batches.storage.routes(),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
         ]

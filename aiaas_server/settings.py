@@ -271,6 +271,8 @@ class Settings(BaseModel):
         if self.data is None and (self.database_url is not None or self.artefacts_url):
             name = "database_url" if self.database_url is not None else "artefacts_url"
             raise ValueError(f"{name} needs data: a directory for what is kept beside it")
+        if self.data is None and self.jobs:
+            raise ValueError("jobs needs data: a directory for what they work on and make")
         url = "" if self.alert_url is None else self.alert_url.get_secret_value()
         if self.alert_url is not None and not url.lower().startswith(("http://", "https://")):
             raise ValueError("alert_url: expected http://… or https://…")

@@ -41,7 +41,6 @@ LEFT = {
     "quickstart.md": {"sum_model.py"},
     "lifecycle.md": {"data", "digits.bundle"},
 }
-SECONDS = {"lifecycle.md": 600}  # it trains, and waits for the windows of a guard
 # Of this environment, none of which is a reader's.
 OURS = ("PYTHON", "COVERAGE", "COV_", "VIRTUAL_ENV", "AIAAS_SERVER_", "AIAAS_BASE_URL")
 
@@ -99,7 +98,7 @@ def test_a_page_runs_from_nothing(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=SECONDS.get(page.name, 280),
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout[-8000:]}\n{done.stderr[-8000:]}"

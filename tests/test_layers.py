@@ -97,7 +97,7 @@ CLIENT_LAYERS = {
 
 # Third-party module -> the only places that may import it.
 HOMES = {
-    "onnxruntime": ("aiaas_server.runtimes",),
+    "onnxruntime": ("aiaas_server.runtimes", "aiaas_server.job_process.optimising"),
     "starlette": ("aiaas_server.http", "aiaas_server.app", "aiaas_server.platform"),
     "uvicorn": ("aiaas_server.http.edge", "aiaas_server.process"),
     "httptools": tuple(f"aiaas_server.http.edge.{n}" for n in ("connection", "lifetime", "intake")),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], timeout: float = 120.0) -> None:
     """Give the event loop turns until `condition()` holds; `TimeoutError` after `timeout` s."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110  # there is no event
@@ -15,7 +15,7 @@ async def until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
 
 
 def wait_until(
-    condition: Callable[[], bool], what: str = "it never came true", timeout: float = 60.0
+    condition: Callable[[], bool], what: str = "it never came true", timeout: float = 300.0
 ) -> None:
     """Block until `condition()` holds; fails with `what` after `timeout` seconds."""
     end = time.monotonic() + timeout

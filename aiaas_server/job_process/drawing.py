@@ -174,14 +174,23 @@ def _mark(text: str) -> str:
     return "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in text[:32])
 
 
-def calibration(predicted: Sequence[float | None], observed: Sequence[float | None]) -> str:
-    """How often the answer was right against how sure the model was, by bins; both 0 to 1."""
+def calibration(
+    predicted: Sequence[float | None], observed: Sequence[float | None], rows: Sequence[int]
+) -> str:
+    """How often the answer was right against how sure the model was, by bins; both 0 to 1.
+
+    Args:
+        rows: In each bin: many make a large point.
+    """
     points = _pairs(predicted, observed)
+    counts = np.array([n for n, one in zip(rows, predicted, strict=True) if one is not None])
     with _sheet("calibration") as sheet:
         axes = sheet.axes
         axes.plot([0, 1], [0, 1], "--", color=SOFT, lw=1, label="ideal")
-        axes.plot(*points.T, "o-", color=COLOURS[0], lw=1.8, ms=5, label="model")
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="predicted probability", ylabel="observed")
+        axes.plot(points[:, 0], points[:, 1], "-", color=COLOURS[0], lw=1.4, label="model")
+        sizes = 12 + 150 * counts / max(counts.max(initial=1), 1)
+        axes.scatter(points[:, 0], points[:, 1], s=sizes, color=COLOURS[0], zorder=3)
+        axes.set(xlim=(0, 1.04), ylim=(0, 1.04), xlabel="predicted probability", ylabel="observed")
         axes.set_title("calibration")
         axes.legend(loc="upper left")
     return sheet.svg

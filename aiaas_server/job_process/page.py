@@ -46,7 +46,7 @@ margin:0 0 18px;padding:0}
 .tiles dd{margin:0;font-size:24px;font-weight:600;font-variant-numeric:tabular-nums}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:18px}
 figure{margin:0}
-figure+table{margin-top:18px}
+figure+table,table+figure{margin-top:18px}
 figcaption{color:var(--soft);font-size:13px;margin-top:4px}
 svg{width:100%;height:auto;max-width:640px;display:block}
 svg text{font-family:inherit}
@@ -65,10 +65,11 @@ svg [fill="#8a5cd1"]{fill:var(--fourth)}
 svg [stroke="#8a5cd1"]{stroke:var(--fourth)}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:14px}
 th,td{padding:5px 12px 5px 0;text-align:left;border-bottom:1px solid var(--line);
-vertical-align:top;overflow-wrap:anywhere}
+vertical-align:top;overflow-wrap:break-word}
 th{color:var(--soft);font-weight:500}
 tr:last-child>td,tr:last-child>th{border-bottom:0}
 td.n,th.n{text-align:right}
+td.n{white-space:nowrap}
 .facts th{width:150px;white-space:nowrap}
 .best td{font-weight:600}
 .heat td,.heat th{border:0;padding:6px 9px;text-align:right;overflow-wrap:normal}
@@ -92,8 +93,11 @@ def plain(value: object, most: int = _LONGEST) -> str:
 
 
 def _is_shown(sign: str) -> bool:
-    # Cc, Cs: no place in XML. Cf: what turns a line around; the joiners of scripts and emojis stay.
-    return unicodedata.category(sign) not in ("Cc", "Cs", "Cf") or sign in "\u200c\u200d"
+    # Cc, Cs and the last two have no place in XML. Cf turns lines around; the joiners of scripts
+    # and emojis stay.
+    if unicodedata.category(sign) in ("Cc", "Cs", "Cf"):
+        return sign in "\u200c\u200d"
+    return sign not in "\ufffe\uffff"
 
 
 def number(value: float) -> str:

@@ -229,10 +229,9 @@ def measured(metrics: Document, points: Points | None = None) -> list[str]:
     found = [_confusion(metrics.get("confusion") or {}), _classes(metrics.get("per_class") or {})]
     known = metrics.get("calibration") or {}
     if any(value is not None for value in known.get("predicted", ())):
-        svg = drawing.calibration(known["predicted"], known["observed"])
-        found.append(
-            page.section("Calibration", page.figure(svg, "Above the line the model is too modest."))
-        )
+        svg = drawing.calibration(known["predicted"], known["observed"], known["rows"])
+        text = "Above the line the model is too modest, below too sure; large points are many rows."
+        found.append(page.section("Calibration", page.figure(svg, text)))
     if points is not None and len(points[0]):
         plots = [
             page.figure(drawing.predictions(*points), "On the line: predicted as it is."),

@@ -9,9 +9,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from aiaas_client.protocol.jobs import TrainSpec
-from aiaas_server.core.errors import InvalidInput
+from aiaas_server.core.errors import InvalidInput, NotSupported
 from aiaas_server.job_process.metrics import classification_metrics, regression_metrics
-from aiaas_server.job_process.report import training_report
 from aiaas_server.job_process.served import Served, served
 from aiaas_server.job_process.tables import read_table
 from aiaas_server.job_process.train_bundle import (
@@ -103,6 +102,10 @@ class Recorded(Watch):
 
 def _check(spec: TrainSpec, found: AnyRecipe) -> None:
     check_installed(found)
+    if spec.cluster is not None:
+        raise NotSupported(
+            f"cluster: got {spec.cluster[:64]!r}; jobs run on this server only, by 'workers'"
+        )
     if spec.class_weight is not None and found.task == "regression":
         raise InvalidInput(f"class_weight: recipe '{found.name}' has no classes")
 
@@ -237,6 +240,8 @@ def _product(
     details: dict[str, Any],
     recorded: Recorded,
 ) -> Product:
+    from aiaas_server.job_process.report import training_report  # and with it what draws
+
     report = Path(OUT) / "report.html"
     search = details.get("search", {}).get("trials", [])
     training_report(

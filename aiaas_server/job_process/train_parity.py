@@ -23,6 +23,7 @@ _ROWS: Final = 1000  # of the training
 _SINGLY: Final = 32  # columns that are missing one at a time
 _TOLD: Final = 10  # rows that a failure shows
 _CELLS: Final = 16  # columns of such a row
+_FAR: Final = 1e30  # float32 holds it
 UNSEEN: Final = "a value never seen"
 
 
@@ -224,7 +225,7 @@ def _beyond(numbers: Array) -> Any:
     if numbers.dtype.kind == "u":  # such as pixels: their range is what it is
         return numbers.max()
     low, high = float(np.nanmin(numbers)), float(np.nanmax(numbers))
-    return high + 10.0 * (high - low)
+    return min(high + 10.0 * (high - low), max(high, _FAR))
 
 
 def _unseen(field: Field, values: Array) -> Any:

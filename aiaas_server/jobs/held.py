@@ -24,10 +24,11 @@ from aiaas_server.core.errors import (
     StorageFull,
 )
 from aiaas_server.jobs import places, queue
+from aiaas_server.jobs.hearing import Heard, Limits, LogLine, Outcome
 from aiaas_server.jobs.keeping import Kept
 from aiaas_server.jobs.notes import Notes
 from aiaas_server.jobs.orders import CheckpointLine, Order, Product
-from aiaas_server.jobs.process import Heard, Limits, LogLine, Outcome, run
+from aiaas_server.jobs.process import run
 from aiaas_server.jobs.work import Work
 from aiaas_server.state.artefacts.artefacts import Corrupt
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from aiaas_client.protocol.jobs import Progress
-from aiaas_server.jobs.queue import LOG_LINES, MOST_EVENTS, News
+from aiaas_server.jobs.events import LOG_LINES, MOST_EVENTS, News
 
 
 class Notes:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from aiaas_server.jobs.family import end_all
 from aiaas_server.jobs.orders import Product
-from aiaas_server.jobs.process import MARK
+from aiaas_server.jobs.process import MARK, mark_of
 from aiaas_server.state.artefacts.stores import sync_directory, sync_file
 
 _MADE: Final = "product.json"
@@ -38,7 +38,7 @@ def make(root: Path, job: str, directory: Path) -> None:
 
 def remove(directory: Path) -> None:
     """Remove a directory, and end whatever still runs in it."""
-    end_all(MARK, str(directory.absolute()))
+    end_all(MARK, mark_of(directory))
     shutil.rmtree(directory, ignore_errors=True)
 
 

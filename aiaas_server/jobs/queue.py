@@ -12,26 +12,22 @@ at all: a holder that was thought dead, and comes late, changes nothing.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, delete, func, or_, select, text, update
+from sqlalchemy import Connection, func, or_, select, update
 
 from aiaas_client.protocol.jobs import JobError, JobResult, JobState, Progress
 from aiaas_server.core.errors import Conflict
+from aiaas_server.jobs.events import LOG_LINES, NOTHING_NEW, News, add_news, now, tell_state
 from aiaas_server.jobs.rows import KIND, Document, JobRow, find_job, row_of
 from aiaas_server.state.artefacts import claims
 from aiaas_server.state.changes import tell
-from aiaas_server.state.tables import JOB_EVENTS, JOBS
+from aiaas_server.state.tables import JOBS
 
 LEASE: Final = 30.0
 """Seconds after which a job is another's whose holder no longer renews."""
-LOG_LINES: Final = 200
-"""The last ones, which are kept with a job."""
-MOST_EVENTS: Final = 1000
-"""Of progress, for a job: beyond that every second one goes."""
 KEEPING: Final = "keeping"
 """The phase in which a job is done and what it made is being kept: it cannot be cancelled."""
 
@@ -62,29 +58,6 @@ class Over(NamedTuple):
     tenant: str
     job: str
     digests: list[str]
-
-
-class News(NamedTuple):
-    """What a job has told since it was last written down.
-
-    Attributes:
-        progress: In order, those that are to be remembered; the last one is where it is.
-        lines: Of its log.
-    """
-
-    progress: Sequence[Progress] = ()
-    lines: Sequence[str] = ()
-
-
-NOTHING_NEW: Final = News()
-
-
-def now(connection: Connection) -> float:
-    """Seconds since 1970, by the clock of the database: of PostgreSQL its machine's."""
-    if connection.dialect.name == "postgresql":
-        asked = text("SELECT extract(epoch FROM clock_timestamp())")
-        return float(connection.execute(asked).scalar_one())
-    return time.time()
 
 
 def enqueue(
@@ -124,7 +97,7 @@ def enqueue(
     )
     row = find_job(connection, job)
     assert row is not None, "it was written just now"
-    _tell_state(connection, row)
+    tell_state(connection, row)
     return row
 
 
@@ -164,7 +137,7 @@ def claim(connection: Connection, holder: str, lease: float = LEASE) -> Claimed 
     row = find_job(connection, job)
     assert row is not None, "it is there"
     assert row.started is not None, "it was set just now"
-    _tell_state(connection, row)
+    tell_state(connection, row)
     return Claimed(row, max(0.0, at - row.started))
 
 
@@ -192,7 +165,7 @@ def renew(
     if news.lines:
         values["log"] = [*row.log, *news.lines][-LOG_LINES:]
     connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(**values))
-    _add_news(connection, row.id, news)
+    add_news(connection, row.id, news)
     return row
 
 
@@ -328,7 +301,7 @@ def _again(connection: Connection, row: JobRow, why: str) -> Over | None:
         return _end(connection, row, "failed", error=error.model_dump(mode="json"))
     values = {"state": "queued", "holder": "", "lease": 0.0, "attempt": row.attempt}
     connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(**values))
-    _tell_state(connection, row._replace(state="queued"))
+    tell_state(connection, row._replace(state="queued"))
     return None
 
 
@@ -355,46 +328,5 @@ def _end(
         "ended": now(connection),
     }
     connection.execute(update(JOBS).where(JOBS.c.id == row.id).values(**ended | values))
-    _tell_state(connection, row._replace(state=state, error=values.get("error")))
+    tell_state(connection, row._replace(state=state, error=values.get("error")))
     return Over(row.tenant, row.id, digests)
-
-
-def _tell_state(connection: Connection, row: JobRow) -> None:
-    data: Document = {"state": row.state, "attempt": row.attempt}
-    if row.error is not None:
-        data["error"] = row.error
-    _add_event(connection, row.id, "state", data)
-    tell(connection, row.tenant, KIND, row.id, {"state": row.state})
-
-
-def _add_news(connection: Connection, job: str, news: News) -> None:
-    for line in news.lines[-LOG_LINES:]:
-        _add_event(connection, job, "log", {"line": line})
-    for progress in news.progress:
-        _add_event(connection, job, "progress", progress.model_dump(mode="json"))
-    if news.lines:
-        _drop_events(connection, _seqs(connection, job, "log")[:-LOG_LINES])
-    if news.progress:
-        seqs = _seqs(connection, job, "progress")
-        if len(seqs) > MOST_EVENTS:
-            _drop_events(connection, seqs[1:-1:2])  # the first and the last one stay
-
-
-def _add_event(connection: Connection, job: str, kind: str, data: Document) -> None:
-    values = {"job_id": job, "at": now(connection), "kind": kind, "data": data}
-    connection.execute(JOB_EVENTS.insert().values(**values))
-
-
-def _seqs(connection: Connection, job: str, kind: str) -> list[int]:
-    asked = (
-        select(JOB_EVENTS.c.seq)
-        .where(JOB_EVENTS.c.job_id == job, JOB_EVENTS.c.kind == kind)
-        .order_by(JOB_EVENTS.c.seq)
-    )
-    return list(connection.execute(asked).scalars())
-
-
-def _drop_events(connection: Connection, seqs: Sequence[int]) -> None:
-    for at in range(0, len(seqs), 500):
-        part = seqs[at : at + 500]
-        connection.execute(delete(JOB_EVENTS).where(JOB_EVENTS.c.seq.in_(part)))

@@ -40,6 +40,7 @@ class TextSettings(TaskSettings):
         max_characters: Longer text is refused.
         ngrams: Lengths of the character n-grams.
         normalize: Unicode form applied first.
+        whitespace: `collapse` makes one space of each run, and none at the ends.
         pad_to: Rows are padded to a multiple of this.
     """
 
@@ -53,6 +54,7 @@ class TextSettings(TaskSettings):
     ngrams: tuple[int, ...] = (1, 2)
     lowercase: bool = False
     normalize: Literal["", "NFC", "NFKC"] = ""
+    whitespace: Literal["keep", "collapse"] = "keep"
     pad_to: int = Field(default=8, ge=1)
 
 
@@ -270,6 +272,8 @@ def mean_of_rows(values: Array, owners: Sequence[int]) -> Array:
 def _normalized(text: str, settings: TextSettings) -> str:
     if settings.normalize:
         text = unicodedata.normalize(settings.normalize, text)
+    if settings.whitespace == "collapse":
+        text = " ".join(text.split())
     return text.lower() if settings.lowercase else text
 
 

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import select
-
-from aiaas_server.core.errors import NotFound
+from aiaas_server.jobs.needs import file_digest
 from aiaas_server.jobs.orders import LaidCheckpoint, LaidDataset, LaidVersion, Order
 from aiaas_server.jobs.rows import JobRow
 from aiaas_server.registry.cache import Cache
@@ -17,7 +15,6 @@ from aiaas_server.state.artefacts.artefacts import Artefacts, Corrupt, digest_of
 from aiaas_server.state.artefacts.stores import file_errors
 from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.database import Connection, Database
-from aiaas_server.state.tables import FILES
 from aiaas_server.workshop.references import References, Referred, resolved
 
 _CHECKPOINT: Final = "checkpoint"
@@ -133,11 +130,7 @@ def _files_of(connection: Connection, row: JobRow) -> dict[str, str]:
     name = row.spec.get("file")
     if name is None:
         return {}
-    asked = select(FILES.c.digest).where(FILES.c.tenant == row.tenant, FILES.c.id == name)
-    digest: str | None = connection.execute(asked).scalar_one_or_none()
-    if digest is None:
-        raise NotFound(f"there is no file '{name[:64]}' any more")
-    return {name: digest}
+    return {name: file_digest(connection, row.tenant, name)}
 
 
 def _linked(source: Path, target: Path) -> bool:

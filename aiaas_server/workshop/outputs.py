@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, update
-
 from aiaas_client.protocol.datasets import Dataset
 from aiaas_client.protocol.jobs import JobFile, JobResult, read_model_ref
 from aiaas_client.protocol.management import BundleFile, DraftRequest, PromoteRequest
@@ -23,14 +21,14 @@ from aiaas_server.jobs.keeping import Keeping, Kept
 from aiaas_server.jobs.orders import MadeDataset, MadeVersion, Product
 from aiaas_server.jobs.rows import JobRow
 from aiaas_server.monitor.profiles import put_profile
-from aiaas_server.registry import history, models
+from aiaas_server.registry import models
 from aiaas_server.registry.commit import Commits
 from aiaas_server.registry.drafts import Drafts
+from aiaas_server.registry.measured import add_metrics
 from aiaas_server.registry.rows import VersionRow
 from aiaas_server.state.artefacts.artefacts import digest_of
 from aiaas_server.state.artefacts.threads import Threads
-from aiaas_server.state.database import Database
-from aiaas_server.state.tables import VERSIONS
+from aiaas_server.state.database import Connection, Database
 from aiaas_server.workshop.reference import read_reference
 
 _PIECE: Final = 1 << 20  # bytes of a file at a time
@@ -199,43 +197,6 @@ class Outputs:
         if kept is None:
             raise Conflict(f"{name}: the job was ended while it was kept")
         return kept
-
-
-def add_metrics(
-    connection: Connection,
-    *,
-    author: Author,
-    name: str,
-    number: int,
-    metrics: dict[str, Any],
-    reason: str,
-) -> None:
-    """Add to what is known of a version; where it is known already, nothing changes.
-
-    Raises:
-        NotFound: There is no such version any more.
-    """
-    model = models.get_model(connection, author.tenant, name)
-    version = models.get_version(connection, model, number)
-    after = {**version.metrics, **metrics}
-    if after == version.metrics or version.state == "erased":
-        return
-    connection.execute(
-        update(VERSIONS)
-        .where(VERSIONS.c.model_id == model.id, VERSIONS.c.number == number)
-        .values(metrics=after)
-    )
-    history.record(
-        connection,
-        author,
-        model,
-        "updated",
-        version=number,
-        before={"metrics": {key: version.metrics.get(key) for key in metrics}},
-        after={"metrics": metrics},
-        reason=reason,
-        serves=False,
-    )
 
 
 def _listed(place: Path) -> list[BundleFile]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
-
 from aiaas_client.protocol.datasets import Dataset
 from aiaas_client.protocol.jobs import read_model_ref
 from aiaas_client.protocol.management import Version
@@ -19,6 +17,7 @@ from aiaas_server.registry import models
 from aiaas_server.registry.documents import version_document
 from aiaas_server.registry.rows import VersionRow
 from aiaas_server.registry.traffic import resolve
+from aiaas_server.state.database import Connection
 
 
 class Referred(NamedTuple):

@@ -7,12 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from starlette.routing import BaseRoute
-
 from aiaas_client.protocol.management import PromoteRequest
 from aiaas_server.core.author import Author
 from aiaas_server.http.manage.jobs import JobRoutes
-from aiaas_server.http.manage.requests import Manage
 from aiaas_server.jobs.keeping import Keeping
 from aiaas_server.jobs.supervisor import Jobs
 from aiaas_server.jobs.work import Allowed
@@ -23,8 +20,10 @@ from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.space import check_room
+from aiaas_server.workshop.batches import Batches
 from aiaas_server.workshop.inputs import Inputs
 from aiaas_server.workshop.outputs import Changed, KeepDataset, Outputs
+from aiaas_server.workshop.scratch import Scratch
 from aiaas_server.workshop.submit import Submit
 
 
@@ -41,6 +40,7 @@ class Workshop:
     Attributes:
         submit: Puts a job into the queue.
         keeping: Keeps files as artefacts.
+        batches: OpenAI's files and batches.
     """
 
     def __init__(
@@ -65,6 +65,15 @@ class Workshop:
         artefacts, threads = deployment.artefacts, deployment.remote
         self.keeping = Keeping(database, artefacts, deployment.remover, threads)
         self.submit = Submit(database, is_taken)
+        self.batches = Batches(
+            settings,
+            database,
+            deployment,
+            self.keeping,
+            self.submit,
+            Scratch(data / "reading", threads),
+            room,
+        )
         inputs = Inputs(
             database,
             artefacts,
@@ -103,17 +112,15 @@ class Workshop:
             turn=str(os.getppid()) if settings.workers > 1 else "",
         )
 
-    def routes(
-        self, manage: Manage, changed: Changed, stopping: Callable[[], bool]
-    ) -> list[BaseRoute]:
+    def routes(self, changed: Changed, stopping: Callable[[], bool]) -> JobRoutes:
         """The routes of jobs and recipes.
 
         Args:
-            changed: Awaited with the name of a model that was changed.
+            changed: Awaited with the name of a model that a job has changed.
             stopping: Whether the server takes no more work.
         """
         self._changed = changed
-        jobs = JobRoutes(
+        return JobRoutes(
             self._database,
             self._settings,
             self.submit,
@@ -122,7 +129,6 @@ class Workshop:
             self._deployment.remote,
             stopping,
         )
-        return jobs.routes(manage)
 
     def start(self) -> None:
         """Run jobs, if this server is to."""

@@ -43,7 +43,7 @@ NAME: Final = "digits"
 VERSIONS: Final = 3
 CALLERS: Final = 8
 MILLI: Final = 1e3
-PATIENCE: Final = 20.0
+PATIENCE: Final = 300.0
 
 
 def rows(plan: Plan) -> Iterator[Row]:

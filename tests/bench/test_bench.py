@@ -29,7 +29,7 @@ def perf_works() -> bool:
 def run(folder: Path, *arguments: str) -> dict[str, object]:
     file = folder / "bench.json"
     command = [sys.executable, str(BENCH), "--quick", "--json", str(file), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     told: dict[str, object] = json.loads(file.read_text("utf-8"))
     return told
@@ -57,7 +57,7 @@ def test_the_curves_are_drawn_from_what_json_wrote(tmp_path: Path) -> None:
     run(tmp_path, "--only", "curves")
     picture = tmp_path / "curves.png"
     command = [sys.executable, str(BENCH / "plot.py"), str(picture), str(tmp_path / "bench.json")]
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run(command, check=True, timeout=900)
     assert picture.stat().st_size < 100_000
 
 
@@ -75,7 +75,7 @@ def test_a_profile_names_what_runs(work: str, view: str, expected: str) -> None:
     if view == "native" and not perf_works():
         pytest.skip("perf is not there, or not allowed")
     command = [sys.executable, str(BENCH / "hotspots.py"), work, "--by", view, "--seconds", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     assert "µs of CPU a request" in done.stdout
     assert expected in done.stdout
@@ -83,6 +83,6 @@ def test_a_profile_names_what_runs(work: str, view: str, expected: str) -> None:
 
 def test_an_unknown_group_is_refused_by_name() -> None:
     command = [sys.executable, str(BENCH), "--only", "netwrok"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 2
     assert "netwrok" in done.stderr

@@ -183,12 +183,12 @@ class WireServer:
     def wait_for(self, count: int) -> None:
         """Wait until `count` requests have arrived."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.received) >= count, 10)
+            assert self._changed.wait_for(lambda: len(self.received) >= count, 120)
 
     def wait_closed(self) -> None:
         """Wait until no connection is open."""
         with self._changed:
-            assert self._changed.wait_for(lambda: not self._open, 10)
+            assert self._changed.wait_for(lambda: not self._open, 120)
 
     def stop(self) -> None:
         with suppress(OSError):

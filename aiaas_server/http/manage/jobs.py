@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Final, get_args
 
-from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute
@@ -43,7 +42,7 @@ from aiaas_server.jobs.rows import JobRow, delete_job, document, events_after, g
 from aiaas_server.settings import Settings
 from aiaas_server.state.artefacts.artefacts import Artefacts, Corrupt
 from aiaas_server.state.artefacts.threads import Threads
-from aiaas_server.state.database import Database
+from aiaas_server.state.database import Connection, Database
 
 READ, WRITE = "jobs:read", "jobs:write"
 _LOOK: Final = 0.5  # seconds between two looks for events of a job

@@ -50,10 +50,7 @@ def read(source: Source, wanted: Wanted) -> Any:
     csv.field_size_limit(_BLOCK)
     layout = _layout(source)
     check_names(f"{source.name}, line 1", layout.names, wanted.kinds)
-    texts = _texts(source, layout)
-    if not texts.num_rows:
-        raise InvalidInput(f"{source.name}: expected rows below the header, got none")
-    return _typed(source, layout, texts, wanted)
+    return _typed(source, layout, _texts(source, layout), wanted)
 
 
 def _layout(source: Source) -> _Layout:
@@ -71,7 +68,8 @@ def _layout(source: Source) -> _Layout:
     return _Layout([name.strip() for name in header], delimiter)
 
 
-def _texts(source: Source, layout: _Layout) -> Any:
+def _texts(source: Source, layout: _Layout) -> list[Any]:
+    """The columns, the last one first, so that each can be taken out of the list."""
     uneven = False
 
     def note(row: Any) -> str:
@@ -96,15 +94,16 @@ def _texts(source: Source, layout: _Layout) -> Any:
         raise _unreadable(source, layout, str(error)) from None
     if uneven:
         raise _wrong_number(source, layout)
+    if found.num_rows < 2:
+        raise InvalidInput(f"{source.name}: expected rows below the header, got none")
     _check_end(source, layout, found)
-    return found.slice(1)  # the header was read as a row
+    return found.slice(1).columns[::-1]  # the header was read as a row
 
 
-def _typed(source: Source, layout: _Layout, texts: Any, wanted: Wanted) -> Any:
+def _typed(source: Source, layout: _Layout, texts: list[Any], wanted: Wanted) -> Any:
     fields, columns = [], []
     for name in layout.names:
-        column = texts.column(name)
-        texts = texts.drop_columns([name])  # as soon as it is converted, it is free
+        column = texts.pop()  # as soon as it is converted, it is free
         kind: ColumnKind = wanted.kinds.get(name) or guess(column)
         if kind in ("array", "image"):
             raise InvalidInput(f"kinds: column '{name}': a CSV file holds no {kind}s")

@@ -62,9 +62,10 @@ def typed_table(name: str, found: Any, wanted: Wanted) -> Any:
         name: Of the file, for messages.
     """
     fields, columns = [], []
-    for field in found.schema:
-        column = found.column(field.name)
-        found = found.drop_columns([field.name])  # as soon as it is converted, it is free
+    schema, left = found.schema, found.columns[::-1]
+    del found  # so that a column is free as soon as it is converted
+    for field in schema:
+        column = left.pop()
         known = kind_and_shape(field)
         asked = wanted.kinds.get(field.name) or (known[0] if known else None)
         try:

@@ -18,6 +18,8 @@ from aiaas_server.jobs.recipes.recipe import Params, Recipe
 AnyRecipe = Recipe[Any]
 
 _HERE: Final = "aiaas_server.jobs.recipes"
+# These read texts and pictures by the server's tasks, which this room does not know.
+_THERE: Final = "aiaas_server.job_process.recipes"
 
 # Name -> `module:Class`, a `recipe.Recipe`; loaded when it is asked for.
 RECIPES: Mapping[str, str] = {
@@ -35,6 +37,13 @@ RECIPES: Mapping[str, str] = {
     "gradient-boosting-regressor": f"{_HERE}.gradient_boosting:GradientBoostingRegressor",
     "knn-classifier": f"{_HERE}.knn:KnnClassifier",
     "knn-regressor": f"{_HERE}.knn:KnnRegressor",
+    "mlp-classifier": f"{_HERE}.mlp:MlpClassifier",
+    "mlp-regressor": f"{_HERE}.mlp:MlpRegressor",
+    "cnn-classifier": f"{_THERE}.cnn:CnnClassifier",
+    "text-character-pairs": f"{_THERE}.text_character_pairs:TextCharacterPairs",
+    "text-tfidf": f"{_THERE}.text_tfidf:TextTfidf",
+    "text-minilm": f"{_THERE}.text_minilm:TextMinilm",
+    "image-transfer": f"{_THERE}.image_transfer:ImageTransfer",
 }
 
 

@@ -71,12 +71,13 @@ class _Boosting(ScikitRecipe[BoostingParams]):
             X_val=design.matrix(rows),
             y_val=_target(self.task, held_out),
         )
-        self.told(estimator, watch)
+        self.learned(estimator, watch)
         return FittedScikit(design, estimator, data.classes, self.task, self.tolerance)
 
-    def told(self, estimator: Any, watch: Watch) -> None:
+    def learned(self, estimator: Any, watch: Watch) -> None:
         """See `ScikitRecipe`."""
         watch.log(f"{estimator.n_iter_} rounds of boosting")
+        _round_thresholds(estimator)
 
 
 class GradientBoostingClassifier(_Boosting):
@@ -107,6 +108,21 @@ class GradientBoostingRegressor(_Boosting):
         from sklearn import ensemble
 
         return ensemble.HistGradientBoostingRegressor(**self.settings(params, data))
+
+
+def _round_thresholds(estimator: Any) -> None:
+    """Bring thresholds down to what float32 can hold.
+
+    For values of float32 the same questions; those of the export, which are rounded to nearest,
+    would not be: a median that fills gaps often lies upon a threshold.
+    """
+    for trees in estimator._predictors:
+        for tree in trees:
+            exact = tree.nodes["num_threshold"]
+            with np.errstate(over="ignore"):  # the last bin's is the largest float64
+                near = exact.astype(np.float32)
+            below = np.nextafter(near, np.float32(-np.inf))
+            tree.nodes["num_threshold"] = np.where(near > exact, below, near).astype(np.float64)
 
 
 def _target(task: str, target: Any) -> Any:

@@ -17,7 +17,7 @@ from aiaas_server.core.errors import InvalidInput
 from aiaas_server.jobs.recipes.graph import Graph
 from aiaas_server.jobs.recipes.preprocessing import Design, learn_design
 from aiaas_server.jobs.recipes.recipe import Array, Exported, Fitted, Recipe, Training, Watch
-from aiaas_server.jobs.recipes.scikit import SCORES, VALUE, ScaledParams, tabular_card
+from aiaas_server.jobs.recipes.scikit import COLUMNS, SCORES, VALUE, ScaledParams, tabular_card
 from aiaas_server.jobs.table import Table
 
 _BLOCK: Final = 256  # rows whose distances are in memory at once
@@ -32,6 +32,7 @@ class KnnParams(ScaledParams):
 
 class _Knn(Recipe[KnnParams]):
     params = KnnParams
+    kinds = COLUMNS
     modules: ClassVar[tuple[str, ...]] = ("onnx",)
 
     def fit(self, params: KnnParams, data: Training, watch: Watch) -> Fitted:

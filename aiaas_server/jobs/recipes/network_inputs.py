@@ -103,8 +103,8 @@ class Inputs(NamedTuple):
         return found
 
     def card(self) -> dict[str, Any]:
-        """The card's `preprocessing`."""
-        return {"columns": [column.card() for column in self.columns]}
+        """The card's `preprocessing`; columns besides are ignored, such as the target."""
+        return {"columns": [column.card() for column in self.columns], "extra": "ignore"}
 
 
 def read_inputs(table: Table) -> Inputs:

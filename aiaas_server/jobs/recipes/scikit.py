@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
-from unittest import mock
 
 import numpy as np
 from pydantic import Field
 
+from aiaas_client.protocol.datasets import ColumnKind
 from aiaas_client.protocol.management import MODEL_FILE
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.jobs.recipes.graph import ML_OPSET, OPSET, Graph
@@ -35,6 +35,7 @@ from aiaas_server.jobs.table import Table
 
 SCORES: Final = "probabilities"
 VALUE: Final = "value"
+COLUMNS: Final = frozenset[ColumnKind]({"number", "integer", "boolean", "category", "array"})
 RARE: Final = 2  # rows of a class at least
 
 
@@ -62,6 +63,7 @@ P = TypeVar("P", bound=TabularParams)
 class ScikitRecipe(Recipe[P]):
     """A recipe whose estimator is scikit-learn's."""
 
+    kinds = COLUMNS
     weighs: ClassVar[bool] = True
     """Whether its estimator takes weights of rows."""
     tolerance: ClassVar[float] = 1e-4
@@ -80,7 +82,7 @@ class ScikitRecipe(Recipe[P]):
         # scikit-learn sorts the classes, and so do indices: a column of scores is a class.
         target = data.target.astype(np.int64) if self.task == "classification" else data.target
         estimator.fit(design.matrix(data.features), target, **weights)
-        self.told(estimator, watch)
+        self.learned(estimator, watch)
         return FittedScikit(design, estimator, data.classes, self.task, self.tolerance)
 
     def check_weights(self, data: Training) -> None:
@@ -88,8 +90,8 @@ class ScikitRecipe(Recipe[P]):
         if data.weights is not None and not self.weighs:
             raise InvalidInput(f"recipe '{self.name}' takes no class_weight")
 
-    def told(self, estimator: Any, watch: Watch) -> None:
-        """Say what is worth a line of the log; nothing by default."""
+    def learned(self, estimator: Any, watch: Watch) -> None:
+        """What is to be said of an estimator, or done to it, once it has learned."""
 
 
 class FittedScikit(Fitted):
@@ -107,7 +109,7 @@ class FittedScikit(Fitted):
         self.estimator = estimator
         self._classes = classes
         self._task = task
-        self._tolerance = tolerance
+        self.tolerance = tolerance
 
     def answer(self, features: Table) -> Array:
         """See `Fitted`; a class of which nothing was learned has probability 0."""
@@ -129,7 +131,7 @@ class FittedScikit(Fitted):
         else:
             scores = self._spread(graph)
             graph.write(path, scores, len(self._classes))
-        return Exported(tabular_card(self.design, self._classes), self._tolerance)
+        return Exported(tabular_card(self.design, self._classes), self.tolerance)
 
     def _spread(self, graph: Graph) -> str:
         """The scores of all classes, where a fold or a small sample knows only some of them."""
@@ -183,8 +185,11 @@ def _plain_attributes() -> Iterator[None]:
     def plain(key: str, value: Any, *rest: Any, **named: Any) -> Any:
         return original(key, _plain(value), *rest, **named)
 
-    with mock.patch.object(helper, "make_attribute", plain):
+    helper.make_attribute = plain
+    try:
         yield
+    finally:
+        helper.make_attribute = original
 
 
 def _plain(value: Any) -> Any:

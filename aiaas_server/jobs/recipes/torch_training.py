@@ -265,6 +265,7 @@ class _Trainer:
             return b""
         content = io.BytesIO()
         state = {
+            "of": self._key(),
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "history": self.history,
@@ -273,8 +274,15 @@ class _Trainer:
         self.torch.save(state, content)
         return content.getvalue()
 
+    def _key(self) -> str:
+        """What a state must be of to go on from it: a search trains others before."""
+        plan, size = self.plan, self.rows.features.shape
+        return repr((plan.params, plan.classes, plan.batch, plan.seed, size))
+
     def _restore(self, restored: bytes) -> None:
         state = read_state(restored)
+        if state["of"] != self._key():
+            return
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.history, self.best = state["history"], state["best"]

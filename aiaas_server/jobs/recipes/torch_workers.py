@@ -7,9 +7,11 @@ ends the others and starts all anew: they go on from the last state.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ import numpy as np
 from aiaas_server.jobs.recipes.recipe import Diverged, Watch
 from aiaas_server.jobs.recipes.torch_training import Epoch, Plan, Rows, Tell, train
 
+_SET_PDEATHSIG: Final = 1  # of linux/prctl.h
 _STATE: Final = "state"
 _PIPE: Final = "epochs"
 _RESTARTS: Final = 3  # of all workers, before the training fails
@@ -101,12 +104,10 @@ def _launched(
             raise _told(error) from None
 
 
-def _told(error: Any) -> Exception:
+def _told(error: Any) -> RuntimeError:
     first = error.get_first_failure()[1]
     message = first.message if isinstance(first.message, str) else first.message.get("message", "")
-    if "MemoryError" in message or "not enough memory" in message:
-        return MemoryError(message)
-    return RuntimeError(f"a worker failed {_RESTARTS + 1} times: {message[:500]}")
+    return RuntimeError(f"a worker failed {_RESTARTS + 1} times: {message[:1000]}")
 
 
 @contextmanager
@@ -153,11 +154,15 @@ def _work(plan: Plan, directory: str) -> None:
     """One worker, started by the launcher with its rank in the environment."""
     import torch
 
+    _end_with_parent()
     place = Path(directory)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    # A file for each start: gloo would look for the dead at addresses that a kept store remembers.
+    meeting = (place / f"meeting-{os.environ['TORCHELASTIC_RESTART_COUNT']}").as_uri()
     # NCCL wants a GPU for each process; gloo moves tensors of both.
-    one_each = torch.cuda.device_count() >= int(os.environ["WORLD_SIZE"])
-    torch.distributed.init_process_group("nccl" if one_each else "gloo")
+    backend = "nccl" if torch.cuda.device_count() >= size else "gloo"
+    torch.distributed.init_process_group(backend, meeting, rank=rank, world_size=size)
     try:
         state = place / _STATE
         restored = state.read_bytes() if state.exists() else b""
@@ -166,6 +171,13 @@ def _work(plan: Plan, directory: str) -> None:
         train(plan, _mapped(place / "rows"), held_out, restored, _teller(place))
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """However the job's process ends, its workers do; the launcher's own signal can be ignored."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _teller(place: Path) -> Tell:

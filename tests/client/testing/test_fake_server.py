@@ -48,7 +48,7 @@ def server():
 
 
 def call(server, method, path, body=None, headers=()):
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=120)
     try:
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()
@@ -221,7 +221,7 @@ def test_a_signature_that_does_not_fit_the_function_is_told(server):
 def test_closing_ends_idle_connections_and_threads():
     before = set(threading.enumerate())
     server = FakeServer()
-    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=120)
     connection.request("GET", "/v2")
     connection.getresponse().read()
     server.close()

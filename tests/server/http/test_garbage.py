@@ -28,7 +28,7 @@ async def test_a_served_process_is_settled_until_it_stops(
         sent.append(message)
 
     life = asyncio.create_task(app({"type": "lifespan"}, messages.get, send))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         await until(lambda: gc.get_freeze_count() > 0)
         assert app.pool.ready
         assert gc.get_freeze_count() > 20 * len(gc.get_objects(generation=2))

@@ -65,7 +65,7 @@ class Twins:
         _, pipe = caller.connect(client)
         answers = []
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 for _ in range(times):
                     pipe.send(sent)
                     answers.append(told(await whole_answer(pipe)))

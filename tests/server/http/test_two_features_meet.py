@@ -129,7 +129,7 @@ async def test_while_the_server_loads_a_model_its_routes_answer_503(
         assert dict(answer.headers)["retry-after"] == "1"
         if when == "before it begins":
             starting = asyncio.create_task(app.start())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 for _ in iter(app.pool.index, []):
                     await asyncio.sleep(0)
     gate.set()

@@ -213,12 +213,12 @@ def test_health_is_answered_while_a_model_that_was_quick_so_far_runs_for_long(
     serve: Any, make_repository: Any, onnx_models: SimpleNamespace
 ) -> None:
     server = serve(make_repository({"busy": onnx_models.busy()}))
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         for _ in range(5):
             connection.sendall(request(1))
             assert connection.recv(1 << 20).startswith(b"HTTP/1.1 200")
     long = socket.create_connection(("127.0.0.1", server.port))
-    health = HTTPConnection("127.0.0.1", server.port, timeout=10)
+    health = HTTPConnection("127.0.0.1", server.port, timeout=120)
     with long, closing(health):
         long.sendall(request(10**8))  # an hour of work
         wait_for(server, lambda statistics: statistics.pending == 1)
@@ -247,7 +247,7 @@ def test_a_client_that_leaves_stops_its_run(
         connection.sendall(request(10**8))  # an hour of work
         wait_for(server, lambda statistics: statistics.pending == 1)
     wait_for(server, lambda statistics: statistics.pending == 0)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         connection.sendall(request(10))
         assert connection.recv(20).startswith(b"HTTP/1.1 200")
 

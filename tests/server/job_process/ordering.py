@@ -25,7 +25,26 @@ from aiaas_server.jobs.orders import (
 )
 from aiaas_server.jobs.table import Field, Table
 
+_ROOT = Path(__file__).parents[3]
 LINE: TypeAdapter[Line] = TypeAdapter(Line)
+
+# Several orders one after another: most of the time of a short one are imports.
+_EACH = """
+import os, sys
+from pathlib import Path
+from aiaas_server.job_process import worker
+from aiaas_server.job_process.watch import PipeWatch
+from aiaas_server.jobs.orders import DoneLine, FailedLine, Order
+
+for directory in sys.argv[1:]:
+    os.chdir(directory)
+    order = Order.model_validate_json(Path("order.json").read_bytes())
+    watch = PipeWatch(open("lines", "wb", buffering=0), order)
+    try:
+        watch.say(DoneLine(product=worker._carried_out(order, watch)))
+    except Exception as error:
+        watch.say(FailedLine(error=worker.told(error, order)))
+"""
 
 
 def table_of(kinds: Mapping[str, str], columns: Mapping[str, Sequence[Any]]) -> Table:
@@ -68,14 +87,12 @@ def lines_of(order: Order, directory: Path, timeout: float = 300.0) -> list[Line
     """What the process says while it carries the order out in that directory."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / ORDER_FILE).write_text(order.model_dump_json(), "utf-8")
-    threads = {f"{name}_NUM_THREADS": str(order.threads) for name in ("OMP", "OPENBLAS", "MKL")}
     command = [sys.executable, "-m", "aiaas_server.job_process", str(directory), "0"]
-    root = Path(__file__).parents[3]
     with (directory / "log").open("wb") as log:
         done = subprocess.run(
             command,
-            cwd=root,
-            env={**os.environ, **threads},
+            cwd=_ROOT,
+            env=_environment(order.threads),
             stdout=subprocess.PIPE,
             stderr=log,
             timeout=timeout,
@@ -96,6 +113,23 @@ def outcome_of(lines: Iterable[Line]) -> Product | JobError:
 def carry_out(order: Order, directory: Path, timeout: float = 300.0) -> Product | JobError:
     """Carry an order out in the directory in which its files lie."""
     return outcome_of(lines_of(order, directory, timeout))
+
+
+def carry_out_each(
+    orders: Mapping[Path, Order], timeout: float = 300.0
+) -> list[Product | JobError]:
+    """Carry orders out by one process, each in its directory; it is slow to start."""
+    for directory, order in orders.items():
+        (directory / ORDER_FILE).write_text(order.model_dump_json(), "utf-8")
+    command = [sys.executable, "-c", _EACH, *map(str, orders)]
+    subprocess.run(command, cwd=_ROOT, env=_environment(1), timeout=timeout, check=True)
+    told = [(directory / "lines").read_bytes().splitlines() for directory in orders]
+    return [outcome_of([LINE.validate_json(lines[-1])]) for lines in told]
+
+
+def _environment(threads: int) -> dict[str, str]:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**os.environ, "PYTHONPATH": str(_ROOT), **dict.fromkeys(names, str(threads))}
 
 
 def log_of(directory: Path) -> str:

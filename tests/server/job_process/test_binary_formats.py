@@ -77,7 +77,7 @@ def test_each_type_of_parquet_becomes_a_kind(tmp_path: Path) -> None:
 
 def test_what_pandas_writes_is_read_without_its_index(tmp_path: Path) -> None:
     held = io.BytesIO()
-    frame = pd.DataFrame({"a": [1, 2], "c": pd.Categorical(["x", "y"])}, index=[5, 7])
+    frame = pd.DataFrame({"a": [1, 2], "c": pd.Categorical(["x", "y"])}, index=pd.Index([5, 7]))
     frame.to_parquet(held)
     assert read(tmp_path, {"a.parquet": held.getvalue()}).kinds == {"a": "integer", "c": "category"}
 

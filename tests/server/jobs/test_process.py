@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from aiaas_server.core.errors import InvalidInput, OutOfMemory, StorageFull
+from aiaas_server.jobs.hearing import Heard, Limits, LogLine, Outcome
 from aiaas_server.jobs.orders import CheckpointLine, LaidCheckpoint, Order, ProgressLine
-from aiaas_server.jobs.process import Heard, Limits, LogLine, Outcome, run, run_once
+from aiaas_server.jobs.process import run, run_once
 from tests.waiting import until
 
 WORKER = "tests.server.jobs.odd_work"

@@ -9,8 +9,9 @@ from sqlalchemy import update
 
 from aiaas_client.protocol.jobs import JobError, JobFile, JobResult, Progress
 from aiaas_server.core.errors import Conflict, NotFound
-from aiaas_server.jobs import queue, rows
-from aiaas_server.jobs.queue import Hold, News
+from aiaas_server.jobs import events, queue, rows
+from aiaas_server.jobs.events import News
+from aiaas_server.jobs.queue import Hold
 from aiaas_server.state.artefacts import claims
 from aiaas_server.state.database import Connection, Database
 from aiaas_server.state.tables import JOBS
@@ -35,8 +36,8 @@ def run_out(connection: Connection, job: str) -> None:
 
 
 def states(connection: Connection, job: str) -> list[str]:
-    events = rows.events_after(connection, job)
-    return [event.data["state"] for event in events if event.kind == "state"]
+    found = rows.events_after(connection, job)
+    return [event.data["state"] for event in found if event.kind == "state"]
 
 
 def the(connection: Connection, job: str) -> rows.JobRow:
@@ -87,6 +88,7 @@ async def test_a_job_is_tried_so_often_and_no_more(database: Database) -> None:
 
     def work(connection: Connection) -> None:
         job = add(connection, attempts=2).id
+        over: list[queue.Over] = []
         for _ in range(2):
             hold = claimed(connection).hold
             claims.claim(connection, "t", "f" * 64, rows.job_user(job))
@@ -171,17 +173,17 @@ async def test_events_and_log_are_bounded(database: Database) -> None:
     def work(connection: Connection) -> None:
         job = add(connection).id
         hold = claimed(connection).hold
-        steps = queue.MOST_EVENTS + 1
+        steps = events.MOST_EVENTS + 1
         queue.renew(connection, hold, News([Progress(step=n) for n in range(1, steps + 1)]))
-        queue.renew(connection, hold, News([], [str(n) for n in range(queue.LOG_LINES + 5)]))
-        events = [event for at in (0,) for event in rows.events_after(connection, job, at, 5000)]
-        told = [event.data["step"] for event in events if event.kind == "progress"]
-        assert len(told) <= queue.MOST_EVENTS // 2 + 2
+        queue.renew(connection, hold, News([], [str(n) for n in range(events.LOG_LINES + 5)]))
+        all_of = rows.events_after(connection, job, 0, 5000)
+        told = [event.data["step"] for event in all_of if event.kind == "progress"]
+        assert len(told) <= events.MOST_EVENTS // 2 + 2
         assert (told[0], told[-1]) == (1, steps)
-        assert len([event for event in events if event.kind == "log"]) == queue.LOG_LINES
+        assert len([event for event in all_of if event.kind == "log"]) == events.LOG_LINES
         row = the(connection, job)
-        assert row.log[-1] == str(queue.LOG_LINES + 4)
-        assert len(row.log) == queue.LOG_LINES
+        assert row.log[-1] == str(events.LOG_LINES + 4)
+        assert len(row.log) == events.LOG_LINES
         assert row.progress["step"] == steps
 
     await database.write(work)

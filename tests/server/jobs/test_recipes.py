@@ -63,7 +63,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
         InvalidInput, match="'random-forrest-classifier'; did you mean 'random-forest-"
     ):
         recipe("random-forrest-classifier")
-    with pytest.raises(InvalidInput, match=r"no recipe 'xyzzy'\. The recipes: decision-tree"):
+    with pytest.raises(InvalidInput, match=r"no recipe 'xyzzy'\. The recipes: cnn-classifier, decision-tree"):
         recipe("xyzzy")
 
 

@@ -36,11 +36,11 @@ class Command:
 
     def connect(self) -> socket.socket:
         """Open a raw connection."""
-        return socket.create_connection((self.host, self.port), timeout=20)
+        return socket.create_connection((self.host, self.port), timeout=120)
 
     def http(self) -> HTTPConnection:
         """A connection that speaks HTTP."""
-        return HTTPConnection(self.host, self.port, timeout=20)
+        return HTTPConnection(self.host, self.port, timeout=120)
 
     def get(self, path: str) -> tuple[int, bytes]:
         """GET on a connection of its own."""
@@ -106,7 +106,7 @@ def run_aiaas() -> Callable[..., subprocess.CompletedProcess[str]]:
             env=clean_environment(**environment),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=900,
         )
 
     return run

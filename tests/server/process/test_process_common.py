@@ -275,7 +275,7 @@ def test_counts_are_those_of_all_workers_and_outlive_them(two: Any) -> None:
             assert entry["inference_count"] == 5
             counts = {entry["inference_stats"][part]["count"] for part in ("success", "queue")}
             assert counts == {5}
-        connection = HTTPConnection(server.host, metrics, timeout=20)
+        connection = HTTPConnection(server.host, metrics, timeout=120)
         try:
             assert sample(Worker(connection, os.getpid()).get("/metrics"), name) == 5
         finally:
@@ -363,5 +363,5 @@ def test_model_files_on_their_way_are_removed_even_when_the_parent_is_killed(
         processes = [worker.process for worker in workers.values()]
     assert list(tmp_path.glob("aiaas-workers-*/*/0"))
     os.kill(server.process.pid, signal.SIGKILL)
-    assert psutil.wait_procs(processes, timeout=20)[1] == []
+    assert psutil.wait_procs(processes, timeout=120)[1] == []
     assert list(tmp_path.glob("aiaas-workers-*")) == []

@@ -119,7 +119,7 @@ async def test_streams_end_when_the_server_stops(brought: Bringer, open_server: 
     stream = Stream(call)
     await until(lambda: stream.text != "")
     call.app.pool.begin_drain()
-    await asyncio.wait_for(stream.task, 20)
+    await asyncio.wait_for(stream.task, 120)
     assert stream.status == 200
 
 

@@ -125,7 +125,7 @@ def test_the_worst_shapes_take_no_more_memory_than_a_usual_picture() -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-m", "tests.server.tasks.test_media_memory"],
-        cwd=root, capture_output=True, text=True, timeout=300, check=False,
+        cwd=root, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -114,7 +114,7 @@ async def test_what_is_no_frame_ends_the_link(
     with theirs:
         theirs.sendall(sent)
         theirs.shutdown(socket.SHUT_WR)
-        await asyncio.wait_for(link.serve(), 10)
+        await asyncio.wait_for(link.serve(), 120)
 
 
 async def test_a_call_larger_than_a_frame_is_refused_before_it_is_sent() -> None:

@@ -46,7 +46,7 @@ class Group:
 
     async def end(self) -> None:
         """As a process of its own ends: when told, or alone."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await self._stopping.wait()
             self.member.end()
             self.sock.close()

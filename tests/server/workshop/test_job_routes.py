@@ -12,6 +12,7 @@ import pytest
 
 from aiaas_client.protocol.jobs import JobFile, JobResult, Progress
 from aiaas_server.jobs import queue
+from aiaas_server.jobs.events import News
 from aiaas_server.state.database import Connection
 from aiaas_server.state.tables import DATASETS
 from tests.server.http.serving import AsgiCaller
@@ -133,7 +134,7 @@ async def test_files_and_log_of_a_job_that_is_done(
     def end(connection: Connection) -> None:
         claimed = queue.claim(connection, "a")
         assert claimed is not None
-        queue.renew(connection, claimed.hold, queue.News([Progress(step=1)], ["one", "two"]))
+        queue.renew(connection, claimed.hold, News([Progress(step=1)], ["one", "two"]))
         file = JobFile(name="report.html", size=len(report), sha256=row)
         queue.succeed(connection, claimed.hold, JobResult(files=[file]))
 

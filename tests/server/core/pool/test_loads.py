@@ -42,7 +42,7 @@ async def test_a_load_that_hangs_holds_up_no_unload_and_no_index(repository, mak
     opener.held = {"a"}
     hanging = asyncio.create_task(pool.load("a"))
     await until(lambda: "a" in opener.opened)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(120):
         await pool.unload("b")
         await pool.refresh()
         await pool.poll()
@@ -98,7 +98,7 @@ async def test_an_unload_gives_up_the_load_and_closes_what_comes_of_it(
     opener.held = {"a"}
     loading = asyncio.create_task(pool.load("a"))
     await until(lambda: opener.opened)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(120):
         await pool.unload("a")
     with pytest.raises(LoadFailed, match="it was unloaded meanwhile"):
         await loading

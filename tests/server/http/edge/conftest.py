@@ -147,11 +147,11 @@ class EdgeServer:
         """Run a function on the server's loop and return its result."""
         result: Future[Any] = Future()
         self.loop.call_soon_threadsafe(lambda: result.set_result(call()))
-        return result.result(15)
+        return result.result(120)
 
     def eventually(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition`, asked on the loop, holds."""
-        end = time.monotonic() + 15
+        end = time.monotonic() + 120
         while not self.on_loop(condition):
             assert time.monotonic() < end, "it never came true"
             time.sleep(0.01)

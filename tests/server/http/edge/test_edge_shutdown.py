@@ -25,7 +25,7 @@ def test_a_busy_connection_ends_after_its_answer_when_uvicorn_stops(make_reposit
         address = listener.getsockname()
         try:
             wait_until(lambda: app.pool.ready_versions("busy") == [1])
-            connection = HTTPConnection(*address, timeout=30)
+            connection = HTTPConnection(*address, timeout=120)
             steps = {"name": "steps", "datatype": "INT64", "shape": [1], "data": [200_000]}
             connection.request(
                 "POST", "/v2/models/busy/infer", json.dumps({"inputs": [steps]}).encode()

@@ -44,7 +44,7 @@ async def open_server(
     async with AsyncExitStack() as stack:
 
         async def make(kind: str = "bare", **settings: Any) -> Call:
-            given = {"disk_reserve_bytes": 0, "max_dataset_bytes": 2**22} | settings
+            given: dict[str, Any] = {"disk_reserve_bytes": 0, "max_dataset_bytes": 2**22} | settings
             app = create_app(Settings(models=tmp_path / "models", data=tmp_path / "data", **given))
             return CALLERS[kind](await stack.enter_async_context(app))
 
@@ -285,7 +285,7 @@ HOSTILE = (
     ("GET", "/d/drafts/" + "0" * 32), ("POST", "/d/drafts/x/commit"), ("DELETE", "/d/drafts/x"),
     ("PUT", "/d/drafts/x/files/a.csv"), ("POST", "/a%2Fb/drafts"), ("POST", "/%00/drafts"),
 )  # fmt: skip
-BODIES = (
+BODIES: tuple[dict[str, Any], ...] = (
     {}, {"files": []}, {"files": [{"name": "../x", "size": 1, "sha256": "0" * 64}]},
     {"files": [{"name": "a", "size": -1, "sha256": "0" * 64}]},
     listed({"a.csv": CSV}, kinds={"a": "colour"}), listed({"a.csv": CSV}, format="xls"),

@@ -1,0 +1,1 @@
+"""Recipes that read texts and pictures as the server's tasks do."""
