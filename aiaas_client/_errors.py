@@ -13,6 +13,8 @@
     │   └── PoolTimeoutError                    no free connection in time
     ├── CircuitOpenError                        not sent: the endpoint fails too often
     ├── RolledBackError                         a guarded promotion that was waited for went back
+    ├── JobFailedError                          a job that was waited for failed: `.code`, `.log`
+    ├── JobCancelledError                       a job that was waited for was cancelled
     ├── ProtocolError                           an answer that cannot be trusted
     ├── BulkError                               some items of a bulk call failed: `.failures`
     │   └── BlockError                          rows of `infer_array` failed: `.start`, `.stop`
@@ -46,7 +48,7 @@ All of them pickle, and all carry `request_id`, `model`, `attempts` and `elapsed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 from aiaas_client.protocol.errors import ErrorCode
@@ -239,6 +241,42 @@ class CircuitOpenError(AiaasError):
 
 class RolledBackError(AiaasError):
     """A rollout that was waited for ended without its version in production; the text says why."""
+
+
+class JobFailedError(AiaasError):
+    """A job that was waited for has failed; the text says why, and ends with its last lines.
+
+    Attributes:
+        job: Its id.
+        code: `failed`, `invalid_input`, `out_of_memory`, `timeout`, `lost`, `storage_full`,
+            `diverged` or `parity`.
+        details: What else the job told of it, such as the rows that differ.
+        log: The last lines that it printed.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        job: str = "",
+        code: str = "",
+        details: Mapping[str, Any] | None = None,
+        log: Sequence[str] = (),
+        **context: Any,
+    ) -> None:
+        super().__init__(message, **context)
+        self.job = job
+        self.code = code
+        self.details = dict(details or {})
+        self.log = list(log)
+
+
+class JobCancelledError(AiaasError):
+    """A job that was waited for was cancelled; `job` is its id."""
+
+    def __init__(self, message: str = "", *, job: str = "", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.job = job
 
 
 class ProtocolError(AiaasError):

@@ -132,13 +132,19 @@ HOMES = {
     "rich": (
         "aiaas_client._cli",
         "aiaas_client._bulk.progress",
+        "aiaas_client._bulk.live",
         "aiaas_server.zoo.commands",
     ),
     "tqdm": ("aiaas_client._bulk.progress",),
     "matplotlib": ("aiaas_client._api.plots", "aiaas_server.job_process"),
     # Heavy, and therefore only in the process of a job.
     "pyarrow": ("aiaas_server.job_process",),
-    "pandas": ("aiaas_server.job_process", "aiaas_client._resources.datasets"),
+    "pandas": (
+        "aiaas_server.job_process",
+        "aiaas_client._resources.frames",
+        "aiaas_client.testing.tables",
+    ),
+    "polars": ("aiaas_client._resources.frames",),
     "sklearn": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),
     "skl2onnx": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),
     "scipy": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),

@@ -138,7 +138,7 @@ def download(name: str, version: str | int, file: str) -> DownloadCall:
     """`GET /api/v1/models/{m}/versions/{v}/files/{name}`: the bytes as they come."""
     path = _path(name, f"/files/{quote(file, safe='')}", version=version)
     request = registry_call("GET", path, nothing, name, headers=(DOWNLOAD,), version=version)
-    return DownloadCall(request, _no_event)
+    return DownloadCall(request, no_event)
 
 
 # Drafts
@@ -445,5 +445,6 @@ def _validated(kind: str, value: Any) -> Any:
     return validated(getattr(management, kind), value)
 
 
-def _no_event(event: ServerEvent) -> bytes:
+def no_event(event: ServerEvent) -> bytes:
+    """A download has none."""
     raise errors.ProtocolError("expected bytes, got an event")

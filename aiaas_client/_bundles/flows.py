@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -11,34 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiaas_client import _errors as errors
 from aiaas_client._api import management as calls
-from aiaas_client._bulk.progress import Progress, Report, open_progress
+from aiaas_client._bundles.arriving import fetch
 from aiaas_client._bundles.bundle import MANIFEST, Bundle, Part, gathered, hashed
-from aiaas_client._send.work import Local, Pause, Save, Work
-from aiaas_client.protocol.management import BundleFile, Draft, DraftFile, Version, bundle_digest
+from aiaas_client._bundles.sending import PIECE_BYTES, Draftsman, Phases, Show, send
+from aiaas_client._send.work import Local, Work
+from aiaas_client.protocol.management import BundleFile, Draft, Version, bundle_digest
 from aiaas_client.protocol.names import FILE, LATEST
-
-PIECE_BYTES = 16 << 20
-"""Of a file, at a time: what a broken connection loses at most, and what is held in memory."""
-MOST_FAILURES = 5
-"""In a row, of one file that gets no further."""
-FIRST_PAUSE = 0.1
-"""Seconds; doubling with each failure."""
-_TEMPORARY = (
-    errors.APIConnectionError,
-    errors.APITimeoutError,
-    errors.ConflictError,
-    errors.BadGatewayError,
-    errors.ServiceUnavailableError,
-    errors.GatewayTimeoutError,
-    errors.RateLimitError,
-)
-
-Show = bool | Report | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,46 +35,6 @@ class Wishes:
     members: Mapping[str, Any]
     progress: Show = None
     piece: int = PIECE_BYTES
-
-
-class Phases:
-    """One bar after another: reading, sending, verifying; a callback hears of what is sent."""
-
-    def __init__(self, wanted: Show, title: str) -> None:
-        self._wanted = wanted
-        self._title = title
-        self._shown: Progress | None = None
-
-    def begin(self, phase: str, total: int | None, *, is_sending: bool = False) -> None:
-        """End the former phase, and show this one."""
-        self.close()
-        wanted = self._wanted or False
-        if wanted is not True and not is_sending:
-            wanted = False
-        title = f"{self._title}: {phase}"
-        self._shown = open_progress(wanted, total, title, is_bytes=total is not None)
-
-    def advance(self, count: int) -> None:
-        """So many more bytes are done."""
-        if self._shown is not None and count:
-            self._shown.advance(count)
-
-    def close(self) -> None:
-        """End the phase."""
-        shown, self._shown = self._shown, None
-        if shown is not None:
-            shown.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def deploy(name: str, gather: Callable[[], dict[str, Part]], wishes: Wishes) -> Work[Version]:
@@ -116,44 +57,14 @@ def deploy(name: str, gather: Callable[[], dict[str, Part]], wishes: Wishes) -> 
         draft: Draft = yield calls.create_draft(name, request)
         phases.begin("sending", sum(file.size for file in bundle.files), is_sending=True)
         phases.advance(sum(file.size if file.complete else file.received for file in draft.files))
+        to = Draftsman(
+            partial(calls.put_file, name, draft.id), partial(calls.draft, name, draft.id)
+        )
         for file in draft.missing:
-            yield from _send(draft, file, bundle.parts[file.name], wishes.piece, phases)
+            yield from send(to, file, bundle.parts[file.name], wishes.piece, phases)
         phases.begin("verifying", None)
         version: Version = yield calls.commit(name, draft.id)
         return version
-
-
-def _send(draft: Draft, file: DraftFile, part: Part, piece: int, phases: Phases) -> Work[None]:
-    """Send what is missing of a file, piece by piece; after a break from where the server is."""
-    failures = 0
-    while not file.complete:
-        offset = file.received
-        count = max(min(piece, part.size - offset), 0)
-        content = yield Local(partial(part.read, offset, count))
-        try:
-            told = yield calls.put_file(draft.model, draft.id, file.name, offset, content)
-        except _TEMPORARY:
-            failures += 1
-            if failures >= MOST_FAILURES:
-                raise
-            yield Pause(FIRST_PAUSE * 2**failures)
-            file = _found((yield calls.draft(draft.model, draft.id)), file.name)
-        else:
-            file = _found(told, file.name)
-            if file.received <= offset and not file.complete:
-                raise errors.ProtocolError(
-                    f"{file.name}: {count} bytes were sent, and the server still has {offset}"
-                )
-        if file.received > offset:
-            failures = 0
-            phases.advance(file.received - offset)
-
-
-def _found(draft: Draft, name: str) -> DraftFile:
-    for file in draft.files:
-        if file.name == name:
-            return file
-    raise errors.ProtocolError(f"draft {draft.id!r}: {name!r} is no longer a file of it")
 
 
 def export(name: str, version: str | int | None, target: Path, *, overwrite: bool) -> Work[Path]:
@@ -183,60 +94,7 @@ def _fetch(version: Version, file: BundleFile, directory: Path) -> Work[None]:
     if re.fullmatch(FILE, file.name) is None or file.name == MANIFEST:
         raise errors.ProtocolError(f"file {file.name[:80]!r}: a server must not call one that")
     call = calls.download(version.model, version.version, file.name)
-    for left in (2, 1, 0):  # a download begins anew where it breaks
-        try:
-            with _Arriving(file, directory) as arriving:
-                yield Save(call, arriving.write)
-                arriving.check()
-            return
-        except (errors.APIConnectionError, errors.APITimeoutError):
-            if not left:
-                raise
-
-
-class _Arriving:
-    """A file on its way, counted and hashed as it is written."""
-
-    def __init__(self, file: BundleFile, directory: Path) -> None:
-        self._file = file
-        self._written = 0
-        self._digest = hashlib.sha256()
-        self._target = (directory / file.name).open("wb")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def write(self, piece: bytes) -> None:
-        """Take the next bytes.
-
-        Raises:
-            ProtocolError: there are more than were announced.
-        """
-        self._written += len(piece)
-        if self._written > self._file.size:
-            raise errors.ProtocolError(f"{self._file.name}: over {self._file.size} bytes came")
-        self._digest.update(piece)
-        self._target.write(piece)
-
-    def check(self) -> None:
-        """See that all has come.
-
-        Raises:
-            ProtocolError: these are not the bytes of the version.
-        """
-        if self._digest.hexdigest() != self._file.sha256:
-            raise errors.ProtocolError(
-                f"{self._file.name}: expected {self._file.size} bytes with sha256 "
-                f"{self._file.sha256}, got {self._written} others"
-            )
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._target.close()
+    yield from fetch(call, file, directory)
 
 
 def _is_there(target: Path, digest: str, overwrite: bool) -> bool:

@@ -17,9 +17,20 @@ from rich.table import Table
 from aiaas_client._cli import stubs as _stubs
 from aiaas_client._cli.about import about, set_
 from aiaas_client._cli.check import check, models_table
+from aiaas_client._cli.datasets import datasets, upload
 from aiaas_client._cli.deploy import deploy, export, import_
 from aiaas_client._cli.explain import explain
 from aiaas_client._cli.infer import infer
+from aiaas_client._cli.job_list import jobs, recipes
+from aiaas_client._cli.jobs import (
+    compare,
+    evaluate,
+    explain_job,
+    optimise,
+    report,
+    score,
+    train,
+)
 from aiaas_client._cli.monitor import feedback, monitor
 from aiaas_client._cli.predict import predict
 from aiaas_client._cli.registry import delete, diff, follow, history, models, versions
@@ -43,8 +54,8 @@ from aiaas_client.protocol.messages import ModelStatistics, RepositoryEntry
 
 def register(app: typer.Typer) -> None:
     """Add the client's commands to a typer application."""
-    for command in (*CALLS, *REGISTRY):
-        name = command.__name__.removesuffix("_")  # import_
+    for command in (*CALLS, *REGISTRY, *WORK):
+        name = command.__name__.removesuffix("_").replace("_", "-")  # import_, explain_job
         app.command(name)(with_server(command))
 
 
@@ -122,6 +133,10 @@ CALLS: tuple[Callable[..., None], ...] = (
 REGISTRY: tuple[Callable[..., None], ...] = (
     *(deploy, versions, promote, unalias, split, shadow, pin, unpin, rollback),
     *(about, set_, history, diff, delete, export, import_, follow, monitor, feedback),
+)
+WORK: tuple[Callable[..., None], ...] = (
+    *(datasets, upload, recipes, train, evaluate, compare, score, optimise, explain_job),
+    *(jobs, report),
 )
 
 

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from aiaas_client._cli.about import tell_deployed
+from aiaas_client._cli.pairs import pairs
 from aiaas_client._cli.registry import version_table
 from aiaas_client._cli.server import Server, UseError
 from aiaas_client._cli.session import AsJson, ModelName, client_of, print_json, tell
@@ -70,7 +71,7 @@ def deploy(
             alias=alias,
             version=version,
             note=note,
-            metrics=_metrics(metric or []),
+            metrics=pairs("--metric", metric or []),
             progress=not as_json,
             timeout=max(server.timeout, COMMIT_TIMEOUT),
         )
@@ -155,17 +156,4 @@ def _assets(paths: Sequence[Path]) -> dict[str, Path]:
         if path.name in found:
             raise UseError(f"--asset: {path.name!r} is given twice")
         found[path.name] = path
-    return found
-
-
-def _metrics(arguments: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals or not name:
-            raise UseError(f"--metric: expected name=value, got {argument!r}")
-        try:
-            found[name] = json.loads(text)
-        except ValueError:
-            found[name] = text
     return found

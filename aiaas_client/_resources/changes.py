@@ -1,4 +1,4 @@
-"""`client.models.changes`: the change feed, followed across broken connections."""
+"""Streams of events, followed across broken connections; `client.models.changes` is one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from aiaas_client._api import management as calls
 from aiaas_client._send.sender import AsyncStream, Stream
 
 if TYPE_CHECKING:
-    from aiaas_client._api.call import StreamCall
+    from aiaas_client._api.call import Call, StreamCall
     from aiaas_client.protocol.management import Change
 
 Feed = TypeVar("Feed")  # a stream of changes
+Told = TypeVar("Told")  # an event as it is read
+Heard = TypeVar("Heard")  # and as it is handed on
 
 PATIENCE = 60.0  # seconds without a server
 _NO_DEADLINE = 1e9  # seconds
@@ -50,28 +52,32 @@ class ChangeFeed(Generic[Feed]):
             NotSupportedError: this server has no registry.
             APIConnectionError: no server was reached for so long; in the iteration, like all.
         """
-        found: Feed = self._follow(self._sender, Following(after, patience))
+        found: Feed = self._follow(self._sender, FollowingChanges(after, patience))
         return found
 
 
-class Following:
-    """What is known of a feed that is being followed, and how long to wait after a break."""
+class Following(Generic[Told, Heard]):
+    """What is known of a stream that is being followed, and how long to wait after a break."""
 
-    def __init__(self, after: int | None, patience: float) -> None:
-        self._last = "" if after is None else str(int(after))
+    is_over = False
+    """Whether its last event was told."""
+
+    def __init__(self, patience: float) -> None:
         self._patience = patience
         self._wait = 0.0
         self._waited = 0.0
 
-    def call(self) -> StreamCall[tuple[str, Change]]:
+    def call(self) -> StreamCall[Told]:
         """What to ask for now."""
-        return calls.changes(self._last)
+        raise NotImplementedError
 
-    def heard(self, told: tuple[str, Change]) -> Change:
-        """Note a change, and give it."""
-        self._last, change = told
-        self._wait = self._waited = 0.0
-        return change
+    def heard(self, told: Told) -> Heard:
+        """Note an event, and give it."""
+        raise NotImplementedError
+
+    def check(self) -> Call[bool] | None:
+        """What tells, after a proper end of the stream, whether there is no more to come."""
+        return None
 
     def pause(self, failure: errors.AiaasError | None) -> float:
         """Seconds to wait before the next connection; `failure` is None after a proper end.
@@ -90,11 +96,33 @@ class Following:
         self._waited += wait
         return wait
 
+    def _news(self) -> None:
+        """Something was told: the next break is a first one."""
+        self._wait = self._waited = 0.0
 
-def follow(sender: Any, following: Following) -> Stream[Change]:
+
+class FollowingChanges(Following["tuple[str, Change]", "Change"]):
+    """A change feed without end."""
+
+    def __init__(self, after: int | None, patience: float) -> None:
+        super().__init__(patience)
+        self._last = "" if after is None else str(int(after))
+
+    def call(self) -> StreamCall[tuple[str, Change]]:
+        """What to ask for now."""
+        return calls.changes(self._last)
+
+    def heard(self, told: tuple[str, Change]) -> Change:
+        """Note a change, and give it."""
+        self._last, change = told
+        self._news()
+        return change
+
+
+def follow(sender: Any, following: Following[Any, Heard]) -> Stream[Heard]:
     """Follow from threads."""
 
-    def events() -> Generator[Change, None, None]:
+    def events() -> Generator[Heard, None, None]:
         patient = sender.with_options(deadline=_NO_DEADLINE, max_retries=0)
         while True:
             failure = None
@@ -102,6 +130,10 @@ def follow(sender: Any, following: Following) -> Stream[Change]:
                 with patient.stream(following.call()) as stream:
                     for told in stream:
                         yield following.heard(told)
+                        if following.is_over:
+                            return
+                if (check := following.check()) is not None and sender.send(check):
+                    return
             except errors.AiaasError as error:
                 failure = error
             sender.clock.sleep(following.pause(failure))
@@ -109,10 +141,10 @@ def follow(sender: Any, following: Following) -> Stream[Change]:
     return Stream(events())
 
 
-def afollow(sender: Any, following: Following) -> AsyncStream[Change]:
+def afollow(sender: Any, following: Following[Any, Heard]) -> AsyncStream[Heard]:
     """Follow from an event loop."""
 
-    async def events() -> AsyncGenerator[Change, None]:
+    async def events() -> AsyncGenerator[Heard, None]:
         patient = sender.with_options(deadline=_NO_DEADLINE, max_retries=0)
         while True:
             failure = None
@@ -120,6 +152,10 @@ def afollow(sender: Any, following: Following) -> AsyncStream[Change]:
                 async with aclosing(patient.stream(following.call())) as stream:
                     async for told in stream:
                         yield following.heard(told)
+                        if following.is_over:
+                            return
+                if (check := following.check()) is not None and await sender.send(check):
+                    return
             except errors.AiaasError as error:
                 failure = error
             await sender.clock.async_sleep(following.pause(failure))

@@ -41,7 +41,7 @@ class Registry(Generic[OneModel, OneVersion, ManyModels, ManyVersions, Entries, 
         Raises:
             NotSupportedError: this server has no registry.
         """
-        found: ManyModels = self._carry_out(_pages(calls.models, limit), self._sender)
+        found: ManyModels = self._carry_out(pages(calls.models, limit), self._sender)
         return found
 
     def about(self, name: str) -> OneModel:
@@ -60,7 +60,7 @@ class Registry(Generic[OneModel, OneVersion, ManyModels, ManyVersions, Entries, 
         Raises:
             NotFoundError: there is no such model.
         """
-        steps = _pages(lambda after, most: calls.versions(name, after, most), limit)
+        steps = pages(lambda after, most: calls.versions(name, after, most), limit)
         found: ManyVersions = self._carry_out(steps, self._sender)
         return found
 
@@ -80,7 +80,7 @@ class Registry(Generic[OneModel, OneVersion, ManyModels, ManyVersions, Entries, 
         Raises:
             NotFoundError: there never was such a model.
         """
-        steps = _pages(lambda after, most: calls.history(name, after, most), limit)
+        steps = pages(lambda after, most: calls.history(name, after, most), limit)
         found: Entries = self._carry_out(steps, self._sender)
         return found
 
@@ -159,7 +159,7 @@ def _delete(name: str, version: str | int, force: bool, replacement: str | int |
     return (yield calls.delete_version(name, number, force=force, replacement=other))
 
 
-def _pages(ask: Callable[[str | None, int], Any], limit: int | None) -> Work[list[Any]]:
+def pages(ask: Callable[[str | None, int], Any], limit: int | None) -> Work[list[Any]]:
     """Ask for one part after another."""
     if limit is not None and limit < 1:
         raise InputError(f"limit: expected a number from 1 on, or None for all, got {limit!r}")

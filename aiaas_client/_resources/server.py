@@ -9,6 +9,7 @@ from aiaas_client._api import oip as calls
 from aiaas_client._api.call import Response
 from aiaas_client._api.raw import raw_call
 from aiaas_client._resources.monitoring import AsyncFeedback, ThreadFeedback
+from aiaas_client._resources.work import AsyncWork, ThreadWork
 from aiaas_client._send.flavours import Metadata, Truth
 from aiaas_client._send.raw import WithRawResponse
 
@@ -93,7 +94,7 @@ class ServerCalls(Generic[Truth, Metadata, AnyResponse]):
         return found
 
 
-class ThreadServerCalls(ServerCalls[bool, "ServerMetadata", Response], ThreadFeedback):
+class ThreadServerCalls(ServerCalls[bool, "ServerMetadata", Response], ThreadFeedback, ThreadWork):
     """Calls about a server, from threads."""
 
 
@@ -104,5 +105,6 @@ class AsyncServerCalls(
         Coroutine[Any, Any, Response],
     ],
     AsyncFeedback,
+    AsyncWork,
 ):
     """Calls about a server, from an event loop."""

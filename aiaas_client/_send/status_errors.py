@@ -22,7 +22,11 @@ def status_error(response: Response, call: Call[Any], wall: float) -> errors.API
     if call.absent and _has_no_such_routes(response.status, text, told.is_known):
         kind = errors.NotSupportedError
         text = call.absent
-    elif call.optional and _is_absent(response.status, told.code, text, call.model):
+    elif (
+        call.optional
+        and not call.absent
+        and _is_absent(response.status, told.code, text, call.model)
+    ):
         kind = errors.NotSupportedError
         text = text or f"{call.method} {call.path} is not offered by this server"
     if 300 <= response.status < 400:
@@ -30,7 +34,7 @@ def status_error(response: Response, call: Call[Any], wall: float) -> errors.API
         text = f"redirect to {location!r} not followed"
     elif kind is errors.NotSupportedError and call.absent:
         pass  # it says what to do
-    elif not told.is_known or (response.status == 404 and call.model is None):
+    elif not told.is_known or (response.status == 404 and call.model is None and not call.absent):
         # Perhaps not a server of models at all, or not its address: say who was asked.
         asked = f"{call.method} {response.endpoint}{call.path}"
         said = "a page of HTML" if text.startswith("<") else text or "no reason given"

@@ -1,8 +1,8 @@
 """Work that is more than calls: steps that also read and write files, for threads and tasks alike.
 
 The steps are a generator, as for `core.drive`; besides calls they may ask for a piece of work on
-this machine, which tasks have done on a thread, for a wait, or for the answer to a call to be
-written away as it comes.
+this machine, which tasks have done on a thread, for a wait, for the answer to a call to be written
+away as it comes, or for a stream to be heard.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiaas_client._send.core import async_drive, drive
 
 if TYPE_CHECKING:
-    from aiaas_client._api.call import Call, DownloadCall
+    from aiaas_client._api.call import Call, DownloadCall, StreamCall
 
 T = TypeVar("T")
 
@@ -51,7 +51,16 @@ class Save:
     write: Callable[[bytes], object]
 
 
-Work = Generator["Call[Any] | Local | Pause | Save | Within", Any, T]
+@dataclass(frozen=True, slots=True)
+class Hear:
+    """A stream, and what hears its events until it returns True."""
+
+    call: StreamCall[Any]
+    heard: Callable[[Any], bool]
+    options: Mapping[str, Any]
+
+
+Work = Generator["Call[Any] | Local | Pause | Save | Within | Hear", Any, T]
 
 
 def carry_out(work: Work[T], sender: Any) -> T:
@@ -76,6 +85,9 @@ def _do(sender: Any, asked: Any) -> Any:
                 for piece in pieces:
                     asked.write(piece)
             return None
+        case Hear():
+            with sender.with_options(**asked.options).stream(asked.call) as events:
+                return any(map(asked.heard, events))
     return sender.send(asked)
 
 
@@ -99,4 +111,10 @@ async def _ado(sender: Any, asked: Any) -> Any:
                 async for piece in pieces:
                     await to_thread(asked.write, piece)
             return None
+        case Hear():
+            async with aclosing(sender.with_options(**asked.options).stream(asked.call)) as events:
+                async for event in events:
+                    if asked.heard(event):
+                        return True
+            return False
     return await sender.send(asked)

@@ -22,6 +22,12 @@ aliases, traffic, history and rollback.
     assert server.registry.versions("m")[0].digest == version.digest
     server.fail(422, "no such operator", code="model_rejected", path="/commit")
 
+So can programs that train: data sets and jobs are kept in memory, and a job ends as the test says.
+Nothing is computed.
+
+    server.job_result({"versions": [1], "metrics": {"accuracy": 0.9}}, kind="train")
+    job = client.jobs.train("m", recipe="logistic", dataset="iris").wait()
+
 It is a real HTTP server on a loopback port in a thread, speaking the Open Inference Protocol in
 JSON and binary, and needs nothing but this package. Inputs are checked as a real server checks
 them. `requests` records everything that arrived, `wait_for` waits until enough has.
@@ -29,14 +35,18 @@ them. `requests` records everything that arrived, `wait_for` waits until enough 
 
 from __future__ import annotations
 
+from aiaas_client.testing.datasets import FakeDatasets
 from aiaas_client.testing.fake_model import FakeError, FakeModel, tensor
 from aiaas_client.testing.fake_server import FakeServer
 from aiaas_client.testing.faults import Gate
+from aiaas_client.testing.jobs import FakeJobs
 from aiaas_client.testing.registry import FakeRegistry
 from aiaas_client.testing.state import RecordedRequest
 
 __all__ = [
+    "FakeDatasets",
     "FakeError",
+    "FakeJobs",
     "FakeModel",
     "FakeRegistry",
     "FakeServer",

@@ -6,10 +6,14 @@ import inspect
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
+from aiaas_client.protocol.jobs import JobError, JobResult, Progress, RecipeInfo
 from aiaas_client.protocol.messages import TensorMetadata
+from aiaas_client.testing.datasets import FakeDatasets
 from aiaas_client.testing.fake_model import FakeModel, ModelFunction
 from aiaas_client.testing.faults import Faults
+from aiaas_client.testing.jobs import FakeJobs, Outcome
 from aiaas_client.testing.listener import Listener
 from aiaas_client.testing.managing import Managing
 from aiaas_client.testing.registry import FakeRegistry
@@ -70,9 +74,54 @@ class FakeServer(Faults):
         Raises:
             ValueError: this server was made without one.
         """
-        if self._managing is None:
-            raise ValueError("this server was made with registry=False")
-        return self._managing.registry
+        return self._managed().registry
+
+    @property
+    def datasets(self) -> FakeDatasets:
+        """What has been uploaded.
+
+        Raises:
+            ValueError: this server was made without a registry.
+        """
+        return self._managed().work.datasets
+
+    @property
+    def jobs(self) -> FakeJobs:
+        """What has been begun; `finish` ends a job that is held.
+
+        Raises:
+            ValueError: this server was made without a registry.
+        """
+        return self._managed().work.jobs
+
+    def job_result(
+        self,
+        result: JobResult | JobError | Mapping[str, Any] | None = None,
+        *,
+        kind: str = "",
+        progress: Sequence[Progress] = (),
+        log: Sequence[str] = (),
+        files: Mapping[str, bytes] | None = None,
+        hold: bool = False,
+    ) -> None:
+        """Say how jobs go from now on; without this they succeed at once, with nothing made.
+
+        Args:
+            result: What they make, or the error with which they fail.
+            kind: Only of those that "train", "evaluate", …; of any by default.
+            progress: What they tell before they end.
+            log: What they print.
+            files: What can be downloaded from them, by name.
+            hold: Keep them running until `server.jobs.finish(id)`, or a cancellation.
+        """
+        error = result if isinstance(result, JobError) else None
+        made = JobResult() if result is None or error is not None else result
+        outcome = Outcome(JobResult.model_validate(made), error, progress, log, files or {}, hold)
+        self.jobs.prepare(kind, outcome)
+
+    def add_recipe(self, recipe: RecipeInfo) -> None:
+        """Know a recipe; once there is one, jobs by others are refused."""
+        self.jobs.add_recipe(recipe)
 
     @property
     def requests(self) -> list[RecordedRequest]:
@@ -160,6 +209,11 @@ class FakeServer(Faults):
             if not self._state.changed.wait_for(lambda: self._arrived() >= count, timeout):
                 raise TimeoutError(f"expected {count} inference requests, got {self._arrived()}")
 
+    def _managed(self) -> Managing:
+        if self._managing is None:
+            raise ValueError("this server was made with registry=False")
+        return self._managing
+
     def _arrived(self) -> int:
         return sum(request.path.endswith("/infer") for request in self._state.requests)
 
@@ -169,7 +223,7 @@ class FakeServer(Faults):
             return
         self._closed = True
         if self._managing is not None:
-            self._managing.registry.close()
+            self._managing.close()
         self._http.shutdown()
         self._http.end_connections()
         self._http.server_close()

@@ -7,7 +7,6 @@ model: what is deployed is bytes, and what `FakeServer.add` serves is not in it.
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from typing import Any
@@ -192,7 +191,7 @@ class FakeRegistry(Feed):
                 if bundle_digest(known.request.files) == digest:
                     known.request = request
                     return known.told(name), False
-            row = DraftRow(uuid.uuid4().hex, request, time.time())
+            row = DraftRow(uuid.uuid4().hex, request.files, time.time(), request=request)
             for file in request.files:  # what is here already is not sent again
                 if file.sha256 in model.content:
                     row.content[file.name] = bytearray(model.content[file.sha256])
@@ -211,20 +210,7 @@ class FakeRegistry(Feed):
     def put(self, name: str, draft: str, file: str, offset: int, content: bytes) -> Draft:
         with self._changed:
             found = self._draft(name, draft)
-            wanted = {one.name: one for one in found.request.files}.get(file)
-            if wanted is None:
-                raise FakeError(404, f"model '{name}': the draft has no file '{file[:64]}'")
-            have = found.content.setdefault(file, bytearray())
-            if offset != len(have):
-                text = f"file '{file}': offset {offset}, and received are {len(have)}"
-                raise FakeError(409, text, code="conflict")
-            if offset + len(content) > wanted.size:
-                raise FakeError(400, f"file '{file}': more than its {wanted.size} bytes")
-            have += content
-            whole = len(have) == wanted.size
-            if whole and hashlib.sha256(have).hexdigest() != wanted.sha256:
-                del found.content[file]
-                raise FakeError(400, f"file '{file}': its bytes have another digest")
+            found.put(file, offset, content, f"model '{name}'")
             return found.told(name)
 
     def commit(self, name: str, draft: str) -> tuple[Version, bool]:

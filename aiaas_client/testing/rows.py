@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,28 +20,54 @@ from aiaas_client.protocol.management import (
 from aiaas_client.testing.fake_model import FakeError
 
 BY = "operator"
+DAY = 86400.0  # seconds that a draft is kept
 
 
 @dataclass(slots=True)
-class DraftRow:
-    """A version that is being brought, and the bytes that have come."""
+class Received:
+    """Files that are being brought, and the bytes that have come."""
 
     id: str
-    request: DraftRequest
+    wanted: Sequence[BundleFile]
     created: float
     content: dict[str, bytearray] = field(default_factory=dict)
 
-    def told(self, model: str) -> Draft:
-        files = [self._file(file) for file in self.request.files]
-        day = 86400.0
-        return Draft(
-            id=self.id, model=model, files=files, created=self.created, expires=self.created + day
-        )
+    def files(self) -> list[DraftFile]:
+        """What has come of each."""
+        return [self._file(file) for file in self.wanted]
+
+    def put(self, name: str, offset: int, content: bytes, whose: str) -> None:
+        """Take the next bytes of a file; its digest is checked with the last of them."""
+        wanted = next((one for one in self.wanted if one.name == name), None)
+        if wanted is None:
+            raise FakeError(404, f"{whose}: the draft has no file '{name[:64]}'")
+        have = self.content.setdefault(name, bytearray())
+        if offset != len(have):
+            text = f"file '{name}': offset {offset}, and received are {len(have)}"
+            raise FakeError(409, text, code="conflict")
+        if offset + len(content) > wanted.size:
+            raise FakeError(400, f"file '{name}': more than its {wanted.size} bytes")
+        have += content
+        if len(have) == wanted.size and hashlib.sha256(have).hexdigest() != wanted.sha256:
+            del self.content[name]
+            raise FakeError(400, f"file '{name}': its bytes have another digest")
 
     def _file(self, file: BundleFile) -> DraftFile:
         received = len(self.content.get(file.name, b""))
         complete = file.name in self.content and received == file.size
         return DraftFile(**file.model_dump(), received=received, complete=complete)
+
+
+@dataclass(slots=True)
+class DraftRow(Received):
+    """A version that is being brought."""
+
+    request: DraftRequest = field(kw_only=True)
+
+    def told(self, model: str) -> Draft:
+        expires = self.created + DAY
+        files = self.files()
+        return Draft(id=self.id, model=model, files=files, created=self.created, expires=expires)
 
 
 @dataclass(slots=True)

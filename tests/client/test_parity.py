@@ -15,12 +15,20 @@ import pytest
 from aiaas_client import (
     AsyncBatcher,
     AsyncClient,
+    AsyncDatasetHandle,
+    AsyncDatasets,
+    AsyncJobHandle,
+    AsyncJobs,
     AsyncModel,
     AsyncModels,
     AsyncTaskModel,
     AsyncTextEmbeddingModel,
     Batcher,
     Client,
+    DatasetHandle,
+    Datasets,
+    JobHandle,
+    Jobs,
     Model,
     Models,
     TaskModel,
@@ -37,6 +45,10 @@ PAIRS = [
     (TextEmbeddingModel, AsyncTextEmbeddingModel),
     (Model, AsyncModel),
     (Batcher, AsyncBatcher),
+    (Datasets, AsyncDatasets),
+    (DatasetHandle, AsyncDatasetHandle),
+    (Jobs, AsyncJobs),
+    (JobHandle, AsyncJobHandle),
 ]
 SYNC_ONLY = {"__enter__", "__exit__"}
 ASYNC_ONLY = {"__aenter__", "__aexit__"}
