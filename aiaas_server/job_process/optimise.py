@@ -103,7 +103,7 @@ class _Work:
                 draw = np.random.default_rng(self.spec.seed)
                 rows = np.sort(draw.choice(rows, CALIBRATED_BY, replace=False))
             columns = parent.columns(features_of(self.version, measured.target, parts.fields))
-            tables = [table for table, _ in chosen_parts(parts, columns, rows)]
+            tables = list(chosen_parts(parts, columns, rows))
         samples = [feed for table in tables for feed in samples_of(parent, table)]
         if not samples:
             raise InvalidInput("no row of the data set gets as far as the model's graph")
