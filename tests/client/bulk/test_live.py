@@ -129,8 +129,8 @@ def test_a_notebook_has_one_output_that_is_written_over(monkeypatch: pytest.Monk
         """What IPython calls the shell of a notebook."""
 
     fake = SimpleNamespace(get_ipython=ZMQInteractiveShell)
-    monkeypatch.setitem(sys.modules, "IPython", fake)  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython", fake)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
     view = open_view(True, "train <m>")
     for one in (RUNNING, epoch(1), event("log", line="x"), epoch(2), DONE):
         view.hear(one)
