@@ -118,7 +118,7 @@ def _read(model: Served, version: LaidVersion, found: Measured) -> Table:
         )
     with Parts(found.path) as parts:
         columns = model.columns(features_of(version.version, found.target, parts.fields))
-        read = [table for table, _ in chosen_parts(parts, columns, found.rows)]
+        read = list(chosen_parts(parts, columns, found.rows))
     fields = read[0].fields
     whole = {field.name: np.concatenate([one[field.name] for one in read]) for field in fields}
     return Table(fields, whole)
