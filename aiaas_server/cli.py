@@ -74,6 +74,7 @@ class ServeOption(NamedTuple):
 OPTIONS = (
     ServeOption("models", MODELS, "Repository in Triton's layout, .onnx files, or one file."),
     ServeOption("data", MODELS, "Directory of the registry: deploy, split, roll back; with state."),
+    ServeOption("jobs", MODELS, "Jobs to run at a time: training, scoring, …. Default: 0."),
     ServeOption("artefacts_url", MODELS, "s3://bucket/prefix in place of a directory in --data."),
     ServeOption(
         "load_models", MODELS, "Load only this model at start; repeat for more. Default: all.",

@@ -18,6 +18,7 @@ from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.manage import drafts, files, monitoring
 from aiaas_server.http.manage.changes import ChangeRoutes
+from aiaas_server.http.manage.datasets import DatasetRoutes
 from aiaas_server.http.manage.models import ModelRoutes
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.manage.traffic import TrafficRoutes
@@ -46,6 +47,8 @@ from aiaas_server.state.database import Connection, Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.space import check_room
+from aiaas_server.workshop.datasets import Datasets
+from aiaas_server.workshop.workshop import Workshop
 
 _log = logging.getLogger("aiaas_server")
 
@@ -89,6 +92,7 @@ class Platform:
             damaged=self._damaged,
             expect=self._verifier.expect,
         )
+        self._datasets = Datasets(settings, self.database, self._deployment)
         self.repository = RegistryRepository(models)
         choices = Choices()
         self.choose, self.aliases = choices.choose, choices.aliased
@@ -99,6 +103,17 @@ class Platform:
             self.repository,
             choices,
             brought=self._brought,
+        )
+        self._workshop = Workshop(
+            settings,
+            settings.data,
+            self.database,
+            self._feed,
+            self._deployment,
+            self._registry,
+            self._reconcile,
+            keep_dataset=self._datasets.keep,
+            is_taken=lambda name: models.find(name) is not None,
         )
         self._manage = Manage(self.database)
         url = settings.alert_url
@@ -144,6 +159,9 @@ class Platform:
             *files.routes(manage, self.database, *erasing, changed, self._damaged),
             *ModelRoutes(registry, self._settings, here, changed).routes(manage),
             *TrafficRoutes(manage, registry, reconcile, self._settings, changed).routes(),
+            *DatasetRoutes(manage, self._datasets, self._settings).routes(),
+            *self._workshop.routes(changed, lambda: pool.draining).routes(manage),
+            *self._workshop.batches.storage.routes(),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
         ]
@@ -173,6 +191,7 @@ class Platform:
         """Read what should be, before the pool loads it."""
         self._loop = asyncio.get_running_loop()
         await self._deployment.start()
+        await self._datasets.start()
         await self._reconcile.start()
 
     def follow(self, pool: ModelPool) -> None:
@@ -181,13 +200,16 @@ class Platform:
         self.monitor.start()
         self._shadows.start(self.database)
         self._rollouts.start()
+        self._workshop.start()
 
     async def close(self) -> None:
         """Write what is left, and let go."""
+        await self._workshop.close()
         await self._reconcile.close()
         await self._rollouts.close()
         await self._shadows.close(self.database)
         await self._feed.close()
+        await self._datasets.close()
         await self._deployment.close()
         await self._verifier.close()
         for part in (self.monitor, self.alerts, self.database):

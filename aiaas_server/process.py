@@ -142,7 +142,10 @@ def edge_limits(settings: Settings) -> EdgeLimits:
         max_connections_per_address=settings.max_connections_per_address,
         shared_addresses=(*LOOPBACK, *settings.proxies),
         max_body_bytes=max(
-            settings.max_body_bytes, settings.max_control_bytes, settings.max_upload_bytes
+            settings.max_body_bytes,
+            settings.max_control_bytes,
+            settings.max_upload_bytes,
+            0 if settings.data is None else settings.max_dataset_bytes,
         ),
     )
 

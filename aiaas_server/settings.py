@@ -271,6 +271,8 @@ class Settings(BaseModel):
         if self.data is None and (self.database_url is not None or self.artefacts_url):
             name = "database_url" if self.database_url is not None else "artefacts_url"
             raise ValueError(f"{name} needs data: a directory for what is kept beside it")
+        if self.data is None and self.jobs:
+            raise ValueError("jobs needs data: a directory for what they work on and make")
         url = "" if self.alert_url is None else self.alert_url.get_secret_value()
         if self.alert_url is not None and not url.lower().startswith(("http://", "https://")):
             raise ValueError("alert_url: expected http://… or https://…")
@@ -302,6 +304,11 @@ class Settings(BaseModel):
     def runs_at_once(self) -> int:
         """Runs of one model at a time on the CPU: enough to fill the cores, unless it is set."""
         return self.instances or max(1, _cores() // self.threads_per_run)
+
+    @property
+    def threads_per_job(self) -> int:
+        """Processor cores that a job may use: half of them, unless it is set."""
+        return self.job_threads or max(1, _cores() // 2)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:

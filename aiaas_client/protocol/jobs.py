@@ -195,11 +195,23 @@ class ExplainSpec(Asked):
 
 
 class BatchSpec(Asked):
-    """A file of OpenAI calls, a line each: `POST /v1/batches` makes it."""
+    """A file of OpenAI calls, a line each: `POST /v1/batches` makes it.
+
+    Attributes:
+        file: Its id, `file-…`.
+        endpoint: The path that every line calls.
+        models: Versions that the lines may call.
+        called: By the name that lines call, one of `models`; a name that is not here is that of
+            the version that has it.
+        metadata: The caller's own.
+    """
 
     kind: Literal["batch"] = "batch"
     file: str
-    endpoint: str
+    endpoint: Literal["/v1/embeddings"]
+    models: Annotated[list[ModelRef], Field(max_length=100)] = []
+    called: dict[str, ModelRef] = {}
+    metadata: dict[str, str] = {}
 
 
 JobSpec = Annotated[

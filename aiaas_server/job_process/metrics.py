@@ -26,32 +26,32 @@ class Coded(NamedTuple):
     predicted: Array
 
 
-def coded(truth: Array, scores: Array, classes: Sequence[str]) -> Coded:
-    """The best class of each row beside the truth.
-
-    Args:
-        truth: `[rows]` of texts.
-        scores: `[rows, classes]`, without NaN.
-    """
-    unknown = sorted({str(label) for label in truth} - set(classes))
-    labels = [*classes, *unknown]
+def coded(truth: Array, scores: Array, classes: Sequence[str], told: Array | None = None) -> Coded:
+    """The answer of each row beside the truth; see `classification_metrics`."""
+    named = set(truth.tolist()) | set([] if told is None else told.tolist())
+    labels = [*classes, *sorted({str(label) for label in named} - set(classes))]
     place = {label: index for index, label in enumerate(labels)}
-    found = np.array([place[str(label)] for label in truth], np.int64)
-    best = np.argmax(scores, axis=1) if len(scores) else np.empty(0, np.int64)
-    return Coded(labels, found, best)
+    if told is None:
+        best = np.argmax(scores, axis=1) if len(scores) else np.empty(0, np.int64)
+    else:
+        best = np.array([place[str(label)] for label in told], np.int64)
+    return Coded(labels, np.array([place[str(label)] for label in truth], np.int64), best)
 
 
-def classification_metrics(truth: Array, scores: Array, classes: Sequence[str]) -> dict[str, Any]:
+def classification_metrics(
+    truth: Array, scores: Array, classes: Sequence[str], told: Array | None = None
+) -> dict[str, Any]:
     """All metrics of labels.
 
     Args:
         truth: `[rows]` of texts.
-        scores: `[rows, classes]`, without NaN; the greatest one decides.
+        scores: `[rows, classes]`, without NaN.
         classes: Labels of the columns.
+        told: `[rows]` of texts: the answers, where they are not those of the greatest score.
     """
-    found = coded(truth, scores, classes)
+    found = coded(truth, scores, classes, told)
     counts = confusion(found.truth, found.predicted, len(found.labels))
-    chances = _chances(scores)
+    chances = chances_of(scores)
     return {
         "rows": len(truth),
         "accuracy": _ratio(np.trace(counts), counts.sum()),
@@ -147,8 +147,8 @@ def _area(positive: Array, scores: Array) -> float | None:
     return float((ranks[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
-def _chances(scores: Array) -> Array | None:
-    """The scores where they are probabilities."""
+def chances_of(scores: Array) -> Array | None:
+    """The scores where they are probabilities, else None."""
     if not len(scores) or not scores.shape[1] or scores.min() < 0:
         return None
     sums = scores.sum(axis=1, dtype=np.float64)
@@ -158,11 +158,17 @@ def _chances(scores: Array) -> Array | None:
 
 
 def log_loss(truth: Array, chances: Array) -> float:
-    """Mean of `-log` of the probability of the truth, which is held above the smallest step."""
+    """Mean of the `losses`."""
+    return float(np.mean(losses(truth, chances)))
+
+
+def losses(truth: Array, chances: Array) -> Array:
+    """`[rows]` `-log` of the probability of the truth, which is held above the smallest step."""
     step = np.finfo(np.float64).eps
     held = np.concatenate([chances, np.zeros((len(chances), 1))], axis=1)
     true = held[np.arange(len(truth)), np.minimum(truth, chances.shape[1])]
-    return float(np.mean(-np.log(np.clip(true, step, 1.0 - step))))
+    found: Array = -np.log(np.clip(true, step, 1.0 - step))
+    return found
 
 
 def calibration(truth: Array, chances: Array) -> dict[str, Any]:

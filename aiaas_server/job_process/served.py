@@ -3,59 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 from aiaas_client.protocol.management import CARD_FILE, MODEL_FILE
-from aiaas_client.protocol.predictions import Classification, ImageClassification, Regression
 from aiaas_server.core.describe.bundle import Bundles
-from aiaas_server.core.describe.card import Card, read_card
-from aiaas_server.core.errors import InvalidInput, ServerError
+from aiaas_server.core.describe.card import Assets, Card, read_card
+from aiaas_server.core.errors import InvalidInput
 from aiaas_server.core.events import NOBODY
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.core.predict import CallContext, Predictor, run_rows
-from aiaas_server.jobs.table import Table
+from aiaas_server.job_process.answers import Answers, Gathered
+from aiaas_server.jobs.table import Field, Table
 from aiaas_server.repository.one_bundle import OneBundle
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
 from aiaas_server.tasks import Tasks
+from aiaas_server.tasks.task import read_labels
+
+__all__ = ["Answers", "Served", "served"]
 
 Array = np.ndarray[Any, Any]
 
 _NAME: Final = "model"
 _ROWS: Final = 512  # of one call
+_MOST_LABELS: Final = 1000  # that a task of pictures tells
 _LONG: Final = 7 * 24 * 3600.0  # seconds: the job itself ends sooner
-
-
-class Answers(NamedTuple):
-    """What a version answers to rows.
-
-    Attributes:
-        classes: The labels, in the order of the columns of `scores`; empty of values.
-        scores: `[rows, classes]`; NaN in rows that failed. None of values.
-        values: `[rows]`. None of classes.
-        failed: What was wrong with rows that got no answer.
-    """
-
-    classes: tuple[str, ...]
-    scores: Array | None
-    values: Array | None
-    failed: Mapping[int, str]
-
-    @property
-    def labels(self) -> Array:
-        """The label of each row; None where it failed."""
-        assert self.scores is not None, "it answers with values"
-        best = np.argmax(np.where(np.isnan(self.scores), -np.inf, self.scores), axis=1)
-        found: Array = np.array(self.classes, dtype=object)[best]
-        found[list(self.failed)] = None
-        return found
 
 
 class Served:
@@ -110,35 +89,66 @@ class Served:
         work = self._predictor.predict(self.model, payloads, params or {}, deadline)
         return list(self._loop.run_until_complete(work))
 
-    def payloads(self, table: Table) -> list[Any]:
-        """The rows as payloads of the version's task: records, texts or pictures.
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of its card; empty where it has none."""
+        if self.card is None or not self.card.labels:
+            return ()
+        beside = Assets(lambda name: (self.directory / name).read_bytes(), self.card.assets)
+        return read_labels(self.card, beside)
+
+    def columns(self, fields: Sequence[Field]) -> list[str]:
+        """The columns that its payloads are made of.
 
         Raises:
-            InvalidInput: The table has no column for it; the message names those that it wants.
+            InvalidInput: It has no task, or there is no column for it; the message names what it
+                wants.
         """
         task = self.model.task
         if task is None:
             raise InvalidInput("the version has no card with a task: nothing says what it answers")
         if task.input == "features":
-            fast = self._array_of(table)
-            return _records(self._columns(table), table) if fast is None else fast(table)
-        # Texts that repeat are told as categories, as labels are: only where there are no others.
-        kinds = {"text": ("text", "category"), "image": ("image",)}.get(task.input, ())
-        for kind in kinds:
-            for name, found in table.fields:
+            return self._of_features(fields)
+        kinds = ("text", "category") if task.input == "text" else (task.input,)
+        for kind in kinds:  # a column of labels is read as text only where there is no other
+            for name, found in fields:
                 if found == kind:
-                    return list(table[name])
+                    return [name]
         raise InvalidInput(f"the data set has no column of kind '{task.input}'")
 
-    def _columns(self, table: Table) -> list[tuple[str, str]]:
-        columns = _listed(self.model.task)
-        missing = [name for name, _ in columns if name not in table]
+    def _of_features(self, fields: Sequence[Field]) -> list[str]:
+        wanted = [name for name, _ in _listed(self.model.task)]
+        names = [field.name for field in fields]
+        arrays = [name for name, kind in fields if kind == "array"]
+        if len(arrays) == 1 and self.card is not None and not set(wanted) & set(names):
+            return arrays  # its values are the columns of the card
+        missing = [name for name in wanted if name not in names]
         if missing:
             raise InvalidInput(
                 f"the data set lacks the columns {', '.join(missing[:8])}; "
-                f"it has {', '.join(table.names[:32])}"
+                f"it has {', '.join(names[:32])}"
             )
-        return columns
+        return wanted
+
+    def payloads(self, table: Table) -> list[Any]:
+        """The rows as payloads of the version's task: records, texts, pictures, lists of values.
+
+        Raises:
+            InvalidInput: The table has no column for it; the message names those that it wants.
+        """
+        names = self.columns(table.fields)
+        assert self.model.task is not None, "it has columns"
+        if self.model.task.input != "features":
+            return list(table[names[0]])
+        if len(names) == 1 and table.kind(names[0]) == "array":
+            return list(table[names[0]].reshape(table.rows, -1).astype(float).tolist())
+        return _records(_listed(self.model.task), table)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Of its calls, so that it tells the scores of all labels, as far as it can."""
+        of_pictures = self.card is not None and self.card.task == "image-classification"
+        return {"top_k": min(len(self.labels), _MOST_LABELS)} if of_pictures else {}
 
     def answers(
         self, table: Table, progress: Callable[[int, int], object] = lambda done, rows: None
@@ -148,24 +158,22 @@ class Served:
         Args:
             progress: Is called with the rows that are done, and all.
         """
-        of_pictures = self.card is not None and self.card.task == "image-classification"
-        params = {"top_k": len(self.card.labels)} if self.card and of_pictures else {}
-        found: list[Any] = []
-        for start in range(0, table.rows, _ROWS):
-            part = table.take(slice(start, start + _ROWS))
-            found += self.predict(self.payloads(part), params)
-            progress(len(found), table.rows)
-        return _answers(found)
+        starts = range(0, table.rows, _ROWS)
+        parts = (table.take(slice(start, start + _ROWS)) for start in starts)
+        return self.answers_of(parts, table.rows, progress)
 
-    def _array_of(self, table: Table) -> Callable[[Table], list[Any]] | None:
-        """Of one column of arrays whose values are the columns of a card: lists of values."""
-        if self.model.task is None or self.model.task.input != "features" or self.card is None:
-            return None
-        arrays = [name for name, kind in table.fields if kind == "array"]
-        if len(arrays) != 1 or any(name in table for name, _ in _listed(self.model.task)):
-            return None
-        name = arrays[0]
-        return lambda part: part[name].reshape(part.rows, -1).astype(float).tolist()
+    def answers_of(
+        self,
+        parts: Iterable[Table],
+        rows: int,
+        progress: Callable[[int, int], object] = lambda done, rows: None,
+    ) -> Answers:
+        """The same, of rows that come part by part."""
+        found, params = Gathered(), self.params
+        for part in parts:
+            found.add(self.predict(self.payloads(part), params))
+            progress(found.rows, rows)
+        return found.answers()
 
 
 @contextmanager
@@ -187,41 +195,19 @@ def _listed(task: Any) -> list[tuple[str, str]]:
     return [(column["name"], column["kind"]) for column in getattr(task, "columns", ())]
 
 
+def _text(value: Any) -> str:
+    """As a record has it; a column of integers with gaps holds them as floats."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
 def _records(columns: Sequence[tuple[str, str]], table: Table) -> list[dict[str, Any]]:
     cells = {}
     for name, kind in columns:
         values = table[name].tolist()
         if kind in ("category", "text"):
-            values = [None if value is None else str(value) for value in values]
+            values = [None if value is None or value != value else _text(value) for value in values]
         else:
             values = [None if value != value else value for value in values]
         cells[name] = values
     names = list(cells)
     return [dict(zip(names, row, strict=True)) for row in zip(*cells.values(), strict=True)]
-
-
-def _answers(found: Sequence[Any]) -> Answers:
-    failed = {row: one.message for row, one in enumerate(found) if isinstance(one, ServerError)}
-    whole = [one for one in found if not isinstance(one, ServerError)]
-    if not whole:
-        text = f"no row got an answer; the first: {failed[0]}" if failed else "there are no rows"
-        raise InvalidInput(text)
-    if isinstance(whole[0], Regression):
-        values = np.array([np.nan if row in failed else one.value for row, one in enumerate(found)])
-        return Answers((), None, values, failed)
-    if not isinstance(whole[0], Classification | ImageClassification):
-        raise InvalidInput(
-            f"expected a version that tells labels or numbers, got {type(whole[0]).__name__}"
-        )
-    scored = [None if row in failed else _scores(one) for row, one in enumerate(found)]
-    classes = tuple(sorted({label for scores in scored if scores for label in scores}))
-    scores = np.array(
-        [[np.nan if one is None else one.get(label, 0.0) for label in classes] for one in scored]
-    )
-    return Answers(classes, scores, None, failed)
-
-
-def _scores(one: Classification | ImageClassification) -> dict[str, float]:
-    if isinstance(one, ImageClassification):
-        return {found.label: found.score for found in one.top} or {one.label: one.score}
-    return dict(one.scores) or {one.label: one.score}

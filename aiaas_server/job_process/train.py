@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from aiaas_client.protocol.jobs import TrainSpec
-from aiaas_server.core.errors import InvalidInput
+from aiaas_server.core.errors import InvalidInput, NotSupported
 from aiaas_server.job_process.metrics import classification_metrics, regression_metrics
 from aiaas_server.job_process.served import Served, served
 from aiaas_server.job_process.tables import read_table
@@ -103,9 +103,8 @@ class Recorded(Watch):
 def _check(spec: TrainSpec, found: AnyRecipe) -> None:
     check_installed(found)
     if spec.cluster is not None:
-        raise InvalidInput(
-            f"cluster: this server trains on its own machine; got '{spec.cluster[:64]}'. "
-            "`workers` divides the work among its cores"
+        raise NotSupported(
+            f"cluster: got {spec.cluster[:64]!r}; jobs run on this server only, by 'workers'"
         )
     if spec.class_weight is not None and found.task == "regression":
         raise InvalidInput(f"class_weight: recipe '{found.name}' has no classes")

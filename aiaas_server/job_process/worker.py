@@ -10,8 +10,9 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from aiaas_client.protocol.jobs import JobError
 from aiaas_server.core.errors import InvalidInput, OutOfMemory, ServerError
@@ -50,6 +51,7 @@ def main(directory: str, parent: int) -> None:
     except Exception as error:
         traceback.print_exc()
         watch.say(FailedLine(error=told(error, order)))
+    sys.stdout.flush()
     sys.stderr.flush()
     # Whatever threads a library has left behind, or does at an end, is of no interest.
     os._exit(0)
@@ -84,4 +86,7 @@ def _own_output() -> BinaryIO:
     """The pipe of the lines; standard output is standard error from here on."""
     kept = os.dup(1)
     os.dup2(2, 1)
+    # A line of the log goes out when it is whole, and none is lost where the process is killed.
+    for stream in (sys.stdout, sys.stderr):
+        cast(TextIOWrapper, stream).reconfigure(line_buffering=True, errors="backslashreplace")
     return os.fdopen(kept, "wb", buffering=0)

@@ -18,7 +18,7 @@ from aiaas_client.protocol.management import Guard, Version
 ORDER_FILE: Final = "order.json"
 OUT: Final = "out"
 CHECKPOINTS: Final = "checkpoints"
-LONGEST_LINE: Final = 1 << 20  # bytes of a line; more is a fault of the process
+LONGEST_LINE: Final = 16 << 20  # bytes of a line, as of a profile of 4,096 columns; more is a fault
 
 
 class _Document(BaseModel):

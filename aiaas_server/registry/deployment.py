@@ -48,7 +48,9 @@ class Deployment:
         commits: Makes versions of it.
         eraser: Takes them away.
         sweep: Cleans up.
-        remote: Threads for the store.
+        parts: Files that are being received.
+        remover: Removes what nobody uses any more.
+        disk, remote: Threads for parts, and for the store.
     """
 
     def __init__(
@@ -69,18 +71,18 @@ class Deployment:
         self._damaged = damaged
         data.mkdir(parents=True, exist_ok=True)
         self._database = database
-        self._disk = Threads("aiaas-disk", _DISK_THREADS)
+        self.disk = Threads("aiaas-disk", _DISK_THREADS)
         self.remote = Threads("aiaas-store", _STORE_THREADS)
         self.artefacts = artefacts or open_artefacts(settings.artefacts_url, data)
         self.cache = Cache(data / "cache", self.artefacts, self._note_damage)
-        parts = Parts(data / "drafts")
-        remover = Remover(database, self.artefacts, self.remote, data)
+        self.parts = parts = Parts(data / "drafts")
+        self.remover = remover = Remover(database, self.artefacts, self.remote, data)
         limits = DraftLimits(settings.max_upload_bytes, settings.disk_reserve_bytes)
         self.drafts = Drafts(
             database,
             self.artefacts,
             parts,
-            self._disk,
+            self.disk,
             self.remote,
             remover,
             limits,
@@ -107,7 +109,7 @@ class Deployment:
         await self.sweep.close()
         await self.commits.close()
         await self.drafts.close()
-        self._disk.close()
+        self.disk.close()
         self.remote.close()
 
     def _note_damage(self, tenant: str, digest: str, reason: str) -> None:

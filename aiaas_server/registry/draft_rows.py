@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, select, update
 
@@ -19,9 +19,8 @@ from aiaas_server.core.describe.stored import name_problem
 from aiaas_server.core.errors import InvalidInput, NotFound, PayloadTooLarge
 from aiaas_server.registry.rows import Author, draft_user
 from aiaas_server.state.artefacts import claims
+from aiaas_server.state.artefacts.announced import KEPT_SECONDS, check_files
 from aiaas_server.state.tables import DRAFTS
-
-KEPT_SECONDS: Final = 24 * 3600.0
 
 
 class DraftRow(NamedTuple):
@@ -40,16 +39,10 @@ class DraftRow(NamedTuple):
         """Under which its artefacts are kept."""
         return draft_user(self.id)
 
-    def file(self, name: str) -> BundleFile:
-        """One of its files.
-
-        Raises:
-            NotFound: It has none of that name.
-        """
-        for file in self.request.files:
-            if file.name == name:
-                return file
-        raise NotFound(f"the draft has no file {name[:64]!r}: it was not announced")
+    @property
+    def files(self) -> list[BundleFile]:
+        """What it is going to consist of."""
+        return self.request.files
 
 
 def check_request(model: str, request: DraftRequest, file_bytes: int) -> None:
@@ -61,23 +54,18 @@ def check_request(model: str, request: DraftRequest, file_bytes: int) -> None:
     """
     if problem := name_problem(model):
         raise InvalidInput(f"model {model[:64]!r}: {problem}")
+    check_files(request.files)
     names = [file.name for file in request.files]
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidInput(f"files: {name!r} is there twice")
     if not {MODEL_FILE, CARD_FILE} & set(names):  # a pipeline is a card alone
         raise InvalidInput(
             f"files: expected '{MODEL_FILE}' among them, got {', '.join(names)[:64]!r}"
         )
-    sizes: dict[str, int] = {}
     for file in request.files:
         if file.size > file_bytes:
             raise PayloadTooLarge(
                 f"{file.name}: expected at most {file_bytes} bytes (max_upload_bytes), "
                 f"got {file.size}"
             )
-        if sizes.setdefault(file.sha256, file.size) != file.size:
-            raise InvalidInput(f"{file.name}: another file has its digest and not its size")
 
 
 def get_draft(connection: Connection, tenant: str, model: str, draft: str) -> DraftRow:
@@ -110,11 +98,6 @@ def drafts_of_model(connection: Connection, tenant: str, model: str) -> list[Dra
     return [_draft(row) for row in connection.execute(asked)]
 
 
-def draft_ids(connection: Connection) -> set[str]:
-    """Of all drafts."""
-    return set(connection.execute(select(DRAFTS.c.id)).scalars())
-
-
 def end_draft(connection: Connection, row: DraftRow) -> None:
     """Take a draft away; its parts and what nobody else uses go afterwards."""
     claims.release(connection, row.tenant, row.user)
@@ -123,17 +106,12 @@ def end_draft(connection: Connection, row: DraftRow) -> None:
 
 def claim_stored(connection: Connection, row: DraftRow) -> None:
     """Use, for the draft, what of its files the tenant has in the store already."""
-    digests = [file.sha256 for file in row.request.files]
-    for digest, found in claims.find(connection, row.tenant, digests).items():
-        if found.stored:
-            claims.claim(connection, row.tenant, digest, row.user)
+    claims.claim_stored(connection, row.tenant, [file.sha256 for file in row.files], row.user)
 
 
 def complete_digests(connection: Connection, row: DraftRow) -> set[str]:
     """Which of its files are in the store, and kept for it."""
-    used = claims.used_by(connection, row.tenant, row.user)
-    found = claims.find(connection, row.tenant, used)
-    return {digest for digest, artefact in found.items() if artefact.stored}
+    return claims.stored_for(connection, row.tenant, row.user)
 
 
 def find_same(connection: Connection, tenant: str, model: str, digest: str) -> DraftRow | None:

@@ -5,21 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 from aiaas_client.protocol.management import BundleFile, Policy, Serving
+from aiaas_server.core.author import SERVER as SERVER  # in whose name rows are written
+from aiaas_server.core.author import Author as Author
 
 VersionState = Literal["verified", "corrupt", "erased"]
 Document = dict[str, Any]
-
-
-class Author(NamedTuple):
-    """Who does something, for the history."""
-
-    tenant: str = "default"
-    by: str = "operator"
-    request_id: str = ""
-
-
-SERVER = Author(by="server")
-"""The server itself: guards, retention, sweeping."""
 
 
 class ModelRow(NamedTuple):

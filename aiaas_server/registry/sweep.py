@@ -20,9 +20,10 @@ from sqlalchemy import Connection, select
 from aiaas_server.core.errors import ServerError
 from aiaas_server.registry.cache import Cache
 from aiaas_server.registry.damage import OnDamage, mark_damaged, nobody
-from aiaas_server.registry.draft_rows import draft_ids, expired_drafts
+from aiaas_server.registry.draft_rows import expired_drafts
 from aiaas_server.registry.drafts import Drafts
 from aiaas_server.state.artefacts import claims
+from aiaas_server.state.artefacts.announced import draft_ids
 from aiaas_server.state.artefacts.artefacts import Artefacts
 from aiaas_server.state.artefacts.parts import Parts
 from aiaas_server.state.artefacts.removal import Remover
@@ -123,6 +124,7 @@ class Sweep:
         held = await self._remote.run(self._parts.drafts)  # before the rows, which come first
         known = await self._database.read(draft_ids)
         strays = [draft for draft in held if draft not in known]
+        strays = await self._remote.run(lambda: [d for d in strays if not self._parts.is_held(d)])
         for draft in strays:
             await self._remote.run(self._parts.drop, draft)
         left = await self._remote.run(self._artefacts.clean)

@@ -7,7 +7,8 @@ that it missed. What a slow reader has not taken is read again from the database
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from starlette.requests import Request
@@ -29,6 +30,39 @@ _LOOK: Final = 1.0  # seconds between two looks whether the server is stopping
 _MOST_STREAMS: Final = 256  # of one process
 
 
+class Streams:
+    """Those of a kind that are open in this process."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    def begin_behind(self, text: str) -> int:
+        """Where a new one begins, by its `Last-Event-ID`.
+
+        Raises:
+            HttpError: 503 where too many are open, 400 for what is no id.
+        """
+        if self.open >= _MOST_STREAMS:
+            raise HttpError(
+                503,
+                ErrorCode.TOO_MANY_CONNECTIONS,
+                f"{_MOST_STREAMS} streams of events are open already",
+                retry_after=1.0,
+            )
+        if not (text.isascii() and text.isdigit() and len(text) <= 18):
+            raise bad_request(f"Last-Event-ID: expected the id of an event, got {text[:64]!r}")
+        return int(text)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count one, for as long as it is open."""
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+
 class ChangeRoutes:
     """The stream of changes.
 
@@ -43,7 +77,12 @@ class ChangeRoutes:
         self._feed = feed
         self._stopping = stopping
         self._heartbeat = heartbeat
-        self.streams = 0
+        self._streams = Streams()
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return self._streams.open
 
     def routes(self, manage: Manage) -> list[BaseRoute]:
         """The one there is."""
@@ -51,28 +90,16 @@ class ChangeRoutes:
 
     async def events(self, request: Request) -> Response:
         """All changes from now on, or from behind `Last-Event-ID`, as Server-Sent Events."""
-        if self.streams >= _MOST_STREAMS:
-            raise HttpError(
-                503,
-                ErrorCode.TOO_MANY_CONNECTIONS,
-                f"{_MOST_STREAMS} streams of events are open already",
-                retry_after=1.0,
-            )
-        text = request.headers.get("last-event-id")
-        if text is None:
+        seq = self._streams.begin_behind(request.headers.get("last-event-id", "0"))
+        if "last-event-id" not in request.headers:
             seq = await self._feed.last()
-        elif text.isascii() and text.isdigit() and len(text) <= 18:
-            seq = int(text)
-        else:
-            raise bad_request(f"Last-Event-ID: expected the id of an event, got {text[:64]!r}")
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         events = self._events(author_of(request).tenant, seq)
         return StreamingResponse(events, 200, headers, "text/event-stream")
 
     async def _events(self, tenant: str, seq: int) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
-        self.streams += 1
-        try:
+        with self._streams.one():
             yield b": changes\n\n"
             silent_since = loop.time()
             while not self._stopping():
@@ -91,8 +118,6 @@ class ChangeRoutes:
                 if loop.time() - silent_since >= self._heartbeat:
                     yield b": still here\n\n"
                     silent_since = loop.time()
-        finally:
-            self.streams -= 1
 
 
 def _event(row: ChangeRow) -> bytes:

@@ -64,7 +64,8 @@ class DraftRoutes:
 
     async def put_file(self, request: Request) -> Response:
         """Send a file, or the rest of one from `?offset=` on."""
-        length = check_upload(request, self._settings)
+        limit = SizeLimit(self._settings.max_upload_bytes, "max_upload_bytes")
+        length = check_upload(request, limit)
         offset = read_offset(request)
         async with aclosing(received(request, self._settings.max_upload_timeout)) as body:
             draft = await self._drafts.receive(
@@ -101,14 +102,14 @@ def routes(
     ]
 
 
-def check_upload(request: Request, settings: Settings) -> int | None:
+def check_upload(request: Request, limit: SizeLimit) -> int | None:
     """Look at the headers of an upload; gives its length, None where it is not told.
 
     Raises:
         HttpError: 413 or 400 by its length, 415 where it is compressed or of another type.
     """
     headers = context_of(request).headers
-    length = check_length(headers, SizeLimit(settings.max_upload_bytes, "max_upload_bytes"))
+    length = check_length(headers, limit)
     if body_coding(headers.get(b"content-encoding", b"")) != IDENTITY:
         message = "Content-Encoding: only inference requests may be compressed"
         raise HttpError(415, ErrorCode.UNSUPPORTED_ENCODING, message)

@@ -25,11 +25,11 @@ from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON
 from aiaas_client.protocol.management import Told
 from aiaas_client.protocol.names import ALIAS
+from aiaas_server.core.author import Author
 from aiaas_server.core.errors import Conflict, NotFound
 from aiaas_server.http.errors import HttpError, bad_request
 from aiaas_server.http.incoming import SizeLimit, context_of, read_plain_body
 from aiaas_server.http.openapi import DescribedRoute, Tells
-from aiaas_server.registry.rows import Author
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.idempotency import Answered, recall, remember
@@ -194,7 +194,7 @@ class Manage:
         """
 
         async def answer(request: Request) -> Response:
-            _check_scope(request, scope)
+            check_scope(request, scope)
             if method == "POST" and "idempotency-key" in request.headers:
                 return await self._once(request, endpoint)
             return await endpoint(request)
@@ -253,7 +253,12 @@ def _again(request: Request, body: bytes) -> Request:
     return Request(request.scope, receive)
 
 
-def _check_scope(request: Request, scope: str) -> None:
+def check_scope(request: Request, scope: str) -> None:
+    """See that the caller may do that.
+
+    Raises:
+        HttpError: 403.
+    """
     scopes = context_of(request).caller.identity.scopes
     if "*" not in scopes and scope not in scopes:
         raise HttpError(403, ErrorCode.FORBIDDEN, f"this needs a key with the scope '{scope}'")

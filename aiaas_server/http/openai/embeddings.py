@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.predictions import Embedding
 from aiaas_server.core.errors import InvalidInput, ServerError
+from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.payloads import Answer
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.core.predict import Predictor
@@ -42,33 +43,70 @@ class EmbeddingRoutes:
         context = context_of(request)
         body = await read_body(request, self._max_json, context.deadline)
         document = await parse_body(body, self._settings.offload_json_bytes)
-        name = document.get("model")
-        if not isinstance(name, str) or not name:
-            raise InvalidInput("'model': expected the name of a model")
-        encoding = document.get("encoding_format") or "float"
-        if encoding not in ("float", "base64"):
-            raise InvalidInput(f"'encoding_format': expected float or base64, got {encoding!r}")
-        model = await obtain(self._pool, name, None, context)
-        if model.card is None or model.card.task != "text-embedding":
-            raise InvalidInput(f"model '{name}' makes no embeddings")
-        payloads = inputs_of(document.get("input"), self._settings.max_instances)
-        params = (
-            {} if document.get("dimensions") is None else {"dimensions": document["dimensions"]}
+        call = read_call(document, self._settings.max_instances)
+        model = await obtain(self._pool, call.model, None, context)
+        check_task(model, call.model)
+        work = self._predictor.predict(
+            model, call.payloads, call.params, context.deadline, context.caller
         )
-        work = self._predictor.predict(model, payloads, params, context.deadline, context.caller)
         with in_use(model):  # its work begins in a later turn of the loop
             answers = await while_connected(work, request.scope, request.receive)
-        text = await self._written(name, vectors_of(answers), encoding)
+        text = await self._written(call, vectors_of(answers))
         return Response(text, media_type="application/json")
 
-    async def _written(self, name: str, vectors: Sequence[Embedding], encoding: str) -> bytes:
+    async def _written(self, call: EmbeddingCall, vectors: Sequence[Embedding]) -> bytes:
         numbered = list(enumerate(vectors))
         limit = self._settings.max_answer_bytes
-        entries = await written(partial(write_entries, encoding), numbered, limit, inline=INLINE)
-        tokens = sum(vector.tokens for vector in vectors)
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        rest = FAST_JSON.dumps({"model": name, "usage": usage})
-        return b'{"object":"list","data":[' + entries + b"]," + rest[1:]
+        write = partial(write_entries, call.encoding)
+        return with_usage(call, vectors, await written(write, numbered, limit, inline=INLINE))
+
+
+class EmbeddingCall(NamedTuple):
+    """What is asked for.
+
+    Attributes:
+        encoding: `float` or `base64`.
+    """
+
+    model: str
+    payloads: list[Any]
+    params: dict[str, Any]
+    encoding: str
+
+
+def read_call(document: Mapping[str, Any], most: int) -> EmbeddingCall:
+    """A call from its JSON object; unknown members are ignored.
+
+    Raises:
+        InvalidInput: A member is missing or unusable, or there are more than `most` inputs.
+    """
+    name = document.get("model")
+    if not isinstance(name, str) or not name:
+        raise InvalidInput("'model': expected the name of a model")
+    encoding = document.get("encoding_format") or "float"
+    if encoding not in ("float", "base64"):
+        raise InvalidInput(f"'encoding_format': expected float or base64, got {encoding!r}")
+    dimensions = document.get("dimensions")
+    params = {} if dimensions is None else {"dimensions": dimensions}
+    return EmbeddingCall(name, inputs_of(document.get("input"), most), params, encoding)
+
+
+def check_task(model: LoadedModel, name: str) -> None:
+    """Only models of one task make embeddings.
+
+    Raises:
+        InvalidInput: This one does not.
+    """
+    if model.card is None or model.card.task != "text-embedding":
+        raise InvalidInput(f"model '{name}' makes no embeddings")
+
+
+def with_usage(call: EmbeddingCall, vectors: Sequence[Embedding], entries: bytes) -> bytes:
+    """The whole answer, around the entries of `data`."""
+    tokens = sum(vector.tokens for vector in vectors)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    rest = FAST_JSON.dumps({"model": call.model, "usage": usage})
+    return b'{"object":"list","data":[' + entries + b"]," + rest[1:]
 
 
 def inputs_of(value: Any, most: int) -> list[Any]:

@@ -10,7 +10,9 @@ import orjson
 from aiaas_server.http.errors import MAX_TEXT, Problem
 
 # `:predict` and `:explain` under /v1/models are KServe's, with our own error body.
-_is_openai = re.compile(r"/v1/(models(/[^/:]+)?|embeddings|completions|chat/completions)").fullmatch
+_is_openai = re.compile(
+    r"/v1/(models(/[^/:]+)?|embeddings|completions|chat/completions|(files|batches)(/.*)?)"
+).fullmatch
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",

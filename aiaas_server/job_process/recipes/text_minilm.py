@@ -35,6 +35,7 @@ class TextMinilm(TextRecipe[TextParams]):
     name: ClassVar[str] = "text-minilm"
     title: ClassVar[str] = "Texts by meaning"
     description: ClassVar[str] = "A head on MiniLM, for English and few examples"
+    extra: ClassVar[str] = "tasks,train"
     modules: ClassVar[tuple[str, ...]] = ("sklearn", "onnx", "tokenizers")
     params = TextParams
 

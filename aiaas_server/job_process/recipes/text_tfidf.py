@@ -65,8 +65,9 @@ class TextTfidf(TextRecipe[TfidfParams]):
             ngram_range=(1, 2),
             max_features=params.features,
             lowercase=False,
-            **({} if characters else {"token_pattern": _WORD}),
         )
+        if not characters:
+            vectors.set_params(token_pattern=_WORD)
         head = LogisticRegression(C=params.strength, max_iter=1000)
         pipeline = make_pipeline(vectors, head)
         try:
@@ -96,12 +97,13 @@ class _Tfidf(Fitted):
         from skl2onnx import to_onnx
         from skl2onnx.common.data_types import StringTensorType
 
+        inputs: Any = [(_INPUT, StringTensorType([None, 1]))]
         vectors, head = (step for _, step in self._pipeline.steps)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # characters are said to be doubtful: see above
-            model = to_onnx(
+            model: Any = to_onnx(
                 self._pipeline,
-                initial_types=[(_INPUT, StringTensorType([None, 1]))],
+                initial_types=inputs,
                 # The locale that every system has: the default's is missing from slim ones.
                 options={id(vectors): {"locale": "C.UTF-8"}, id(head): {"zipmap": False}},
                 target_opset=17,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +25,8 @@ from aiaas_server.jobs.table import Table
 
 _ROWS_AT_ONCE: Final = 1024
 _STEPS: Final = 50  # of an epoch by default
+# How torch says it, on the CPU and on a GPU, and how its launcher hands it on.
+_NO_MEMORY: Final = ("can't allocate memory", "out of memory", "not enough memory", "MemoryError")
 _WORTH_THREADS: Final = 50_000_000  # multiplications of a step; below, threads cost more
 _SMALLEST, _LARGEST = 8, 128  # rows of a step by default
 
@@ -51,6 +54,11 @@ def trained(
         build: Gives the untrained network; can be pickled.
         scaled: The rows of a table as the network takes them.
         uses: How often a weight is used for a row, about: by a convolution at each of its places.
+
+    Raises:
+        Diverged: The loss is not a number any more.
+        MemoryError: The network, or a step, is too large.
+        RuntimeError: Workers died again and again.
     """
     # Threads that wait shall sleep: what serves runs beside. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -64,14 +72,26 @@ def trained(
         validation = Rows(scaled(table), _target(target, unit, data.classes))
     default = min(max(len(features) // _STEPS, _SMALLEST), _LARGEST)
     batch = params.batch_size or default
-    work = batch * uses * sum(weight.numel() for weight in build().parameters())
-    threads = data.threads if work > _WORTH_THREADS else 1
-    plan = Plan(build, params, len(data.classes), batch, data.seed, threads)
     watch.phase("training")
-    state = train_here(plan, rows, validation, data.workers, watch)
-    network = build()
-    network.load_state_dict(read_state(state)["best"]["kept"])
+    with _memory_told():
+        work = batch * uses * sum(weight.numel() for weight in build().parameters())
+        threads = data.threads if work > _WORTH_THREADS else 1
+        plan = Plan(build, params, len(data.classes), batch, data.seed, threads)
+        state = train_here(plan, rows, validation, data.workers, watch)
+        network = build()
+        network.load_state_dict(read_state(state)["best"]["kept"])
     return network.eval(), unit
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """Torch's errors of memory, its workers' among them, as Python's own."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(text in str(error) for text in _NO_MEMORY):
+            raise MemoryError(str(error)) from None
+        raise
 
 
 Scaled = Callable[[Table], Array]
@@ -159,7 +179,7 @@ def export_onnx(network: Any, example: Array, path: Path, name: str, output: str
     rows = torch.from_numpy(np.array(example, np.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, about itself
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             network,
             (rows,),
             dynamo=True,

@@ -104,12 +104,10 @@ def _launched(
             raise _told(error) from None
 
 
-def _told(error: Any) -> Exception:
+def _told(error: Any) -> RuntimeError:
     first = error.get_first_failure()[1]
     message = first.message if isinstance(first.message, str) else first.message.get("message", "")
-    if "MemoryError" in message or "not enough memory" in message:
-        return MemoryError(message)
-    return RuntimeError(f"a worker failed {_RESTARTS + 1} times: {message[:500]}")
+    return RuntimeError(f"a worker failed {_RESTARTS + 1} times: {message[:1000]}")
 
 
 @contextmanager

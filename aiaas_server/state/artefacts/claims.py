@@ -89,6 +89,19 @@ def claim(connection: Connection, tenant: str, digest: str, user: str) -> Standi
     return "stored" if row is not None and row.stored else "awaited"
 
 
+def claim_stored(connection: Connection, tenant: str, digests: Iterable[str], user: str) -> None:
+    """Use those of `digests` whose bytes are there already."""
+    for digest, found in find(connection, tenant, digests).items():
+        if found.stored:
+            claim(connection, tenant, digest, user)
+
+
+def stored_for(connection: Connection, tenant: str, user: str) -> set[str]:
+    """What `user` uses and is there."""
+    found = find(connection, tenant, used_by(connection, tenant, user))
+    return {digest for digest, artefact in found.items() if artefact.stored}
+
+
 def uses(connection: Connection, tenant: str, digest: str, user: str) -> bool:
     """Whether `user` uses an artefact."""
     asked = select(ARTEFACT_USES.c.user).where(

@@ -133,6 +133,11 @@ class Parts:
         except FileNotFoundError:
             return False
 
+    def is_held(self, draft: str) -> bool:
+        """Whether somebody works on any part of a draft."""
+        parts = [path.stem for path in (self.root / draft).glob("*.part")]
+        return any(self.is_busy(draft, digest) for digest in parts)
+
     def drop(self, draft: str) -> None:
         """Remove all parts of a draft."""
         shutil.rmtree(self.root / draft, ignore_errors=True)

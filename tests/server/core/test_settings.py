@@ -108,6 +108,7 @@ def test_a_misspelt_variable_is_named_with_the_nearest_setting():
     [
         ({"database_url": "postgresql://h/n"}, "database_url needs data"),
         ({"artefacts_url": "s3://bucket"}, "artefacts_url needs data"),
+        ({"jobs": 1}, "jobs needs data"),
         ({"data": "d", "database_url": "mysql://me:hunter2@h/n"}, "expected postgresql://"),
         ({"data": "d", "database_url": "sqlite:///x.db"}, "expected postgresql://"),
         ({"data": "d", "database_url": "postgresql://h h/n"}, "expected postgresql://"),

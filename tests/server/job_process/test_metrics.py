@@ -35,7 +35,7 @@ def cases() -> st.SearchStrategy[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases())
 def test_labels_are_measured_as_scikit_learn_does(case: Any) -> None:
     """Accuracy, the macro means, each class and the confusion matrix."""
@@ -64,7 +64,7 @@ def test_labels_are_measured_as_scikit_learn_does(case: Any) -> None:
     json.dumps(found, allow_nan=False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases())
 def test_probabilities_are_measured_as_scikit_learn_does(case: Any) -> None:
     """ROC AUC, log loss and calibration, wherever the judge has a value for them."""
@@ -105,7 +105,7 @@ def test_many_classes_one_against_rest() -> None:
     assert classification_metrics(truth, scores, NAMES)["roc_auc"] == pytest.approx(expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(2, 30).flatmap(
         lambda rows: hnp.arrays(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -67,6 +68,28 @@ def test_the_newest_migration_is_the_one_that_the_server_asks_for() -> None:
     assert REVISION in migrate._known()
 
 
+def test_what_the_first_schema_has_stays_when_jobs_come(
+    state_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old" / "versions").mkdir(parents=True)
+    for path in (MIGRATIONS / "env.py", *(MIGRATIONS / "versions").glob("m0001*.py")):
+        shutil.copy(path, tmp_path / "old" / path.relative_to(MIGRATIONS))
+    with monkeypatch.context() as old:
+        old.setattr(migrate, "_MIGRATIONS", tmp_path / "old")
+        old.setattr(migrate, "REVISION", "0001")
+        upgrade(state_url)
+    assert state_of(state_url) == ("0001",)
+    add_a_version(state_url)
+    upgrade(state_url)
+    assert state_of(state_url) == (REVISION,)
+    engine = open_engine(state_url)
+    with engine.connect() as connection:
+        names = set(sqlalchemy.inspect(connection).get_table_names())
+        assert {"jobs", "job_events", "datasets", "dataset_drafts", "files"} <= names
+        assert connection.execute(text("SELECT count(*) FROM profiles")).scalar_one() == 1
+    engine.dispose()
+
+
 def test_a_second_start_changes_nothing(state_url: str) -> None:
     upgrade(state_url)
     upgrade(state_url)
@@ -110,8 +133,8 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade():
@@ -130,8 +153,8 @@ def next_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in (MIGRATIONS / "env.py", *(MIGRATIONS / "versions").glob("m*.py")):
         (folder / path.relative_to(MIGRATIONS)).write_text(path.read_text("utf-8"), "utf-8")
     monkeypatch.setattr(migrate, "_MIGRATIONS", folder)
-    monkeypatch.setattr(migrate, "REVISION", "0002")
-    return folder / "versions" / "m0002_next.py"
+    monkeypatch.setattr(migrate, "REVISION", "0003")
+    return folder / "versions" / "m0003_next.py"
 
 
 def add_a_version(state_url: str) -> None:
@@ -166,17 +189,17 @@ def test_an_older_schema_is_copied_and_brought_forward(
     state_url: str, next_server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as old:
-        old.setattr(migrate, "REVISION", "0001")
+        old.setattr(migrate, "REVISION", "0002")
         upgrade(state_url)
     add_a_version(state_url)
     next_server.write_text(NEXT.format(more=""), "utf-8")
     upgrade(state_url)
-    assert state_of(state_url) == ("0002",)
+    assert state_of(state_url) == ("0003",)
     assert counted(state_url) == (1, 1), "a table that is rebuilt takes nothing with it"
     if state_url.startswith("sqlite"):
-        copy = tmp_path / "state.db.before-0002"
+        copy = tmp_path / "state.db.before-0003"
         with closing(sqlite3.connect(copy)) as before:
-            assert before.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [("0001",)]
+            assert before.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [("0002",)]
             assert before.execute("SELECT count(*) FROM profiles").fetchall() == [(1,)]
         assert not list(tmp_path.glob("*.partial"))
 
@@ -186,13 +209,13 @@ def test_without_a_copy_nothing_is_changed(
     state_url: str, next_server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as old:
-        old.setattr(migrate, "REVISION", "0001")
+        old.setattr(migrate, "REVISION", "0002")
         upgrade(state_url)
     next_server.write_text(NEXT.format(more=""), "utf-8")
-    (tmp_path / "state.db.before-0002").mkdir()
+    (tmp_path / "state.db.before-0003").mkdir()
     with pytest.raises(StateRefused, match="no copy of it could be made before the change"):
         upgrade(state_url)
-    assert state_of(state_url) == ("0001",)
+    assert state_of(state_url) == ("0002",)
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -200,12 +223,12 @@ def test_a_migration_that_fails_changes_nothing(
     state_url: str, next_server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as old:
-        old.setattr(migrate, "REVISION", "0001")
+        old.setattr(migrate, "REVISION", "0002")
         upgrade(state_url)
     next_server.write_text(NEXT.format(more='op.execute("SELECT * FROM nobody")'), "utf-8")
     with pytest.raises(StateRefused, match="nobody"):
         upgrade(state_url)
-    assert state_of(state_url) == ("0001",)
+    assert state_of(state_url) == ("0002",)
     engine = open_engine(state_url)
     names = {column["name"] for column in sqlalchemy.inspect(engine).get_columns("models")}
     engine.dispose()
@@ -231,7 +254,7 @@ def test_a_directory_without_migrations_says_so(
 ) -> None:
     upgrade(state_url)
     monkeypatch.setattr(migrate, "_MIGRATIONS", tmp_path / "nowhere")
-    monkeypatch.setattr(migrate, "REVISION", "0002")
+    monkeypatch.setattr(migrate, "REVISION", "0003")
     with pytest.raises(StateRefused, match="the migrations are not installed"):
         upgrade(state_url)
 

@@ -250,6 +250,44 @@ def test_categories_become_numbers(
         assert tensors["x"].tolist() == [row]
 
 
+ARRAY = [{"name": "image", "kind": "array", "shape": [2, 3]}]
+
+
+def test_an_array_comes_nested_or_flat_by_name_or_alone(
+    open_version: Any, onnx_models: Any
+) -> None:
+    model = onnx_models.identity("FP32", ["batch", 6])
+    nested, flat = [[1, 2.5, 3], [4, 5, 6]], [1, 2.5, 3, 4, 5, 6]
+    for payload in ({"image": nested}, {"image": flat}, [nested], [flat], flat, nested):
+        assert preprocessed(open_version, model, ARRAY, payload) == [flat], payload
+    beside = [*ARRAY, {"name": "age"}]
+    model = onnx_models.identity("FP32", ["batch", 7])
+    assert preprocessed(open_version, model, beside, [nested, 30]) == [[*flat, 30]]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (
+            [[1, 2], [3, 4], [5, 6]],
+            r"column 'image': got shape \[3, 2\]; numbers of shape \[2, 3\]",
+        ),
+        ([[1, 2, 3], [4, 5]], "column 'image': the rows differ in length"),
+        ([1, 2, 3, 4, 5, "6"], "column 'image': got values that are none"),
+        ([1, 2, 3, 4, 5, math.nan], "column 'image': got NaN or an infinite number"),
+        ([True] * 6, "column 'image': got values that are none"),
+        ("pixels", "column 'image': got a text"),
+        (None, "column 'image': got None; a value is needed"),
+    ],
+)
+def test_an_array_that_does_not_fit_is_told(
+    open_version: Any, onnx_models: Any, value: Any, told: str
+) -> None:
+    model = onnx_models.identity("FP32", ["batch", 6])
+    with pytest.raises(InvalidInput, match=told):
+        preprocessed(open_version, model, ARRAY, {"image": value})
+
+
 def test_regression_answers_as_scikit_learn_does(open_version: Any) -> None:
     model = LinearRegression().fit(IRIS.data[:, :3], IRIS.data[:, 3])
     exported = export(model, [("x", FloatTensorType([None, 3]))])

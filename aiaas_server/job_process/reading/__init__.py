@@ -1,0 +1,1 @@
+"""Readers of what data sets are uploaded as; each gives an Arrow table with our metadata."""
