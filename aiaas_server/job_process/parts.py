@@ -40,13 +40,12 @@ class Parts:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    @property
-    def rows_each(self) -> int:
+    def _rows_each(self, most: int) -> int:
         """Rows of a part: fewer where they are large."""
         metadata = self._file.metadata
         size = sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))
         each = size // max(self.rows, 1)
-        return int(min(max(PART_BYTES // max(each, 1), 1), PART_ROWS))
+        return int(min(max(PART_BYTES // max(each, 1), 1), most))
 
     def column(self, name: str) -> Array:
         """All values of one column."""
@@ -60,10 +59,12 @@ class Parts:
         """All rows of some columns, in memory."""
         return of_arrow(self._file.read(columns=list(names)))
 
-    def read(self, columns: Sequence[str], start: int = 0) -> Iterator[tuple[int, Any]]:
-        """First row and Arrow table of each part, from row `start` on."""
+    def read(
+        self, columns: Sequence[str], start: int = 0, most: int = PART_ROWS
+    ) -> Iterator[tuple[int, Any]]:
+        """First row and Arrow table of each part, of `most` rows, from row `start` on."""
         groups, first = self._from(start)
-        batches = self._file.iter_batches(self.rows_each, groups, columns=list(columns))
+        batches = self._file.iter_batches(self._rows_each(most), groups, columns=list(columns))
         for batch in batches:
             found, at = pa.Table.from_batches([batch]), first
             first += batch.num_rows
@@ -89,13 +90,10 @@ def _field(field: Any) -> Field:
 
 
 def chosen_parts(
-    parts: Parts, columns: Sequence[str], rows: Array | None = None
-) -> Iterator[tuple[Table, Array]]:
-    """The rows of those indices (ascending; all where None), and the indices, part by part."""
-    for start, found in parts.read(columns):
-        if rows is None:
-            yield of_arrow(found), np.arange(start, start + found.num_rows)
-            continue
+    parts: Parts, columns: Sequence[str], rows: Array, most: int = PART_ROWS
+) -> Iterator[Table]:
+    """The rows of those indices (ascending), part by part."""
+    for start, found in parts.read(columns, most=most):
         low, high = np.searchsorted(rows, [start, start + found.num_rows])
         if high > low:
-            yield of_arrow(found.take(pa.array(rows[low:high] - start))), rows[low:high]
+            yield of_arrow(found.take(pa.array(rows[low:high] - start)))

@@ -21,6 +21,7 @@ pc: Any = compute  # its functions are made when it is loaded: no type checker s
 
 _BINS: Final = 20
 _MOST_TOLD: Final = 50  # classes
+_FARTHEST: Final = float(np.finfo(np.float64).max) / 4  # within which differences are finite
 _DIGITS: Final = 9  # of a number that is told
 _PIECE: Final = 1 << 20  # values of an array at a time
 
@@ -67,7 +68,8 @@ def _of_numbers(values: Any, kind: ColumnKind) -> dict[str, Any]:
     numbers = _present(values)
     told: dict[str, Any] = {"dtype": _dtype(values.type)} | _ranges(numbers) | _distinct(values)
     if len(numbers):
-        counts, edges = np.histogram(numbers, _BINS, _span(numbers))
+        inside = np.clip(numbers, -_FARTHEST, _FARTHEST)
+        counts, edges = np.histogram(inside, _BINS, _span(inside))
         told |= {"histogram": counts.tolist(), "edges": [_short(edge) for edge in edges]}
     distinct = told["distinct"]
     if kind == "integer" and distinct is not None and distinct <= _MOST_TOLD:
@@ -79,11 +81,7 @@ def _span(numbers: NDArray[np.float64]) -> tuple[float, float]:
     """From the least to the greatest; around the only one, wide enough to be told apart."""
     low, high = float(numbers.min()), float(numbers.max())
     least = max(0.5, abs(low) * 1e-6)
-    if high - low >= least * 1e-6 and math.isfinite(high - low):
-        return low, high
-    if not math.isfinite(high - low):  # more than a float can tell
-        return low / 2, high / 2
-    return low - least, high + least
+    return (low, high) if high - low >= least * 1e-6 else (low - least, high + least)
 
 
 def _of_arrays(values: Any) -> dict[str, Any]:

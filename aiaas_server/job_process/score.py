@@ -75,7 +75,8 @@ def _answer(
 ) -> None:
     """The rows that are not done yet."""
     began, before, params = time.monotonic(), shards.rows, model.params
-    for _, found in parts.read(sorted({*needed, *kept}), shards.rows):
+    columns_read = sorted({*needed, *kept})
+    for _, found in parts.read(columns_read, shards.rows, model.rows_at_once):
         answers = model.predict(model.payloads(of_arrow(found.select(needed))), params)
         arrays = [found.column(name) for name in kept]
         told = predicted.table_of(columns, answers)

@@ -33,6 +33,7 @@ Array = np.ndarray[Any, Any]
 
 _NAME: Final = "model"
 _ROWS: Final = 512  # of one call
+_COSTLY_ROWS: Final = 64  # of pictures and the like, which become large tensors
 _MOST_LABELS: Final = 1000  # that a task of pictures tells
 _LONG: Final = 7 * 24 * 3600.0  # seconds: the job itself ends sooner
 
@@ -145,6 +146,12 @@ class Served:
         return _records(_listed(self.model.task), table)
 
     @property
+    def rows_at_once(self) -> int:
+        """Of one call: what is prepared for it lies in memory."""
+        costly = bool(getattr(self.model.task, "costs", True))  # those that loop do not say
+        return _COSTLY_ROWS if costly else _ROWS
+
+    @property
     def params(self) -> dict[str, Any]:
         """Of its calls, so that it tells the scores of all labels, as far as it can."""
         of_pictures = self.card is not None and self.card.task == "image-classification"
@@ -158,8 +165,9 @@ class Served:
         Args:
             progress: Is called with the rows that are done, and all.
         """
-        starts = range(0, table.rows, _ROWS)
-        parts = (table.take(slice(start, start + _ROWS)) for start in starts)
+        each = self.rows_at_once
+        starts = range(0, table.rows, each)
+        parts = (table.take(slice(start, start + each)) for start in starts)
         return self.answers_of(parts, table.rows, progress)
 
     def answers_of(

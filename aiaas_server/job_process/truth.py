@@ -149,7 +149,7 @@ def answered(served: Served, version: Version, found: Measured, watch: Watch) ->
     """What a version answers to the rows, read part by part."""
     with Parts(found.path) as parts:
         columns = served.columns(features_of(version, found.target, parts.fields))
-        tables = (table for table, _ in chosen_parts(parts, columns, found.rows))
+        tables = chosen_parts(parts, columns, found.rows, served.rows_at_once)
 
         def progress(done: int, rows: int) -> None:
             watch.progress(done, rows, "rows")

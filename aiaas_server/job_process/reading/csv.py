@@ -97,7 +97,8 @@ def _texts(source: Source, layout: _Layout) -> list[Any]:
     if found.num_rows < 2:
         raise InvalidInput(f"{source.name}: expected rows below the header, got none")
     _check_end(source, layout, found)
-    return found.slice(1).columns[::-1]  # the header was read as a row
+    columns: list[Any] = found.slice(1).columns  # the header was read as a row
+    return columns[::-1]
 
 
 def _typed(source: Source, layout: _Layout, texts: list[Any], wanted: Wanted) -> Any:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.server.job_process.ordering import carry_out, table_of
 
 from aiaas_server.job_process.profile import columns_of, made_dataset
 from aiaas_server.job_process.tables import of_arrow, read_table, to_arrow, write_table
 from aiaas_server.jobs.table import Field, Table
+from tests.server.job_process.ordering import carry_out, table_of
 from tests.server.job_process.uploading import read
 
 TEXTS = st.text(string.printable + "äß€", max_size=8)
@@ -44,6 +44,10 @@ def columns(draw: st.DrawFn) -> dict[str, tuple[str, list[Any]]]:
 
 
 @given(columns())
+@example({"c": ("number", [1.797e308, -1.797e308, None])})
+@example({"c": ("number", [1.797e308])})
+@example({"c": ("number", [5e-324, 0.0])})
+@example({"c": ("boolean", [None])})
 def test_a_table_comes_back_as_it_was(tmp_path_factory: Any, found: Any) -> None:
     pytest.importorskip("pyarrow")
     table = Table(

@@ -151,16 +151,16 @@ async def test_what_a_job_made_is_kept_once_and_laid_out_again(
 
 
 async def test_a_store_that_is_away_keeps_nothing(
-    open_datasets: Open, database: Database, tmp_path: Path
+    open_datasets: Open, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets, deployment = open_datasets()
     put = deployment.artefacts.put
 
     def away(*args: Any) -> None:
-        deployment.artefacts.put = put  # type: ignore[method-assign]
+        monkeypatch.setattr(deployment.artefacts, "put", put)
         raise StateUnavailable("the store does not answer; try again")
 
-    deployment.artefacts.put = away  # type: ignore[method-assign]
+    monkeypatch.setattr(deployment.artefacts, "put", away)
     with pytest.raises(StateUnavailable, match="does not answer"):
         await datasets.keep(ME, *made(tmp_path))
     assert left(database) == (0, 0, 0)
@@ -169,7 +169,7 @@ async def test_a_store_that_is_away_keeps_nothing(
 
 
 async def test_a_sweep_leaves_rows_that_are_on_their_way(
-    open_datasets: Open, tmp_path: Path
+    open_datasets: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets, deployment = open_datasets()
     put, loop = deployment.artefacts.put, asyncio.get_running_loop()
@@ -178,7 +178,7 @@ async def test_a_sweep_leaves_rows_that_are_on_their_way(
         put(*args)
         asyncio.run_coroutine_threadsafe(deployment.sweep.clean(), loop).result()
 
-    deployment.artefacts.put = put_while_swept  # type: ignore[method-assign]
+    monkeypatch.setattr(deployment.artefacts, "put", put_while_swept)
     kept = await datasets.keep(ME, *made(tmp_path))
     assert b"".join(deployment.artefacts.pieces(ME.tenant, kept.digest)) == b"rows"
     await deployment.sweep.clean()
