@@ -11,13 +11,12 @@ import pytest
 from aiaas_client.protocol.jobs import Search, TrainSpec
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.job_process import train_search
+from aiaas_server.job_process.train_candidates import candidates, halvings
 from aiaas_server.job_process.train_data import material
 from aiaas_server.job_process.train_search import (
     Folds,
     Silent,
-    candidates,
     cross_validated,
-    halvings,
     metric_of,
     searched,
 )
