@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
 
@@ -38,14 +38,21 @@ from aiaas_client._send.raw import WithRawResponse
 from aiaas_client._send.sender import AnySender, limited
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine  # noqa: F401  # named in the base classes below
+
     from aiaas_client._api.call import Call
-    from aiaas_client._api.explanations import Explanation
+    from aiaas_client._api.explanations import (
+        Explanation,  # noqa: F401  # named in the base classes below
+    )
     from aiaas_client._api.inference import InferResult
     from aiaas_client._bulk.plan import Tensors
     from aiaas_client._bulk.progress import Report
     from aiaas_client._bulk.runners import Work
     from aiaas_client._send.sender import AsyncSender, Sender
     from aiaas_client.protocol.tensors import Array  # named in `Payload`
+
+Explained = TypeVar("Explained")  # one explanation, or what is awaited for it
+ManyExplained = TypeVar("ManyExplained")
 
 MAX_INSTANCES = 64  # payloads in one request of a bulk call
 
@@ -71,7 +78,7 @@ Payloads = (
 )
 
 
-class Predicts(Generic[AnySender, Items, Many], ABC):
+class Predicts(Generic[AnySender, Items, Many, Explained, ManyExplained], ABC):
     """What a handle can do with a model whose card names a task."""
 
     name: str
@@ -179,6 +186,45 @@ class Predicts(Generic[AnySender, Items, Many], ABC):
         sender = limited(self._sender, timeout, deadline)
         return self._predict_frame(frame, rows, options, sender, params, prefix)
 
+    @overload
+    def explain(
+        self,
+        payload: Payloads,
+        /,
+        *,
+        output: str | int | None = ...,
+        samples: int | None = ...,
+        seed: int = ...,
+        background: Any = ...,
+        timeout: float | None = ...,
+        deadline: float | None = ...,
+    ) -> ManyExplained: ...
+    @overload
+    def explain(
+        self,
+        payload: Payload,
+        /,
+        *,
+        output: str | int | None = ...,
+        samples: int | None = ...,
+        seed: int = ...,
+        background: Any = ...,
+        timeout: float | None = ...,
+        deadline: float | None = ...,
+    ) -> Explained: ...
+    @overload
+    def explain(
+        self,
+        payload: Any,
+        /,
+        *,
+        output: str | int | None = ...,
+        samples: int | None = ...,
+        seed: int = ...,
+        background: Any = ...,
+        timeout: float | None = ...,
+        deadline: float | None = ...,
+    ) -> Any: ...
     def explain(
         self,
         payload: Any,
@@ -253,18 +299,12 @@ class Predicts(Generic[AnySender, Items, Many], ABC):
         """`frame` with the predictions of its `rows` in columns of their own."""
 
 
-class ThreadPredicts(Predicts["Sender", Iterable[Any], Generator[Any, None, None]]):
+class ThreadPredicts(
+    Predicts[
+        "Sender", Iterable[Any], Generator[Any, None, None], "Explanation", "list[Explanation]"
+    ]
+):
     """Predictions from threads."""
-
-    if TYPE_CHECKING:
-
-        @overload
-        def explain(self, payload: Payloads, /, **options: Any) -> list[Explanation]: ...
-        @overload
-        def explain(self, payload: Payload, /, **options: Any) -> Explanation: ...
-        @overload
-        def explain(self, payload: Any, /, **options: Any) -> Any: ...  # a frame, rows
-        def explain(self, payload: Any, /, **options: Any) -> Any: ...
 
     def card(self) -> dict[str, Any]:
         """What the server tells of the model's card: task, licence, metrics, schemas."""
@@ -276,8 +316,9 @@ class ThreadPredicts(Predicts["Sender", Iterable[Any], Generator[Any, None, None
         return calls.prediction_of(sender.send(call))
 
     def _explain(self, payload: Any, sender: Sender, asked: explaining.Asked) -> Any:
-        files = drive(self._takes_files(), sender.send)
-        return sender.send(explaining.explain(self.name, self.version, payload, asked, files=files))
+        takes_files = drive(self._takes_files(), sender.send)
+        make = partial(explaining.explain, files=takes_files)
+        return sender.send(make(self.name, self.version, payload, asked))
 
     def _predict_many(
         self, items: Any, options: BulkOptions, sender: Sender, params: Mapping[str, Any]
@@ -317,19 +358,15 @@ class ThreadPredicts(Predicts["Sender", Iterable[Any], Generator[Any, None, None
 
 
 class AsyncPredicts(
-    Predicts["AsyncSender", AsyncIterable[Any] | Iterable[Any], AsyncGenerator[Any, None]]
+    Predicts[
+        "AsyncSender",
+        AsyncIterable[Any] | Iterable[Any],
+        AsyncGenerator[Any, None],
+        "Coroutine[Any, Any, Explanation]",
+        "Coroutine[Any, Any, list[Explanation]]",
+    ]
 ):
     """Predictions on an event loop."""
-
-    if TYPE_CHECKING:
-
-        @overload
-        async def explain(self, payload: Payloads, /, **options: Any) -> list[Explanation]: ...
-        @overload
-        async def explain(self, payload: Payload, /, **options: Any) -> Explanation: ...
-        @overload
-        async def explain(self, payload: Any, /, **options: Any) -> Any: ...  # a frame, rows
-        async def explain(self, payload: Any, /, **options: Any) -> Any: ...
 
     async def card(self) -> dict[str, Any]:
         """What the server tells of the model's card: task, licence, metrics, schemas."""

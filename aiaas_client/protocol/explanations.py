@@ -15,10 +15,11 @@ class ExplainParameters(Asked):
     Attributes:
         output: The class, by label or index, or the index of the value, that is explained; by
             default what the version predicts.
-        samples: Most rows that the model may be asked for each instance; as many as fit into the
-            deadline where it is None.
-        seed: Equal seeds give equal explanations.
-        background: Instances to compare with; by default those that the version brings along.
+        samples: Most rows that the model may be asked for each instance; where it is None, enough
+            for small errors, as far as the deadline allows.
+        seed: Equal seeds and samples give equal explanations, if the deadline ends neither.
+        background: Records or rows of numbers to compare with; by default those that the version
+            brings along.
     """
 
     output: str | int | None = None
