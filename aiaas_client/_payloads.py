@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,6 +36,27 @@ MOST_WAV_BYTES = 2**32 - 64
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})  # as they are
 ACCEPTED = (
     "text, bytes, a Path, a PIL image, an array, (samples, rate), a record or a list of values"
+)
+
+
+class HasArray(Protocol):
+    """numpy arrays, PIL images and what else describes its memory so."""
+
+    @property
+    def __array_interface__(self) -> Any: ...
+
+
+# One payload, and many of them: a list of numbers is one record.
+Payload = (
+    str | bytes | PathLike[str] | Mapping[str, Any] | list[float] | HasArray | tuple[Array, int]
+)
+Payloads = (
+    list[str]
+    | list[bytes]
+    | list[Path]
+    | list[PathLike[str]]
+    | list[dict[str, Any]]
+    | list[list[float]]
 )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine  # noqa: F401  # named in the base classes below
 
     from aiaas_client._api.inference import InferResult
-    from aiaas_client._bulk.batcher import AsyncBatcher
+    from aiaas_client._bulk.batcher import AsyncBatcher  # noqa: F401  # named in the base classes below
     from aiaas_client._bulk.plan import BulkOptions, BulkPlan, Tensors
     from aiaas_client._errors import AiaasError  # noqa: F401  # named in the base classes below
     from aiaas_client._models.arrays import ArrayCall
@@ -58,6 +58,7 @@ class AsyncModel(
     """
 
     _drive = staticmethod(async_drive)
+    _batcher = "AsyncBatcher"
 
     def __init__(self, sender: AsyncSender, name: str, version: str | int | None = None) -> None:
         super().__init__(name, version, sender.facts)
@@ -105,17 +106,6 @@ class AsyncModel(
         steps = self._infer(inputs, arrays, options, known, item=item, fresh=True)
         return await async_drive(steps, sender.send)
 
-    async def _post(
-        self,
-        options: InferOptions,
-        metadata: ModelMetadata | None,
-        arrays: Tensors,
-        sender: AsyncSender | None = None,
-    ) -> InferResult:
-        """Send prepared arrays, as bulk work and batchers do."""
-        steps = self._post_steps(arrays, options, metadata)
-        return await async_drive(steps, (sender or self._sender).send)
-
     async def _bulk_plan(self, bulk: BulkOptions) -> BulkPlan:
         await self._known(self._sender)
         async with self._own_lock():  # the configuration, too, is asked for once
@@ -155,15 +145,6 @@ class AsyncModel(
                 await running.aclose()
 
         return work()
-
-    def _make_batcher(
-        self, bulk: BulkOptions, options: InferOptions, max_wait: float
-    ) -> AsyncBatcher:
-        from aiaas_client._bulk.batcher import AsyncBatcher
-
-        plan = partial(self._bulk_plan, bulk)
-        post = partial(self._post, options)
-        return AsyncBatcher(self.name, plan, post, max_wait=max_wait, concurrency=bulk.concurrency)
 
     @property
     def with_raw_response(self) -> RawAsyncModel:

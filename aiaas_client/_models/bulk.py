@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, overload
 
 from aiaas_client._bulk.plan import (
     DEFAULT_BYTES,
@@ -32,6 +33,8 @@ DEFAULT_ROWS = 64  # in a bulk request to a model that does not tell its largest
 
 class InfersMany(Infers[One], Generic[One, Items, Many, Mixed, AnyBatcher]):
     """Inference with tensors, of one batch or of many items."""
+
+    _batcher: ClassVar[str]  # the class in `_bulk.batcher`, loaded with the first one
 
     @overload
     def infer_many(
@@ -140,17 +143,32 @@ class InfersMany(Infers[One], Generic[One, Items, Many, Mixed, AnyBatcher]):
         """
         bulk = BulkOptions(max_rows, concurrency=concurrency)
         options = infer_options(outputs, 0, parameters, binary=binary)
-        return self._make_batcher(bulk, options, max_wait)
+        from aiaas_client._bulk import batcher as home
+
+        make: Any = getattr(home, self._batcher)
+        plan, post = partial(self._bulk_plan, bulk), partial(self._post, options)
+        made: AnyBatcher = make(self.name, plan, post, max_wait=max_wait, concurrency=concurrency)
+        return made
 
     @abstractmethod
     def _run_many(self, items: Items, bulk: BulkOptions, options: InferOptions) -> Any:
         """Run all items, in threads or in tasks."""
 
     @abstractmethod
-    def _make_batcher(
-        self, bulk: BulkOptions, options: InferOptions, max_wait: float
-    ) -> AnyBatcher:
-        """Make the batcher of threads or of tasks."""
+    def _bulk_plan(self, bulk: BulkOptions) -> Any:
+        """Give the plan, whose questions are asked once for all who wait for it."""
+
+    def _post(
+        self,
+        options: InferOptions,
+        metadata: ModelMetadata | None,
+        arrays: dict[str, Any],
+        sender: Any = None,
+    ) -> One:
+        """Send prepared arrays, as bulk work and batchers do."""
+        steps = self._post_steps(arrays, options, metadata)
+        found: One = self._drive(steps, (sender or self._sender).send)
+        return found
 
     def _plan(self, options: BulkOptions, *, fresh: bool = False) -> Steps[BulkPlan]:
         """What bulk work has to know before its first item.

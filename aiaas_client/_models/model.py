@@ -19,7 +19,7 @@ from aiaas_client._send.raw import Whole, WithRawResponse
 
 if TYPE_CHECKING:
     from aiaas_client._api.inference import InferResult
-    from aiaas_client._bulk.batcher import Batcher
+    from aiaas_client._bulk.batcher import Batcher  # noqa: F401  # named in the base classes below
     from aiaas_client._bulk.plan import BulkOptions, BulkPlan, Tensors
     from aiaas_client._errors import AiaasError  # noqa: F401  # named in the base classes below
     from aiaas_client._models.arrays import ArrayCall
@@ -50,6 +50,7 @@ class Model(
     """
 
     _drive = staticmethod(drive)
+    _batcher = "Batcher"
 
     def __init__(self, sender: Sender, name: str, version: str | int | None = None) -> None:
         super().__init__(name, version, sender.facts)
@@ -89,16 +90,6 @@ class Model(
         steps = self._infer(inputs, arrays, options, self._known(sender), item=item, fresh=True)
         return drive(steps, sender.send)
 
-    def _post(
-        self,
-        options: InferOptions,
-        metadata: ModelMetadata | None,
-        arrays: Tensors,
-        sender: Sender | None = None,
-    ) -> InferResult:
-        """Send prepared arrays, as bulk work and batchers do."""
-        return drive(self._post_steps(arrays, options, metadata), (sender or self._sender).send)
-
     def _bulk_plan(self, bulk: BulkOptions) -> BulkPlan:
         self._known(self._sender)
         with self._lock:  # the configuration, too, is asked for once
@@ -133,13 +124,6 @@ class Model(
             yield from run_threads(one, partial(self._post, options, plan.metadata))
 
         return work()
-
-    def _make_batcher(self, bulk: BulkOptions, options: InferOptions, max_wait: float) -> Batcher:
-        from aiaas_client._bulk.batcher import Batcher
-
-        plan = partial(self._bulk_plan, bulk)
-        post = partial(self._post, options)
-        return Batcher(self.name, plan, post, max_wait=max_wait, concurrency=bulk.concurrency)
 
     @property
     def with_raw_response(self) -> RawModel:

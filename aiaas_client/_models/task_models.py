@@ -15,7 +15,7 @@ from aiaas_client import _errors as errors
 from aiaas_client._api import inference
 from aiaas_client._api import predict as calls
 from aiaas_client._bulk.plan import DEFAULT_WAIT
-from aiaas_client._models.predicts import AsyncPredicts, Payload, Payloads, ThreadPredicts
+from aiaas_client._models.predicts import AsyncPredicts, ThreadPredicts
 from aiaas_client._send.flavours import AnyBatcher, One
 from aiaas_client._send.own_names import with_own_names
 from aiaas_client.protocol.inference import CodecError, InferRequest, RequestedOutput
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aiaas_client._api.inference import InferResult
     from aiaas_client._bulk.batcher import AsyncBatcher, Batcher  # noqa: F401  # in bases below
     from aiaas_client._config import ServerFacts
+    from aiaas_client._payloads import Payload, Payloads
     from aiaas_client.protocol.predictions import (
         Classification,
         Detections,

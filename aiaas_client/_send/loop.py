@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from aiaas_client import _errors as errors
 from aiaas_client._api.call import Call, Response, StreamCall
-from aiaas_client._send.core import CallState, Core, streaming
+from aiaas_client._send.backends import Backends
+from aiaas_client._send.core import CallState, streaming
 from aiaas_client._send.endpoints import Endpoint
 from aiaas_client._send.events import check_head, reader_of
-from aiaas_client._send.middleware import achain, check_kinds
-from aiaas_client._send.options import check_backend, check_http_client, pooled_transport
+from aiaas_client._send.middleware import achain
 from aiaas_client._send.retry import most_telling
 from aiaas_client._send.sender import AsyncStream
 from aiaas_client._send.tracebacks import trimmed
@@ -26,14 +26,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BACKENDS = {
-    "httpx2": ("aiaas_client._transport.pools", "AsyncPooledTransport"),
-    "aiohttp": ("aiaas_client._transport.aiohttp", "AiohttpTransport"),
-}
 
-
-class LoopSender(Core):
+class LoopSender(Backends):
     """Sends calls from one event loop at a time; see `AsyncSender`."""
+
+    _asynchronous = True
+    _backends: ClassVar = {
+        "httpx2": ("aiaas_client._transport.pools", "AsyncPooledTransport"),
+        "aiohttp": ("aiaas_client._transport.aiohttp", "AiohttpTransport"),
+    }
+    _borrowed = ("aiaas_client._transport.borrowed", "AsyncBorrowedTransport")
+    _chain = staticmethod(achain)
 
     async def send(self, call: Call[T], /) -> T:
         """Send one call of the API, with retries inside the deadline, and read its answer.
@@ -47,13 +50,6 @@ class LoopSender(Core):
             return value
         except errors.AiaasError as error:
             raise trimmed(error)  # noqa: B904  # the same error
-
-    def _check(self, backend: str, http_client: Any, middleware: Sequence[Any]) -> None:
-        check_kinds(middleware, asynchronous=True)
-        check_backend(backend, _BACKENDS)
-        self._backend = backend
-        if http_client is not None:
-            check_http_client(http_client, asynchronous=True)
 
     def stream(self, call: StreamCall[T], /) -> AsyncStream[T]:
         """Send one call with the first step of the iteration, and give its events as they come.
@@ -142,12 +138,6 @@ class LoopSender(Core):
             repeats = self._repeats(given[0], error)
         return await repeats.arun(partial(attempt, *given))
 
-    async def _attempt(self, state: CallState[T]) -> T:
-        endpoint = self._shared.endpoints.take(state.avoid)
-        if self._may_hedge(state.call):
-            return await self._hedged(state, endpoint)
-        return await self._exchange(state, endpoint)
-
     async def _exchange(self, state: CallState[T], endpoint: Endpoint) -> T:
         try:
             request = self._wire(state, endpoint)
@@ -161,10 +151,6 @@ class LoopSender(Core):
         self._shared.endpoints.release(endpoint, None)
         return value
 
-    def _pipeline(self) -> Callable[[WireRequest], Any]:
-        transport = self._open_transport()
-        return achain(self._middleware, transport.send) if self._middleware else transport.send
-
     def _open_transport(self) -> AsyncTransport:
         shared = self._shared
         loop = asyncio.get_running_loop()
@@ -174,16 +160,6 @@ class LoopSender(Core):
             shared.transport = self._new_transport()
             shared.owner = loop
         return shared.transport  # type: ignore[no-any-return]  # an AsyncTransport, set above
-
-    def _new_transport(self) -> AsyncTransport:
-        if self._given_transport is not None:
-            return self._given_transport  # type: ignore[no-any-return]  # an AsyncTransport
-        if self._http_client is not None:
-            from aiaas_client._transport.borrowed import AsyncBorrowedTransport
-
-            return AsyncBorrowedTransport(self._http_client, self._max_answer_bytes)
-        pooled: Callable[..., AsyncTransport] = pooled_transport(_BACKENDS[self._backend])
-        return pooled(self._trust(), self._limits, self._max_answer_bytes)
 
     async def close(self) -> None:
         """Close all connections, for good."""

@@ -162,8 +162,8 @@ def check_backend(backend: str, known: Iterable[str]) -> None:
         )
 
 
-def pooled_transport(place: tuple[str, str]) -> Any:
-    """Give the transport of a backend, which is loaded with its first request only."""
+def loaded(place: tuple[str, str]) -> Any:
+    """Give the transport of a module, which is loaded with its first request only."""
     module, name = place
     return getattr(importlib.import_module(module), name)
 

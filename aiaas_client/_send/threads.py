@@ -13,18 +13,18 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from aiaas_client import _errors as errors
 from aiaas_client._api.call import Call, Response, StreamCall
-from aiaas_client._send.core import CallState, Core, streaming
+from aiaas_client._send.backends import Backends
+from aiaas_client._send.core import CallState, streaming
 from aiaas_client._send.endpoints import Endpoint
 from aiaas_client._send.events import check_head, reader_of
-from aiaas_client._send.middleware import chain, check_kinds
-from aiaas_client._send.options import check_backend, check_http_client, pooled_transport
+from aiaas_client._send.middleware import chain
 from aiaas_client._send.retry import most_telling
 from aiaas_client._send.sender import Stream
 from aiaas_client._send.tracebacks import trimmed
@@ -34,14 +34,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BACKENDS = {
-    "httpx2": ("aiaas_client._transport.pools", "PooledTransport"),
-    "urllib3": ("aiaas_client._transport.urllib3", "Urllib3Transport"),
-}
 
-
-class ThreadSender(Core):
+class ThreadSender(Backends):
     """Sends calls from any number of threads; see `Sender`."""
+
+    _asynchronous = False
+    _backends: ClassVar = {
+        "httpx2": ("aiaas_client._transport.pools", "PooledTransport"),
+        "urllib3": ("aiaas_client._transport.urllib3", "Urllib3Transport"),
+    }
+    _borrowed = ("aiaas_client._transport.borrowed", "BorrowedTransport")
+    _chain = staticmethod(chain)
 
     def send(self, call: Call[T], /) -> T:
         """Send one call of the API, with retries inside the deadline, and read its answer.
@@ -55,13 +58,6 @@ class ThreadSender(Core):
             return value
         except errors.AiaasError as error:
             raise trimmed(error)  # noqa: B904  # the same error
-
-    def _check(self, backend: str, http_client: Any, middleware: Sequence[Any]) -> None:
-        check_kinds(middleware, asynchronous=False)
-        check_backend(backend, _BACKENDS)
-        self._backend = backend
-        if http_client is not None:
-            check_http_client(http_client, asynchronous=False)
 
     def stream(self, call: StreamCall[T], /) -> Stream[T]:
         """Send one call with the first step of the iteration, and give its events as they come.
@@ -146,12 +142,6 @@ class ThreadSender(Core):
             repeats = self._repeats(given[0], error)
         return repeats.run(partial(attempt, *given))
 
-    def _attempt(self, state: CallState[T]) -> T:
-        endpoint = self._shared.endpoints.take(state.avoid)
-        if self._may_hedge(state.call):
-            return self._hedged(state, endpoint)
-        return self._exchange(state, endpoint)
-
     def _exchange(self, state: CallState[T], endpoint: Endpoint, race: _Race | None = None) -> T:
         try:
             request = self._wire(state, endpoint)
@@ -170,10 +160,6 @@ class ThreadSender(Core):
         self._shared.endpoints.release(endpoint, None)
         return value
 
-    def _pipeline(self) -> Callable[[WireRequest], Response]:
-        transport = self._open_transport()
-        return chain(self._middleware, transport.send) if self._middleware else transport.send
-
     def _open_transport(self) -> Transport:
         shared = self._shared
         if shared.transport is not None and shared.owner == shared.process:
@@ -184,16 +170,6 @@ class ThreadSender(Core):
                 shared.transport = self._new_transport()
                 shared.owner = shared.process
         return shared.transport  # type: ignore[no-any-return]
-
-    def _new_transport(self) -> Transport:
-        if self._given_transport is not None:
-            return self._given_transport  # type: ignore[no-any-return]  # a Transport
-        if self._http_client is not None:
-            from aiaas_client._transport.borrowed import BorrowedTransport
-
-            return BorrowedTransport(self._http_client, self._max_answer_bytes)
-        pooled: Callable[..., Transport] = pooled_transport(_BACKENDS[self._backend])
-        return pooled(self._trust(), self._limits, self._max_answer_bytes)
 
     def close(self) -> None:
         """Close all connections, for good."""
