@@ -20,6 +20,8 @@ from aiaas_client._send.work import acarry_out
 
 if TYPE_CHECKING:
     from aiaas_client._models.async_model import AsyncModel, RawAsyncModel
+    from aiaas_client._resources.datasets import RawAsyncDatasets
+    from aiaas_client._resources.jobs import RawAsyncJobs
     from aiaas_client._resources.models import RawAsyncModels
     from aiaas_client._transport.wire import AsyncTransport  # noqa: F401  # named in a base class
 
@@ -124,6 +126,18 @@ class RawAsyncClient(WithRawResponse):
     def models(self) -> RawAsyncModels:
         """As the client's."""
         found: RawAsyncModels = self._member("models")
+        return found
+
+    @property
+    def datasets(self) -> RawAsyncDatasets:
+        """As the client's."""
+        found: RawAsyncDatasets = self._member("datasets")
+        return found
+
+    @property
+    def jobs(self) -> RawAsyncJobs:
+        """As the client's."""
+        found: RawAsyncJobs = self._member("jobs")
         return found
 
     def model(

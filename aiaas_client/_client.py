@@ -20,6 +20,8 @@ from aiaas_client._send.work import carry_out
 
 if TYPE_CHECKING:
     from aiaas_client._models.model import Model, RawModel
+    from aiaas_client._resources.datasets import RawDatasets
+    from aiaas_client._resources.jobs import RawJobs
     from aiaas_client._resources.models import RawModels
     from aiaas_client._transport.wire import Transport  # noqa: F401  # named in a base class
 
@@ -134,6 +136,18 @@ class RawClient(WithRawResponse):
     def models(self) -> RawModels:
         """As the client's."""
         found: RawModels = self._member("models")
+        return found
+
+    @property
+    def datasets(self) -> RawDatasets:
+        """As the client's."""
+        found: RawDatasets = self._member("datasets")
+        return found
+
+    @property
+    def jobs(self) -> RawJobs:
+        """As the client's."""
+        found: RawJobs = self._member("jobs")
         return found
 
     def model(

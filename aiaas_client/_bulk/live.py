@@ -235,7 +235,7 @@ def _rich(board: Board, stream: TextIO) -> JobView | None:
         from rich.live import Live
         from rich.markup import escape as plain
         from rich.progress_bar import ProgressBar
-        from rich.table import Table
+        from rich.table import Column, Table
         from rich.text import Text
     except ImportError:
         return None
@@ -250,7 +250,8 @@ def _rich(board: Board, stream: TextIO) -> JobView | None:
         head.add_row(Text(f"{board.title}: {board.where}"), bar, Text(board.pace))
         if not board.rows:
             return head
-        table = Table("", *map(plain, board.names), box=None)
+        named = [Column(plain(name), overflow="fold") for name in board.names]
+        table = Table(Column(no_wrap=True), *named, box=None)
         for step, metrics in board.rows[-MOST_ROWS:]:
             table.add_row(Text(step), *board.cells(metrics))
         return Group(head, table)

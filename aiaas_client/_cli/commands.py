@@ -54,9 +54,10 @@ from aiaas_client.protocol.messages import ModelStatistics, RepositoryEntry
 
 def register(app: typer.Typer) -> None:
     """Add the client's commands to a typer application."""
-    for command in (*CALLS, *REGISTRY, *WORK):
-        name = command.__name__.removesuffix("_").replace("_", "-")  # import_, explain_job
-        app.command(name)(with_server(command))
+    for panel, commands in PANELS.items():
+        for command in commands:
+            name = command.__name__.removesuffix("_").replace("_", "-")  # import_, explain_job
+            app.command(name, rich_help_panel=panel)(with_server(command))
 
 
 def load(
@@ -138,6 +139,7 @@ WORK: tuple[Callable[..., None], ...] = (
     *(datasets, upload, recipes, train, evaluate, compare, score, optimise, explain_job),
     *(jobs, report),
 )
+PANELS = {"Call models": CALLS, "Registry": REGISTRY, "Data sets and jobs": WORK}
 
 
 def _entries(client: Client, model: str) -> list[RepositoryEntry]:

@@ -12,6 +12,7 @@ from aiaas_client._resources.dataset import AsyncDatasetHandle, DatasetHandle
 from aiaas_client._resources.deploying import COMMIT_TIMEOUT
 from aiaas_client._resources.registry import pages
 from aiaas_client._send.own_names import with_own_names
+from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import acarry_out, carry_out
 
 if TYPE_CHECKING:
@@ -162,6 +163,21 @@ class Datasets(DatasetCalls[DatasetHandle, "list[Dataset]", "list[DatasetErasure
     _carry_out = staticmethod(carry_out)
     _handle = DatasetHandle
 
+    @property
+    def with_raw_response(self) -> RawDatasets:
+        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
+        return RawDatasets(self, self._sender)
+
+
+class RawDatasets(WithRawResponse):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    upload = Whole(Datasets.upload)
+    list = Whole(Datasets.list)
+    versions = Whole(Datasets.versions)
+    get = Whole(Datasets.get)
+    delete = Whole(Datasets.delete)
+
 
 @with_own_names
 class AsyncDatasets(
@@ -175,3 +191,18 @@ class AsyncDatasets(
 
     _carry_out = staticmethod(acarry_out)
     _handle = AsyncDatasetHandle
+
+    @property
+    def with_raw_response(self) -> RawAsyncDatasets:
+        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
+        return RawAsyncDatasets(self, self._sender)
+
+
+class RawAsyncDatasets(WithRawResponse):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    upload = AsyncWhole(AsyncDatasets.upload)
+    list = AsyncWhole(AsyncDatasets.list)
+    versions = AsyncWhole(AsyncDatasets.versions)
+    get = AsyncWhole(AsyncDatasets.get)
+    delete = AsyncWhole(AsyncDatasets.delete)

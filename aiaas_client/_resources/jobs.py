@@ -11,6 +11,7 @@ from aiaas_client._api.datasets import reference
 from aiaas_client._resources.job import AsyncJobHandle, JobHandle
 from aiaas_client._resources.registry import pages
 from aiaas_client._send.own_names import with_own_names
+from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import acarry_out, carry_out
 
 if TYPE_CHECKING:
@@ -345,6 +346,27 @@ class Jobs(JobCalls[JobHandle, "list[JobHandle]", "RecipeInfo", "list[RecipeInfo
     _carry_out = staticmethod(carry_out)
     _handle = JobHandle
 
+    @property
+    def with_raw_response(self) -> RawJobs:
+        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
+        return RawJobs(self, self._sender)
+
+
+class RawJobs(WithRawResponse):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    train = Whole(Jobs.train)
+    evaluate = Whole(Jobs.evaluate)
+    compare = Whole(Jobs.compare)
+    score = Whole(Jobs.score)
+    optimise = Whole(Jobs.optimise)
+    optimize = optimise
+    explain = Whole(Jobs.explain)
+    list = Whole(Jobs.list)
+    get = Whole(Jobs.get)
+    recipes = Whole(Jobs.recipes)
+    recipe = Whole(Jobs.recipe)
+
 
 @with_own_names
 class AsyncJobs(
@@ -359,3 +381,24 @@ class AsyncJobs(
 
     _carry_out = staticmethod(acarry_out)
     _handle = AsyncJobHandle
+
+    @property
+    def with_raw_response(self) -> RawAsyncJobs:
+        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
+        return RawAsyncJobs(self, self._sender)
+
+
+class RawAsyncJobs(WithRawResponse):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    train = AsyncWhole(AsyncJobs.train)
+    evaluate = AsyncWhole(AsyncJobs.evaluate)
+    compare = AsyncWhole(AsyncJobs.compare)
+    score = AsyncWhole(AsyncJobs.score)
+    optimise = AsyncWhole(AsyncJobs.optimise)
+    optimize = optimise
+    explain = AsyncWhole(AsyncJobs.explain)
+    list = AsyncWhole(AsyncJobs.list)
+    get = AsyncWhole(AsyncJobs.get)
+    recipes = AsyncWhole(AsyncJobs.recipes)
+    recipe = AsyncWhole(AsyncJobs.recipe)

@@ -148,7 +148,7 @@ class WithRawResponse:
             return _unreadable(kept, error)
         if isawaitable(value):
             return _awaited(name, kept, value)
-        if _sends(value):
+        if _sends(value) and not kept:  # a handle that was asked for is read from an answer
             return self._inner(value, lambda one: getattr(self._open(one), name)(*args, **options))
         return _answered(name, kept, value)
 

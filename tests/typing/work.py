@@ -24,6 +24,7 @@ from aiaas_client import (
     JobHandle,
     JobResult,
     Progress,
+    RawResponse,
     RecipeInfo,
     Search,
     Split,
@@ -112,3 +113,17 @@ def fake(server: FakeServer) -> None:
     assert_type(server.jobs, FakeJobs)
     assert_type(server.datasets, FakeDatasets)
     assert_type(server.jobs.get("id"), Job)
+
+
+def whole_answers(client: Client, dataset: DatasetHandle) -> None:
+    raw = client.with_raw_response
+    assert_type(raw.datasets.list(), RawResponse[list[Dataset]])
+    assert_type(raw.jobs.evaluate("m", dataset=dataset), RawResponse[JobHandle])
+    assert_type(raw.jobs.optimize("m", dataset=dataset).parse(), JobHandle)
+    raw.jobs.evaluate("m")  # type: ignore[call-arg]
+
+
+async def whole_answers_on_a_loop(client: AsyncClient) -> None:
+    raw = client.with_raw_response
+    assert_type(await raw.datasets.get("d"), RawResponse[AsyncDatasetHandle])
+    assert_type(await raw.jobs.get("id"), RawResponse[AsyncJobHandle])

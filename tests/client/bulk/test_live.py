@@ -109,6 +109,20 @@ def test_a_terminal_shows_a_bar_above_a_table() -> None:
     assert last.count("epoch 12 of 10") == 1
 
 
+def test_in_a_narrow_terminal_steps_stay_whole_and_names_can_be_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    view = open_view(True, "t", stream)
+    names = ("loss", "accuracy", "learning_rate", "validation_loss", "validation_accuracy")
+    view.hear(epoch(2, metrics=dict.fromkeys((*names, "validation_roc_auc"), 0.123456)))
+    view.close()
+    assert "epoch 2 of 10 " in stream.getvalue()
+    assert "…" not in stream.getvalue()
+
+
 def test_without_rich_a_terminal_has_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rich.live", None)
     stream = Terminal()

@@ -123,3 +123,18 @@ def test_the_views_are_of_the_kinds_that_they_are_declared_to_be(caller: Any) ->
         assert (raw.status, raw.parse().name) == (200, "double")
     raw = caller.run(handle.statistics())
     assert raw.parse()[0].name == "double"
+
+
+def test_jobs_and_data_sets_have_their_whole_answers(caller: Any) -> None:
+    raw, rows = caller.client.with_raw_response, {"x": [1.0, 2.0], "label": ["a", "b"]}
+    kept = caller.run(raw.datasets.upload("d", rows))
+    assert (kept.status, kept.parse().ref) == (201, "d@1")
+    assert [one.ref for one in caller.run(raw.datasets.list()).parse()] == ["d@1"]
+    begun = caller.run(raw.jobs.train("m", recipe="logistic", dataset=kept.parse()))
+    assert begun.status == 202
+    assert begun.request_id
+    job = caller.run(begun.parse().wait(timeout=30))  # a handle like any other
+    assert job.state == "succeeded"
+    assert caller.run(raw.jobs.get(job.id)).parse().id == job.id
+    with pytest.raises(InputError, match="delete: expected"):
+        caller.run(raw.datasets.delete("d"))
