@@ -18,7 +18,13 @@ from aiaas_server.job_process.evaluate import answered_rows, metrics_of
 from aiaas_server.job_process.optimising.bundle import copy_beside, write_reference
 from aiaas_server.job_process.optimising.gate import gate_of
 from aiaas_server.job_process.optimising.golden import carry
-from aiaas_server.job_process.optimising.made import Feed, NotPossible, make, whole
+from aiaas_server.job_process.optimising.made import (
+    MIXES_ROWS,
+    Feed,
+    NotPossible,
+    make,
+    whole,
+)
 from aiaas_server.job_process.optimising.measure import measure
 from aiaas_server.job_process.optimising.outcome import Candidate, Measurement, product_of
 from aiaas_server.job_process.optimising.samples import samples_of
@@ -133,7 +139,7 @@ class _Work:
             try:
                 make(name, source, directory / MODEL_FILE, samples)
                 _refuse_known(directory / MODEL_FILE, name, known)
-                copy_beside(self.directory, directory, weights)
+                copy_beside(self.directory, directory, weights, rows_alone=name in MIXES_ROWS)
                 found[name] = self.candidate(name, directory, samples, rows, failed)
             except NotPossible as error:
                 self.watch.log(f"{name}: {error}")

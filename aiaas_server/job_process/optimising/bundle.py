@@ -17,16 +17,26 @@ from aiaas_server.job_process.optimising.made import Feed
 from aiaas_server.job_process.served import Served
 
 
-def copy_beside(parent: Path, directory: Path, weights: frozenset[str]) -> None:
-    """Copy what lies beside the parent's graph but `weights`: the new graph has its own."""
+def copy_beside(
+    parent: Path, directory: Path, weights: frozenset[str], *, rows_alone: bool = False
+) -> None:
+    """Copy what lies beside the parent's graph but `weights`: the new graph has its own.
+
+    Args:
+        rows_alone: The card no longer says that requests may be joined: that was told of the
+            parent's graph, and a server would go by it whatever it sees of this one.
+    """
     for path in sorted(parent.iterdir()):
         if path.name != MODEL_FILE and path.name not in weights and path.is_file():
             shutil.copyfile(path, directory / path.name)
-    if weights:
-        document = _card(directory)
-        assets = document.get("assets", {})
-        document["assets"] = {name: one for name, one in assets.items() if name not in weights}
-        _write(directory, document)
+    if not weights and not rows_alone:
+        return
+    document = _card(directory)
+    assets = document.get("assets", {})
+    document["assets"] = {name: one for name, one in assets.items() if name not in weights}
+    if rows_alone:
+        document.pop("batching", None)
+    _write(directory, document)
 
 
 def describe(directory: Path, metrics: Mapping[str, Any], lineage: Mapping[str, Any]) -> None:

@@ -30,6 +30,9 @@ _MODULES: Final = {
     "fp16": ("half", "halve"),
     "graph": ("graph", "simplify"),
 }
+MIXES_ROWS: Final = frozenset({"int8-dynamic"})
+"""Those that scale a whole batch by its largest number: a row is answered beside others as they
+have it."""
 _LONGEST: Final = 200  # characters of a reason
 
 

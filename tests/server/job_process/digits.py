@@ -25,6 +25,7 @@ CARD: dict[str, Any] = {
     "labels": LABELS,
     "preprocessing": {"columns": [{"name": name} for name in COLUMNS]},
     "metrics": {"accuracy": 0.5},  # of another data set, whatever it was
+    "batching": {"pad": {}},  # as what was trained here says
 }
 
 

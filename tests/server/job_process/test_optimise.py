@@ -14,6 +14,7 @@ import pytest
 
 from aiaas_server.job_process.optimising.gate import fastest
 from aiaas_server.job_process.optimising.measure import Speed
+from aiaas_server.job_process.served import served
 from aiaas_server.jobs.orders import Order, Product
 from aiaas_server.jobs.table import Field
 from aiaas_server.registry.verification.verify import verify
@@ -88,6 +89,19 @@ def test_every_target_becomes_a_version_within_the_gate(
     for one in product.versions:
         right = (answers(directory / one.path / "model.onnx").argmax(axis=1) == truth).mean()
         assert right == pytest.approx(one.metrics["accuracy"], abs=0.03)  # of all rows, not a third
+
+
+def test_rows_that_mix_are_not_said_to_be_independent(optimised: tuple[Product, Path]) -> None:
+    """Its activations are scaled by the largest of a batch, whatever its parent's card says: a
+    server that believed the card would answer a row by its neighbours."""
+    product, directory = optimised
+    for one in product.versions:
+        alone = one.lineage["optimisation"] == "int8-dynamic"
+        card = json.loads((directory / one.path / "model.json").read_text())
+        assert ("batching" in card) != alone
+        with served(directory / one.path, threads=1) as model:
+            assert bool(model.model.signature.max_batch_size) != alone
+    assert "not run together" in row_of(product, "int8-dynamic")["reason"]
 
 
 def test_lineage_names_the_parent_and_what_it_learned_from(
