@@ -169,9 +169,18 @@ class EmbeddedServer:
             return
         self._closed = True
         self.submit(self._app.close()).result()
+        self.submit(_end_the_rest()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _end_the_rest() -> None:
+    """Cancel what still answers, such as a stream of events: its caller would wait for ever."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
 
 
 def _scope(method: str, target: str, headers: RawHeaders, size: int) -> dict[str, Any]:

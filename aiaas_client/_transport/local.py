@@ -12,11 +12,11 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from os import PathLike
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from aiaas_client._api.call import Headers, Response
 from aiaas_client._api.inference import infer
 from aiaas_client._config import LOCAL_ENDPOINT as ENDPOINT
 from aiaas_client._errors import (
+    ClientClosedError,
     ConfigurationError,
     DeadlineExceededError,
     MissingFileError,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from aiaas_server.core.schedule.requests import Outcome
     from aiaas_server.embedded import EmbeddedServer
     from aiaas_server.embedded import Response as EmbeddedResponse
+
+T = TypeVar("T")
 
 Message = Mapping[str, Any]  # of ASGI
 
@@ -122,6 +125,8 @@ class LocalTransport:
         except TimeoutError:
             future.cancel()
             raise _too_late() from None
+        except CancelledError:  # by `close`
+            raise ClientClosedError(ClientClosedError.TEXT) from None
 
     def stream(self, request: WireRequest) -> OpenAnswer:
         """Answer one call as it comes; see `Transport.stream`."""
@@ -183,13 +188,13 @@ class AsyncLocalTransport:
         plain = _plain_inference(request)
         if plain is None:
             future = self._server.submit(_answer(self._server, request))
-            return _response(await asyncio.wrap_future(future), started)
+            return _response(await _ended(future), started)
         try:
             name, version = _target(request.call)
             left = request.deadline - time.monotonic()
             outputs = [output.name for output in plain.outputs]
             run = self._server.infer_queued(name, version, _inputs(plain), outputs, left)
-            model, outcome = await asyncio.wrap_future(run)
+            model, outcome = await _ended(run)
         except Exception as error:
             return _response(_refusal(self._server, error, request), started)
         return _local_response(plain, model, outcome, started)
@@ -237,6 +242,17 @@ class AsyncLocalTransport:
             await asyncio.to_thread(self._server.close)
 
 
+async def _ended(future: Future[T]) -> T:
+    """Wait for what another thread does."""
+    task = asyncio.current_task()
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        if task is not None and task.cancelling():
+            raise
+        raise ClientClosedError(ClientClosedError.TEXT) from None  # `close` ended it
+
+
 def _check_process(made_in: int) -> None:
     if made_in != os.getpid():  # the threads that answer are the parent's, and stayed there
         raise ConfigurationError(
@@ -251,6 +267,8 @@ def _too_late() -> DeadlineExceededError:
 def _head(message: Message, answering: Future[EmbeddedResponse]) -> tuple[int, Headers]:
     if message is _END:
         _raise_failure(answering)
+        if answering.cancelled():
+            raise ClientClosedError(ClientClosedError.TEXT)
         raise ProtocolError("the application answered nothing")
     return message["status"], Headers(message["headers"])
 
