@@ -124,6 +124,15 @@ def test_english_words_of_three_kinds_and_a_text_that_is_none(tmp_path: Path) ->
         TextTfidf().fit(TfidfParams(), Training(two, target[:9]), Kept(tmp_path))
 
 
+def test_texts_of_one_word_each_have_no_pairs(tmp_path: Path) -> None:
+    cities = ["Paris", "Lagos", "Wien", "Oslo"] * 5
+    fitted = TextTfidf().fit(
+        TfidfParams(), Training(texts(cities), np.arange(20) % 4 // 2, ("a", "b")), Kept(tmp_path)
+    )
+    answers = serves_equally(tmp_path, fitted, texts(["Paris", "Oslo", *EDGES]), 1e-5)
+    assert answers[:2].argmax(1).tolist() == [0, 1]
+
+
 def test_rows_without_a_text_are_not_learned_from(tmp_path: Path) -> None:
     """They change nothing, weights or not; the log tells how many they were."""
     lines = [f"{word} {i}" for i in range(20) for word in ("good", "bad")]
