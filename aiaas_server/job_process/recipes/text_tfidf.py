@@ -125,9 +125,7 @@ def _prepared(texts: list[str]) -> list[str]:
 def _closed(vocabulary: Mapping[str, int], characters: bool) -> list[str]:
     """Without pairs of what is not there by itself, which the graph cannot tell apart."""
     return sorted(
-        gram
-        for gram in vocabulary
-        if all(part in vocabulary for part in _parts(gram, characters))
+        gram for gram in vocabulary if all(part in vocabulary for part in _parts(gram, characters))
     )
 
 
