@@ -151,8 +151,9 @@ def test_rows_without_a_text_are_not_learned_from(tmp_path: Path) -> None:
             classes,
             weights=np.append(weights, [9, 9]),
         )
-        answers = [recipe.fit(params, one, watch).answer(texts(EDGES)) for one in (whole, more)]  # type: ignore[arg-type]
-        assert np.array_equal(*answers)
+        fitted = [recipe.fit(params, one, watch) for one in (whole, more)]  # type: ignore[arg-type]
+        without, beside = (one.answer(texts([*EDGES])) for one in fitted)
+        assert np.array_equal(without, beside)
         assert watch.lines == ["2 rows without a text in 'review' are not learned from"]
 
 
