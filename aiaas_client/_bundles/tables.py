@@ -73,12 +73,20 @@ def _of_frame(frame: Any, scratch: Path) -> Path:
             "a pandas frame is sent as Parquet, which needs pyarrow: pip install pyarrow"
         ) from error
     except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
-        raise InputError(f"data: the frame cannot be written as Parquet: {error}") from None
+        raise InputError(_unwritten(error)) from None
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("polars", "pyarrow"):
             raise
-        raise InputError(f"data: the frame cannot be written as Parquet: {error}") from None
+        raise InputError(_unwritten(error)) from None
     return target
+
+
+def _unwritten(error: Exception) -> str:
+    """pyarrow tells in several parts, the column last."""
+    told = ": ".join(str(part) for part in reversed(error.args)) or str(error)
+    return (
+        f"data: the frame cannot be written as Parquet: {told}; a column holds values of one type"
+    )
 
 
 def _of_arrays(arrays: Mapping[str, Any], scratch: Path) -> Path:
@@ -171,7 +179,10 @@ def _zipped(directory: Path, scratch: Path) -> Path:
     target = scratch / "images.zip"
     pictures = sorted(_pictures(directory))
     if not pictures:
-        raise InputError(f"'{directory}': expected folders of images, each called as its class")
+        raise InputError(
+            f"'{directory}': a directory is read as images: expected a folder of them for each "
+            "class, called as it; tables and IDX files are named themselves"
+        )
     # Pictures are packed already: stored, they are read and compared faster.
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name, path in pictures:

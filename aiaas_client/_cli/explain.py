@@ -13,7 +13,7 @@ from rich.table import Table
 from aiaas_client._cli.predict import PULLED, payloads_of
 from aiaas_client._cli.records import Given
 from aiaas_client._cli.server import Server, UseError
-from aiaas_client._cli.session import AsJson, ModelName, Version, client_of, print_json, tell
+from aiaas_client._cli.session import AsJson, ModelName, Version, client_of, ended, print_json, tell
 from aiaas_client._errors import NotSupportedError
 
 _ROWS = 30
@@ -22,13 +22,14 @@ _ROWS = 30
 def explain(
     model: ModelName,
     input_: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="INPUT",
             help="A file, - for standard input, or the payload itself: a text, a record as JSON, "
             "a row of numbers as JSON.",
         ),
-    ],
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="The payload is this text.")] = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="The label or index to explain; the predicted one."),
@@ -55,12 +56,14 @@ def explain(
     server: Server,
 ) -> None:
     """Explain a prediction: what each column, word or part of the picture adds to it."""
+    if (input_ is None) == (text is None):
+        raise ended("expected INPUT, or --text and no INPUT", 2)
     if models is None and server.url is None and (PULLED / model).is_dir():
         models = PULLED
     with client_of(server, local=models) as client:
         handle = client.model(model, version)
         card = handle.card()
-        given = payloads_of([input_], card)
+        given = payloads_of([input_], card) if input_ is not None else [Given(text)]
         if len(given) != 1:
             raise UseError(f"expected one payload to explain, got {len(given)}")
         rows = None if background is None else payloads_of([str(background)], card)

@@ -15,6 +15,8 @@ from aiaas_client._cli.session import print_json
 from aiaas_client._resources.job import JobHandle
 from aiaas_client.protocol.jobs import RecipeInfo
 
+_SHORT_ID = 12  # characters of an id in a list: a command finds the job by them
+_LOG_LINES = 5
 _RANGES = {
     "minimum": "from {}",
     "exclusiveMinimum": "above {}",
@@ -41,14 +43,12 @@ def print_job(job: JobHandle, as_json: bool) -> None:
 def jobs_table(found: Sequence[JobHandle]) -> Table:
     """A line for each job."""
     table = Table(box=None)
-    for name in ("job", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("what", "progress", "made", "created", "note"):
-        table.add_column(name)
+    for name in ("job", "state", "what", "progress", "made", "created", "note"):
+        table.add_column(name, no_wrap=name in ("job", "state", "created"))
     for job in found:
         one = job.document
         row = (
-            job.id,
+            job.id[:_SHORT_ID],
             "cancelling" if one.cancelling and not job.done else job.state,
             job.title,
             "" if job.done else _progress(job),
@@ -102,6 +102,8 @@ def _told(job: JobHandle) -> Iterator[tuple[str, str]]:
     yield "progress", "" if job.done else _progress(job)
     if job.error is not None:
         yield "error", f"{job.error.code}: {job.error.message}"
+    else:  # what was left out, what was odd; a job that failed has said why
+        yield "log", "\n".join(one.log[-_LOG_LINES:])
     yield "created", f"{moment(one.created)} {one.created_by}".strip()
     if one.started and one.ended:
         yield "took", f"{one.ended - one.started:.1f} s"

@@ -67,7 +67,7 @@ class JobFacts:
 
     @property
     def table(self) -> list[dict[str, Any]]:
-        """Rows of the comparison, or of the candidates."""
+        """Rows of the comparison, of the candidates, of a search's trials, or of the folds."""
         found = self._document.result
         return [] if found is None else found.table
 

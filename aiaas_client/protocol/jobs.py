@@ -282,7 +282,8 @@ class JobResult(Told):
         versions: Versions of models, by number; `model` is their name.
         datasets: As `name@number`.
         metrics: Of the held-out rows, or of the evaluation.
-        table: Rows of the comparison or of the candidates.
+        table: Rows of the comparison, of the candidates, of the trials of a search (the best
+            first), or of a cross-validation.
         files: The report, plots, predictions.
         details: What else there is to tell: the confusion matrix, the best parameters, curves, …
     """

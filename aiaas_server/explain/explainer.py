@@ -256,8 +256,12 @@ async def played_out(played: Played, asked: ExplainParameters, stop: float) -> E
     most = max((asked.samples or played.rows) - aside.rows, 0) // game.rows_each
     pace = max((loop.time() - began) / max(aside.rows, 1), 1e-9)  # seconds a row
     in_time = int(max(stop - loop.time(), 0.0) * _SAFE / pace / game.rows_each)
-    cut = isinstance(game, Words | Cells) and in_time < most
-    game.divide(min(most, in_time) if cut else most)
+    game.divide(most)
+    cut = False
+    if isinstance(game, Words | Cells) and in_time < most:
+        whole = game.features
+        game.divide(in_time)
+        cut = game.features < whole  # a short text loses nothing
     work = shapley(
         game.features,
         base,

@@ -36,6 +36,7 @@ def training_report(
     metrics: Document,
     history: Sequence[Document],
     search: Sequence[Document] = (),
+    folds: Sequence[Document] = (),
     points: Points | None = None,
     lead: str = "",
 ) -> None:
@@ -46,6 +47,7 @@ def training_report(
         metrics: Of the held-out rows.
         history: A document an epoch or fold; see `drawing.curves`.
         search: Rows of the trials, the best first.
+        folds: Rows of the cross-validation: its mean, its deviation, and each fold.
         points: Of a regression, of the held-out rows.
     """
     curves = [
@@ -57,6 +59,7 @@ def training_report(
         page.section("Learning curves", page.plots(curves)),
         *measured(metrics, points),
         page.section("Search", page.table(search[:_ROWS], best=0)) if search else "",
+        page.section("Cross-validation", page.table(folds, best=0)) if folds else "",
         page.section("Where it comes from", page.facts(facts)),
     ]
     page.write(path, title, lead or "Measured on rows that the training did not see.", blocks)

@@ -246,14 +246,16 @@ def _product(
     from aiaas_server.job_process.report import training_report  # and with it what draws
 
     report = Path(OUT) / "report.html"
-    search = details.get("search", {}).get("trials", [])
+    search = [_row(trial) for trial in details.get("search", {}).get("trials", [])]
+    folds = _fold_rows(details["cv"]) if "cv" in details else []
     training_report(
         report,
         title=f"{spec.model}: {spec.recipe} on {spec.dataset}",
         facts=lineage,
         metrics=made.metrics,
         history=recorded.history,
-        search=[_row(trial) for trial in search],
+        search=search,
+        folds=folds,
         points=made.points,
     )
     shown: dict[str, Any] = {
@@ -272,6 +274,7 @@ def _product(
     return Product(
         versions=[version],
         metrics=kept,
+        table=search or folds,
         details={
             **details,
             **shown,
@@ -282,6 +285,16 @@ def _product(
         },
         files={report.name: str(report)},
     )
+
+
+def _fold_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A cross-validation as lines of a table: what is read first comes first."""
+    told = {"mean": found["mean"], "deviation": found["deviation"]}
+    told |= {str(number): scores for number, scores in enumerate(found["scores"], 1)}
+    return [
+        {"fold": fold, **{name: plain(value) for name, value in scores.items()}}
+        for fold, scores in told.items()
+    ]
 
 
 def _row(trial: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,8 @@ class PipeWatch(Watch):
         """See `Watch`; lines that say nothing new but a step come at most ten times a second."""
         now = time.monotonic()
         if self._first < 0:
-            self._first = step - 1
+            # What goes on in the middle, or tells of many rows at once, has no pace yet.
+            self._first, self._began = (0, self._began) if step == 1 else (step, now)
         last = bool(total) and step >= total
         if not metrics and not last and now - self._said < _SOON:
             return

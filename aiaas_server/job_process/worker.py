@@ -49,7 +49,8 @@ def main(directory: str, parent: int) -> None:
         limit_memory(order.memory_bytes)
         watch.say(DoneLine(product=_carried_out(order, watch)))
     except Exception as error:
-        traceback.print_exc()
+        if not isinstance(error, InvalidInput):  # whose message is for whoever asked, and enough
+            traceback.print_exc()
         watch.say(FailedLine(error=told(error, order)))
     sys.stdout.flush()
     sys.stderr.flush()

@@ -209,8 +209,9 @@ def first_problem(error: ValidationError) -> tuple[str, str, str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The one of `known` that `name` is most likely meant to be; "" for none."""
-    return next(iter(get_close_matches(name, [*known], 1, _NEAR)), "")
+    """The one of `known` that `name` is most likely meant to be, in whatever case; "" for none."""
+    by_case = {one.casefold(): one for one in known}
+    return next((by_case[one] for one in get_close_matches(name.casefold(), by_case, 1, _NEAR)), "")
 
 
 class ModelConfig(_Part):

@@ -75,7 +75,10 @@ class TextTfidf(TextRecipe[TfidfParams]):
             if "empty vocabulary" not in str(error):
                 raise
             raise InvalidInput(f"column '{name}': there is no word in any text") from None
-        vectors.set_params(vocabulary=_closed(vectors.vocabulary_, characters))
+        grams = _closed(vectors.vocabulary_, characters)
+        # A graph that looks for pairs and has none does not load: single words have none.
+        longest = max(len(_parts(gram, characters)) for gram in grams)
+        vectors.set_params(vocabulary=grams, ngram_range=(1, longest))
         head = LogisticRegression(C=params.strength, max_iter=1000)
         pipeline = make_pipeline(vectors, head)
         weights = data.weights
@@ -121,11 +124,13 @@ def _prepared(texts: list[str]) -> list[str]:
 
 def _closed(vocabulary: Mapping[str, int], characters: bool) -> list[str]:
     """Without pairs of what is not there by itself, which the graph cannot tell apart."""
+    return sorted(
+        gram for gram in vocabulary if all(part in vocabulary for part in _parts(gram, characters))
+    )
 
-    def parts(gram: str) -> list[str]:
-        return list(gram) if characters else gram.split(" ")
 
-    return sorted(gram for gram in vocabulary if all(part in vocabulary for part in parts(gram)))
+def _parts(gram: str, characters: bool) -> list[str]:
+    return list(gram) if characters else gram.split(" ")
 
 
 def _without_spaces(texts: list[str]) -> bool:

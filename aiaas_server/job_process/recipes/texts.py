@@ -53,6 +53,7 @@ class TextRecipe(Recipe[P]):
     def fit(self, params: P, data: Training, watch: Watch) -> Fitted:
         """See `Recipe`."""
         name = only_column(data.features, ("text", "category"), "texts")
+        data = with_text(data, name, watch)
         return self.fit_texts(params, read_texts(data.features, name), data, watch, name)
 
     @abstractmethod
@@ -60,6 +61,25 @@ class TextRecipe(Recipe[P]):
         self, params: P, texts: list[str], data: Training, watch: Watch, name: str
     ) -> Fitted:
         """Train on texts that were checked."""
+
+
+def with_text(data: Training, name: str, watch: Watch) -> Training:
+    """What is learned from without the rows that have no text: real tables have a few.
+
+    Raises:
+        InvalidInput: A class is left without any.
+    """
+    kept = np.array([_is_text(value) for value in data.features[name]], bool)
+    if kept.all():
+        return data
+    target = data.target[kept]
+    if len(gone := np.setdiff1d(data.target, target)):
+        label = data.classes[int(gone[0])]
+        raise InvalidInput(f"column '{name}': expected texts of each class, got none of '{label}'")
+    watch.log(f"{len(kept) - len(target)} rows without a text in '{name}' are not learned from")
+    weights = None if data.weights is None else data.weights[kept]
+    features = data.features.take(np.flatnonzero(kept))
+    return data._replace(features=features, target=target, weights=weights)
 
 
 def read_texts(table: Table, name: str) -> list[str]:
@@ -81,13 +101,15 @@ def read_texts(table: Table, name: str) -> list[str]:
 def answered(table: Table, name: str, classes: int, answer: Callable[[list[str]], Array]) -> Array:
     """`(rows, classes)`: what `answer` gives for the texts; NaN for what is no text."""
     most = TextSettings().max_characters
-    kept = [
-        row for row, value in enumerate(table[name]) if isinstance(value, str) and value.strip()
-    ]
+    kept = [row for row, value in enumerate(table[name]) if _is_text(value)]
     found = np.full((table.rows, classes), np.nan)
     if kept:
         found[kept] = answer([check_text(table[name][row], most) for row in kept])
     return found
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 class Windows(NamedTuple):

@@ -135,7 +135,7 @@ def test_files_that_are_not_right_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"empty\.csv' is empty"):
         gathered(tmp_path / "empty.csv", tmp_path)
     (tmp_path / "flat").mkdir()
-    with pytest.raises(InputError, match="expected folders of images"):
+    with pytest.raises(InputError, match="expected a folder of them for each class"):
         gathered(tmp_path / "flat", tmp_path)
     (tmp_path / "flat" / "1.png").write_bytes(b"x")
     with pytest.raises(InputError, match="in a folder that is called as its class"):

@@ -229,5 +229,8 @@ def test_the_command_prints_draws_and_refuses(url: str, tmp_path: Path) -> None:
     with Image.open(heat) as drawn:
         assert drawn.size == (8, 8)
     assert aiaas("moods", "good", "--output", "no").exit_code == 1
+    assert aiaas("moods", "--text", "good.txt").exit_code == 0
+    for neither_or_both in ((), ("good", "--text", "good")):
+        assert aiaas("moods", *neither_or_both).exit_code == 2
     wrong = aiaas("moods", "good", "--plot", str(tmp_path / "x.unknown"))
     assert wrong.exit_code == 2

@@ -160,11 +160,12 @@ def test_a_training_is_told_whole(tmp_path: Path) -> None:
         metrics=metrics(["cat", "dog"]),
         history=[{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}],
         search=[{"depth": 3, "accuracy": 0.9}],
+        folds=[{"fold": "mean", "accuracy": 0.8765}],
     )
     seen = Seen(path.read_text("utf-8"))
     for told in ("digits@3", "0.9100", "0.2500", "Learning curves", "Confusion", "cat", "dog"):
         assert told in seen.text
-    for told in ("Calibration", "Search", "depth", "fashion@1", "2.13.0", "seed"):
+    for told in ("Calibration", "Search", "depth", "fashion@1", "2.13.0", "seed", "0.8765"):
         assert told in seen.text
     assert "svg" in seen.tags
 

@@ -132,6 +132,7 @@ def test_least_squares_have_the_error_of_scikit_learn(tmp_path: Path) -> None:
         assert product.metrics["r2"] > 0.2, name
         cv = product.details["cv"]
         assert cv["mean"]["mse"] == pytest.approx(np.mean([one["mse"] for one in cv["scores"]]))
+        assert product.table[0] == {"fold": "mean", **cv["mean"]}
     rows = split_rows(table, Split(), "target")
     matrix = np.stack([table[name] for name in table.names[:-1]], axis=1)
     own = LinearRegression().fit(matrix[rows.train], table["target"][rows.train])
@@ -200,6 +201,8 @@ def test_a_frame_with_gaps_is_served_as_it_was_learned_and_a_seed_gives_the_same
     assert not [line for line in lines if isinstance(line, CheckpointLine)]
     assert "column 'empty' is left out: every value is missing" in log_of(two)
     assert product.details["search"]["best"]["c"] == product.details["params"]["c"]
+    assert product.table[0]["c"] == product.details["params"]["c"]
+    assert len(product.table) == 3
     records = [
         {"age": 50.0, "city": "Wien", "member": True, "pixels": [[0, 0], [0, 0]]},
         {"age": None, "city": None, "member": None, "pixels": [0, 0, 0, 0], "label": True},

@@ -114,13 +114,47 @@ def test_english_words_of_three_kinds_and_a_text_that_is_none(tmp_path: Path) ->
         answers = serves_equally(place, fitted, held_out, 1e-5)
         assert answers[:3].argmax(1).tolist() == [1, 0, 2]
         assert np.isnan(fitted.answer(texts([" ", "soup"])))[:, 0].tolist() == [True, False]
-    with pytest.raises(InvalidInput, match="column 'review', row 1: text is empty"):
-        TextTfidf().fit(TfidfParams(), Training(texts(["a", " "]), target[:2]), Kept(tmp_path))
+    only = Training(texts(["a", " "]), target[:2], ("sport", "food"))
+    with pytest.raises(InvalidInput, match="'review': expected texts of each class.* of 'food'"):
+        TextTfidf().fit(TfidfParams(), only, Kept(tmp_path))
     two = held_out.with_column(Field("title", "text"), held_out["review"])
     with pytest.raises(
         InvalidInput, match="one column of texts is learned from, got review, title"
     ):
         TextTfidf().fit(TfidfParams(), Training(two, target[:9]), Kept(tmp_path))
+
+
+def test_texts_of_one_word_each_have_no_pairs(tmp_path: Path) -> None:
+    cities = ["Paris", "Lagos", "Wien", "Oslo"] * 5
+    fitted = TextTfidf().fit(
+        TfidfParams(), Training(texts(cities), np.arange(20) % 4 // 2, ("a", "b")), Kept(tmp_path)
+    )
+    answers = serves_equally(tmp_path, fitted, texts(["Paris", "Oslo", *EDGES]), 1e-5)
+    assert answers[:2].argmax(1).tolist() == [0, 1]
+
+
+def test_rows_without_a_text_are_not_learned_from(tmp_path: Path) -> None:
+    """They change nothing, weights or not; the log tells how many they were."""
+    lines = [f"{word} {i}" for i in range(20) for word in ("good", "bad")]
+    target, weights = np.arange(40) % 2, np.linspace(0.5, 2, 40)
+    classes = ("up", "down")
+    gaps = [*lines, None, " "]
+    for recipe, params in (
+        (TextTfidf(), TfidfParams()),
+        (TextCharacterPairs(), CharacterPairParams()),
+    ):
+        watch = Kept(tmp_path)
+        whole = Training(texts(lines), target, classes, weights=weights)
+        more = Training(
+            texts(gaps),  # type: ignore[arg-type]
+            np.append(target, [0, 1]),
+            classes,
+            weights=np.append(weights, [9, 9]),
+        )
+        fitted = [recipe.fit(params, one, watch) for one in (whole, more)]  # type: ignore[arg-type]
+        without, beside = (one.answer(texts([*EDGES])) for one in fitted)
+        assert np.array_equal(without, beside)
+        assert watch.lines == ["2 rows without a text in 'review' are not learned from"]
 
 
 def test_a_head_on_minilm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
