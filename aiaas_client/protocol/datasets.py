@@ -16,7 +16,6 @@ from aiaas_client.protocol.management import (
     Description,
     Digest,
     DraftFile,
-    Name,
     Note,
     Told,
 )
@@ -187,6 +186,3 @@ class DatasetErasure(Told):
     number: int
     gone: list[Digest] = []
     kept: list[Digest] = []
-
-
-DatasetName = Name

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from aiaas_client.protocol.datasets import Dataset, DatasetErasure
 from aiaas_server.core.author import Author
-from aiaas_server.core.errors import Conflict, NotFound, ServerError, StateUnavailable
+from aiaas_server.core.errors import Conflict, NotFound, ServerError
 from aiaas_server.datasets.draft_rows import DraftRow, drafts_of, end_draft, get_draft
 from aiaas_server.datasets.rows import (
     DatasetRow,
@@ -34,7 +33,6 @@ from aiaas_server.state.database import Connection, Database
 
 _log = logging.getLogger("aiaas_server")
 
-_CLAIMS: Final = 5
 
 InUse = Callable[[Connection, str, str], str | None]
 """The id of a job that needs the data set of that tenant and reference; None where none does."""
@@ -156,7 +154,7 @@ class Store:
         part = await self._remote.run(self._hold, place, digest)
         done = False
         try:
-            if await self._claim(tenant, digest, user) == "awaited":
+            if await self._remover.claim(tenant, digest, user) == "awaited":
                 await self._remote.run(self._artefacts.put, tenant, digest, path)
             kept = await self._database.write(conclude)
             done = True
@@ -175,15 +173,6 @@ class Store:
     def _let_go(self, part: Part, place: str) -> None:
         part.close()
         self._parts.drop(place)
-
-    async def _claim(self, tenant: str, digest: str, user: str) -> claims.Standing:
-        claim = partial(claims.claim, tenant=tenant, digest=digest, user=user)
-        for _ in range(_CLAIMS):
-            standing = await self._database.write(claim)
-            if standing != "leaving":
-                return standing
-            await self._remover.remove(tenant, [digest])
-        raise StateUnavailable("the same rows are being removed; try again")
 
     async def _undo(self, tenant: str, digest: str, user: str) -> None:
         """What cannot be done now is done by the next sweep."""

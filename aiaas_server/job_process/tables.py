@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from aiaas_client.protocol.datasets import Column, ColumnKind
+from aiaas_client.protocol.datasets import ColumnKind
 from aiaas_server.jobs.table import Field, Table
 
 KIND: Final = b"aiaas.kind"
@@ -105,8 +105,3 @@ def arrays_to_arrow(values: np.ndarray[Any, Any]) -> Any:
     """Arrays of one shape, rows first; copied only where they do not lie in a row."""
     flat = pa.array(np.ascontiguousarray(values).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, int(np.prod(values.shape[1:])))
-
-
-def fields_of(columns: list[Column]) -> list[Field]:
-    """Name and kind of columns as a data set tells them."""
-    return [Field(column.name, column.kind) for column in columns]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,7 @@ from aiaas_server.job_process.train_data import Material
 from aiaas_server.jobs.recipes import AnyRecipe, read_params, recipe
 from aiaas_server.jobs.recipes.recipe import Params, Training, Watch
 from aiaas_server.jobs.splits import folds_of
+from aiaas_server.jobs.table import Table
 
 Array = np.ndarray[Any, Any]
 
@@ -56,7 +58,7 @@ class Piece(NamedTuple):
     recipe: str
     params: Params
     data: Training
-    measured: Any  # Table
+    measured: Table
     truth: Array
     scratch: Path
 
@@ -172,13 +174,22 @@ def known(metrics: Mapping[str, float | None]) -> dict[str, float]:
 
 
 class Trial(NamedTuple):
-    """A candidate and how it did."""
+    """A candidate and how it did.
+
+    Attributes:
+        asked: The parameters that are searched for.
+        rows: How many it was tried on.
+        score: By the metric that the search goes by; greater is better.
+        summary: As `_summary` gives it.
+        refused: Why the recipe did not take it on the first fold that it refused.
+    """
 
     asked: dict[str, Any]
     params: Params
     rows: int
     score: float
     summary: Mapping[str, Any]
+    refused: str
 
 
 def searched(
@@ -191,43 +202,25 @@ def searched(
     """
     metric = metric_of(search, found)
     asked = candidates(search, spec.seed)
-    trials = [(one, read_params(found, {**spec.params, **one})) for one in asked]
+    going = [(one, read_params(found, {**spec.params, **one})) for one in asked]
     watch.phase("searching")
     if search.method == "halving":
-        rounds = halvings(len(trials), len(rows), search.folds)
+        rounds = halvings(len(going), len(rows), search.folds)
     else:
-        rounds = [(len(trials), len(rows))]
-    total, done = sum(count for count, _ in rounds) * search.folds, 0
-    table: list[Trial] = []
-    refusals: list[str] = []
+        rounds = [(len(going), len(rows))]
+    steps = _Steps(watch, sum(count for count, _ in rounds) * search.folds)
     order = np.random.default_rng(spec.seed).permutation(rows)
+    table: list[Trial] = []
     for count, used in rounds:
-        trials = trials[:count]
-        scores = folds.scores([params for _, params in trials], np.sort(order[:used]), search.folds)
-        ranked = []
-        for one, params in trials:
-            of_folds: list[dict[str, float | None]] = []
-            reasons: list[str] = []
-            for _ in range(search.folds):
-                metrics, refused = next(scores)
-                of_folds.append(metrics)
-                reasons += [refused] if refused else []
-                done += 1
-                watch.progress(done, total, "folds", metrics=known(metrics))
-            if reasons:
-                watch.log(f"{one} on {used} rows: {reasons[0]}")
-                refusals.append(reasons[0])
-            summary = _summary(of_folds)
-            ranked.append(Trial(one, params, used, _rank(summary["mean"], metric), summary))
-        ranked.sort(key=lambda trial: -trial.score)  # stable: of equals the first
-        trials = [(trial.asked, trial.params) for trial in ranked]
-        table = [
-            *ranked,
-            *(trial for trial in table if trial.asked not in [r.asked for r in ranked]),
-        ]
+        part = np.sort(order[:used])
+        ranked = _tried(going[:count], folds, part, search.folds, metric, steps)
+        going = [(trial.asked, trial.params) for trial in ranked]
+        # Those of an earlier round that are out stay behind, with the rows that they had.
+        table = ranked + [trial for trial in table if trial.asked not in [one for one, _ in going]]
     best = table[0]
     if best.score == -math.inf:
-        reason = refusals[0] if refusals else "it is not defined on the folds"
+        refused = [trial.refused for trial in table if trial.refused]
+        reason = refused[0] if refused else "it is not defined on the folds"
         raise InvalidInput(f"search: no candidate has a '{metric}': {reason}")
     watch.log(f"best of {len(asked)}: {dict(best.asked)}, {metric} {best.summary['mean'][metric]}")
     return best.params, {
@@ -237,6 +230,43 @@ def searched(
         "best": dict(best.asked),
         "trials": [{"params": dict(one.asked), "rows": one.rows, **one.summary} for one in table],
     }
+
+
+class _Steps:
+    """Counts the folds of all rounds."""
+
+    def __init__(self, watch: Watch, total: int) -> None:
+        self.watch = watch
+        self._done, self._total = 0, total
+
+    def tell(self, metrics: Mapping[str, float | None]) -> None:
+        self._done += 1
+        self.watch.progress(self._done, self._total, "folds", metrics=known(metrics))
+
+
+def _tried(
+    candidates: Sequence[tuple[dict[str, Any], Params]],
+    folds: Folds,
+    rows: Array,
+    count: int,
+    metric: str,
+    steps: _Steps,
+) -> list[Trial]:
+    """How each candidate does on `count` folds of these rows, the best first."""
+    scores = folds.scores([params for _, params in candidates], rows, count)
+    found = []
+    for asked, params in candidates:
+        measured = []
+        for one in islice(scores, count):
+            measured.append(one)
+            steps.tell(one.metrics)
+        refused = next((one.refused for one in measured if one.refused), "")
+        if refused:
+            steps.watch.log(f"{asked} on {len(rows)} rows: {refused}")
+        summary = _summary([one.metrics for one in measured])
+        score = _rank(summary["mean"], metric)
+        found.append(Trial(asked, params, len(rows), score, summary, refused))
+    return sorted(found, key=lambda trial: -trial.score)  # stable: of equals the first
 
 
 def _rank(mean: Mapping[str, float | None], metric: str) -> float:

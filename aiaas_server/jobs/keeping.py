@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import Connection
 
-from aiaas_server.core.errors import ServerError, StateUnavailable
+from aiaas_server.core.errors import ServerError
 from aiaas_server.state.artefacts import claims
 from aiaas_server.state.artefacts.artefacts import Artefacts, digest_of
 from aiaas_server.state.artefacts.removal import Remover
@@ -17,7 +16,6 @@ from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.database import Database
 
 T = TypeVar("T")
-_CLAIMS: Final = 5
 
 
 class Kept(NamedTuple):
@@ -58,7 +56,7 @@ class Keeping:
             StateUnavailable: The store or the database does not answer.
         """
         kept = await self._threads.run(_measured, path)
-        if await self._claim(tenant, user, kept.sha256) == "awaited":
+        if await self._remover.claim(tenant, kept.sha256, user) == "awaited":
             await self._threads.run(self._artefacts.put, tenant, kept.sha256, path)
 
         def conclude(connection: Connection) -> T | None:
@@ -80,15 +78,6 @@ class Keeping:
             await self._remover.remove(tenant, digests)
         except ServerError:
             return
-
-    async def _claim(self, tenant: str, user: str, digest: str) -> claims.Standing:
-        claim = partial(claims.claim, tenant=tenant, digest=digest, user=user)
-        for _ in range(_CLAIMS):
-            standing = await self._database.write(claim)
-            if standing != "leaving":
-                return standing
-            await self._remover.remove(tenant, [digest])
-        raise StateUnavailable("the same bytes are being removed; try again")
 
 
 def _measured(path: Path) -> Kept:

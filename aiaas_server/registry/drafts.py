@@ -6,20 +6,13 @@ hand, or after a day; nothing of it stays.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from aiaas_client.protocol.management import (
-    Draft,
-    DraftRequest,
-    bundle_digest,
-)
-from aiaas_server.core.errors import (
-    Conflict,
-)
+from aiaas_client.protocol.management import Draft, DraftRequest, bundle_digest
+from aiaas_server.core.errors import Conflict
 from aiaas_server.registry.damage import mark_stored
 from aiaas_server.registry.draft_rows import (
     DraftRow,
@@ -39,8 +32,6 @@ from aiaas_server.state.artefacts.removal import Remover
 from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.artefacts.uploads import Uploads
 from aiaas_server.state.database import Database
-
-_log = logging.getLogger("aiaas_server")
 
 Admit = Callable[[Connection, Author, DraftRequest], None]
 """Is asked in the transaction that makes a draft; raises where it may not be made: the quota."""

@@ -95,7 +95,8 @@ class ExplainRoutes:
         self, model: LoadedModel, asked: ExplainRequest, request: Request
     ) -> dict[str, Any]:
         from aiaas_client.protocol.explanations import ExplainAnswer
-        from aiaas_server.explain.explainer import Sources, explained
+        from aiaas_server.explain.choice import Sources
+        from aiaas_server.explain.explainer import explained
 
         context = context_of(request)
         kind = "any" if model.task is None else model.task.input

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from aiaas_server.core.errors import ServerError
+from aiaas_server.repository.external_data import external_files
 
 Array = np.ndarray[Any, Any]
 Feed = Mapping[str, Array]
@@ -113,34 +114,14 @@ def whole(directory: Path, name: str, out: Path) -> frozenset[str]:
     Raises:
         NotPossible: It is too large for one file.
     """
-    model = onnx.load(directory / name, load_external_data=False)
-    places = {
-        entry.value
-        for tensor in _tensors(model)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
+    places = frozenset(path.name for path in external_files(directory / name))
     size = sum((directory / place).stat().st_size for place in {*places, name})
     if size > MOST_BYTES:
         raise NotPossible(
             f"it has {size >> 20} MiB; models of more than {MOST_BYTES >> 20} MiB are not optimised"
         )
-    if places:
-        onnx.load_external_data_for_model(model, str(directory))
+    model = onnx.load(directory / name)
     # Converters of scikit-learn import the standard operators twice, which others take for none.
     _import(model, model.opset_import)
     out.write_bytes(model.SerializeToString(deterministic=True))
-    return frozenset(places)
-
-
-def _tensors(model: Any) -> Iterator[Any]:
-    """All tensors, in whichever graph, function or attribute."""
-    waiting: list[Any] = [model]
-    while waiting:
-        message = waiting.pop()
-        if message.DESCRIPTOR.name == "TensorProto":
-            yield message
-            continue
-        for described, value in message.ListFields():
-            if described.message_type is not None:
-                waiting.extend((value,) if hasattr(value, "DESCRIPTOR") else value)
+    return places

@@ -11,63 +11,23 @@ Two halves that meet at a float32 matrix `[rows, width]`, the model's input `fea
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
 from aiaas_server.core.errors import InvalidInput
+from aiaas_server.jobs.recipes.columns import Feature, card_of, encoded, most_frequent
+from aiaas_server.jobs.recipes.recipe import Array
 from aiaas_server.jobs.splits import texts_of
 from aiaas_server.jobs.table import Field, Table
 
-Array = np.ndarray[Any, Any]
 Missing = Literal["median", "most-frequent", "indicator"]
 
 INPUT: Final = "features"
 MOST_CATEGORIES: Final = 100  # of one column: rarer ones count as unseen
 _MOST_WIDTH: Final = 100_000
 _NO_VALUE: Final = "(missing)"
-_LARGEST: Final = float(np.finfo(np.float32).max)
-
-
-class Feature(NamedTuple):
-    """A column of the card.
-
-    Attributes:
-        shape: Of an array.
-        categories: Of a category, in the order of their columns in the matrix.
-        fill: Of a category: what a gap is read as.
-    """
-
-    name: str
-    kind: Literal["number", "boolean", "category", "array"]
-    categories: tuple[str, ...] = ()
-    fill: str = ""
-    shape: tuple[int, ...] = ()
-
-    @property
-    def width(self) -> int:
-        """Columns in the matrix."""
-        if self.kind == "array":
-            return math.prod(self.shape)
-        return len(self.categories) if self.kind == "category" else 1
-
-    def card(self) -> dict[str, Any]:
-        """As the card of a tabular task describes it."""
-        if self.kind == "array":
-            return {"name": self.name, "kind": "array", "shape": list(self.shape)}
-        if self.kind != "category":
-            return {"name": self.name, "kind": self.kind, "missing": "nan"}
-        return {
-            "name": self.name,
-            "kind": "category",
-            "categories": list(self.categories),
-            "encode": "one-hot",
-            "missing": "fill",
-            "fill": self.fill,
-            "unseen": "ignore",
-        }
 
 
 class Design(NamedTuple):
@@ -93,12 +53,7 @@ class Design(NamedTuple):
 
     def raw(self, table: Table) -> Array:
         """What a server makes of these rows by the card: float32 `[rows, width]`."""
-        found = np.empty((table.rows, self.width), np.float32)
-        start = 0
-        for feature in self.features:
-            found[:, start : start + feature.width] = _encoded(feature, table)
-            start += feature.width
-        return found
+        return encoded(self.features, table)
 
     def ready(self, raw: Array) -> Array:
         """What the estimator is given: float32 `[rows, width + gaps]`."""
@@ -117,12 +72,12 @@ class Design(NamedTuple):
 
     def names(self) -> list[str]:
         """Of the columns of `ready`: `age`, `colour=red`, `age is missing`."""
-        found = [name for feature in self.features for name in _names(feature)]
+        found = [name for feature in self.features for name in feature.names()]
         return found + [f"{found[at]} is missing" for at in self.gaps]
 
     def card(self) -> dict[str, Any]:
-        """`preprocessing` of the card; columns besides are ignored, such as the target."""
-        return {"columns": [feature.card() for feature in self.features], "extra": "ignore"}
+        """`preprocessing` of the card."""
+        return card_of(self.features)
 
 
 def learn_design(table: Table, *, missing: Missing = "median", scaled: bool = True) -> Design:
@@ -175,59 +130,17 @@ def _feature(table: Table, field: Field) -> Feature:
     return _category(table, name) if kind == "category" else Feature(name, "number")
 
 
-def _names(feature: Feature) -> list[str]:
-    """Of the columns of the matrix."""
-    if feature.kind == "category":
-        return [f"{feature.name}={value}" for value in feature.categories]
-    if feature.kind == "array":
-        return [f"{feature.name}[{at}]" for at in range(feature.width)]
-    return [feature.name]
-
-
 def _category(table: Table, name: str) -> Feature:
     texts = texts_of(table, name)
-    known = [text for text in texts if text is not None]
-    values, counts = np.unique(np.array(known, dtype=str), return_counts=True)
-    # The most frequent ones, ties by their names; the columns then by name.
-    often = sorted(zip((-counts).tolist(), values.tolist(), strict=True))[:MOST_CATEGORIES]
-    categories = tuple(sorted(value for _, value in often))
-    fill = often[0][1] if often else _NO_VALUE
-    if len(known) < len(texts):  # a gap is a value of its own
+    often = most_frequent(texts, MOST_CATEGORIES)
+    categories = tuple(sorted(often))  # the columns go by name
+    fill = often[0] if often else _NO_VALUE
+    if any(text is None for text in texts):  # a gap is a value of its own
         fill = _NO_VALUE
         while fill in categories:
             fill = f"({fill})"
         categories = (*categories, fill)
     return Feature(name, "category", categories=categories or (_NO_VALUE,), fill=fill)
-
-
-def _encoded(feature: Feature, table: Table) -> Array:
-    """The columns of one feature: `[rows, width]`."""
-    if feature.kind == "category":
-        return _one_hot(feature, texts_of(table, feature.name))
-    values = table[feature.name]
-    if values.dtype == object:  # booleans with gaps
-        values = np.array([np.nan if value is None else float(value) for value in values])
-    wide: Array = values.reshape(table.rows, -1).astype(np.float64)
-    wrong = np.isinf(wide) | (np.abs(wide) > _LARGEST)
-    if feature.kind == "array":  # a task takes them whole
-        wrong |= np.isnan(wide)
-    if wrong.any():
-        row = int(np.flatnonzero(wrong.any(axis=1))[0])
-        raise InvalidInput(
-            f"column '{feature.name}', row {row}: an infinite or far too large number, or a gap "
-            "in an array; expected numbers within the range of float32"
-        )
-    return wide
-
-
-def _one_hot(feature: Feature, texts: Array) -> Array:
-    place = {value: at for at, value in enumerate(feature.categories)}
-    found = np.zeros((len(texts), feature.width), np.float32)
-    for row, text in enumerate(texts):
-        at = place.get(feature.fill if text is None else text)
-        if at is not None:
-            found[row, at] = 1.0
-    return found
 
 
 def _fills(raw: Array, often: Array) -> Array:
@@ -236,11 +149,11 @@ def _fills(raw: Array, often: Array) -> Array:
     for at in range(raw.shape[1]):
         known = raw[~np.isnan(raw[:, at]), at]
         if len(known):
-            found[at] = _most_frequent(known) if often[at] else float(np.median(known))
+            found[at] = _commonest(known) if often[at] else float(np.median(known))
     return found
 
 
-def _most_frequent(known: Array) -> float:
+def _commonest(known: Array) -> float:
     values, counts = np.unique(known, return_counts=True)
     return float(values[np.argmax(counts)])
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from aiaas_server.core.errors import StateUnavailable
@@ -21,6 +21,7 @@ from aiaas_server.state.database import Database
 _REMOVERS_LOCK: Final = 0x41494152  # of PostgreSQL's advisory locks, ours: one remover at a time
 _WAIT: Final = 30.0  # seconds for another remover
 _ASK: Final = 0.02
+_CLAIMS: Final = 5  # tries of a claim, each behind a removal
 
 
 class Remover:
@@ -43,6 +44,34 @@ class Remover:
         self._artefacts = artefacts
         self._threads = threads
         self._lock = data / "removing.lock"
+
+    async def claim(
+        self,
+        tenant: str,
+        digest: str,
+        user: str,
+        check: Callable[[Connection], object] = lambda connection: None,
+    ) -> claims.Standing:
+        """Use an artefact for `user`; one that is being removed is gone first.
+
+        Args:
+            check: Called in the same transaction; raises where `user` is no more.
+        Returns:
+            "stored" or "awaited".
+        Raises:
+            StateUnavailable: The store or the database does not answer, or it is removed each time.
+        """
+
+        def claimed(connection: Connection) -> claims.Standing:
+            check(connection)
+            return claims.claim(connection, tenant, digest, user)
+
+        for _ in range(_CLAIMS):
+            standing = await self._database.write(claimed)
+            if standing != "leaving":
+                return standing
+            await self.remove(tenant, [digest])
+        raise StateUnavailable(f"artefact {digest}: the same bytes are being removed; try again")
 
     async def remove(self, tenant: str, digests: Collection[str]) -> list[str]:
         """Remove those that nobody uses; gives their digests, of which nothing is left.

@@ -23,7 +23,6 @@ from aiaas_server.core.errors import (
     InvalidInput,
     NotFound,
     ServerError,
-    StateUnavailable,
 )
 from aiaas_server.state.artefacts import claims
 from aiaas_server.state.artefacts.announced import Brought
@@ -40,7 +39,6 @@ _BATCH: Final = 1 << 20  # bytes that go to a thread at a time
 _LOCK_SECONDS: Final = 10.0
 _ASK: Final = 0.02
 _CHECK_EVERY: Final = 64 << 20  # bytes after which the room on the disk is looked at again
-_CLAIMS: Final = 5
 
 
 D = TypeVar("D", bound=Brought)
@@ -188,7 +186,10 @@ class Uploads(Generic[D]):
         part = await self._open(row, file)
         keeping = False
         try:
-            if await self._claim(row, file) == "stored":
+            standing = await self._remover.claim(
+                row.tenant, file.sha256, row.user, lambda c: self._check_open(c, row)
+            )
+            if standing == "stored":
                 await self._disk.run(part.drop)
                 return
             await self._begin(part, file, offset, length)
@@ -212,20 +213,6 @@ class Uploads(Generic[D]):
             if time.monotonic() > until:
                 raise Conflict(f"{file.name}: another request sends it now")
             await asyncio.sleep(_ASK)
-
-    async def _claim(self, row: D, file: BundleFile) -> claims.Standing:
-        """Use the artefact for the draft; one that is being removed is gone first."""
-
-        def claim(connection: Connection) -> claims.Standing:
-            self._check_open(connection, row)
-            return claims.claim(connection, row.tenant, file.sha256, row.user)
-
-        for _ in range(_CLAIMS):
-            standing = await self._database.write(claim)
-            if standing != "leaving":
-                return standing
-            await self._remover.remove(row.tenant, [file.sha256])
-        raise StateUnavailable(f"{file.name}: the same bytes are being removed; try again")
 
     async def _begin(
         self, part: Part, file: BundleFile, offset: int | None, length: int | None

@@ -18,7 +18,8 @@ from aiaas_server.core.schedule.requests import Outcome
 from aiaas_server.core.signature import Signature
 from aiaas_server.explain.aside import Aside
 from aiaas_server.explain.background import drawn, read_golden
-from aiaas_server.explain.explainer import Played, Sources, explained, played_out
+from aiaas_server.explain.choice import Played, Sources
+from aiaas_server.explain.explainer import explained, played_out
 from aiaas_server.explain.shapley import Coalitions, Estimate
 from aiaas_server.monitor.features import Block
 from aiaas_server.monitor.profile import make_profile

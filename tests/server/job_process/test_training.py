@@ -45,40 +45,92 @@ def spec_of(recipe: str, **more: Any) -> dict[str, Any]:
     return {"kind": "train", "model": "m", "recipe": recipe, "dataset": "d@1", **more}
 
 
-def test_the_served_accuracy_is_the_jobs(tmp_path: Path) -> None:
-    """And every model passes the gate, on data that people know."""
-    cases = [
-        ("logistic-regression", "iris", {}),
-        ("svm-classifier", "wine", {}),
-        ("svm-classifier", "breast_cancer", {"kernel": "linear"}),
-        ("random-forest-classifier", "breast_cancer", {"trees": 20}),
-        ("decision-tree-classifier", "iris", {"max_depth": 3}),
-        ("gradient-boosting-classifier", "wine", {"rounds": 20, "early_stopping": True}),
-        ("knn-classifier", "breast_cancer", {"neighbours": 7}),
-    ]
-    tables = {name: toy(name) for _, name, _ in cases}
-    split = {"validation": 0.1}
-    orders = {
-        directory: order_of(
-            directory, spec_of(recipe, params=params, split=split), {"d@1": tables[data]}
-        )
-        for at, (recipe, data, params) in enumerate(cases)
-        for directory in [tmp_path / str(at)]
+CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "logistic": ("logistic-regression", "iris", {}),
+    "svm": ("svm-classifier", "wine", {}),
+    "linear svm": ("svm-classifier", "breast_cancer", {"kernel": "linear"}),
+    "forest": ("random-forest-classifier", "breast_cancer", {"trees": 20}),
+    "tree": ("decision-tree-classifier", "iris", {"max_depth": 3}),
+    "boosting": ("gradient-boosting-classifier", "wine", {"rounds": 20, "early_stopping": True}),
+    "neighbours": ("knn-classifier", "breast_cancer", {"neighbours": 7}),
+}
+VALUES: dict[str, dict[str, Any]] = {
+    "linear-regression": {},
+    "ridge": {},
+    "lasso": {},
+    "svm-regressor": {},
+    "decision-tree-regressor": {"min_samples_leaf": 10},
+    "random-forest-regressor": {"trees": 10},
+    "gradient-boosting-regressor": {"rounds": 20},
+    "knn-regressor": {"neighbours": 9},
+}
+SEARCH: dict[str, Any] = {
+    "params": {"c": {"low": 0.01, "high": 100, "log": True}},
+    "trials": 3,
+    "method": "random",
+    "folds": 2,
+    "metric": "f1",
+}
+FRAME: dict[str, Any] = {
+    "params": {"missing": "indicator"},
+    "search": SEARCH,
+    "class_weight": "balanced",
+    "seed": 3,
+}
+"""Of a training by logistic regression on `people()`."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the trainings of this module are carried out, each in a directory of its name."""
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module")
+def products(place: Path) -> dict[str, Product | JobError]:
+    """What all of them give, carried out by one process: imports are most of their time."""
+    asked = {
+        name: (spec_of(recipe, params=params, split={"validation": 0.1}), toy(data))
+        for name, (recipe, data, params) in CLASSES.items()
     }
-    wrong = tmp_path / "wrong"
-    orders[wrong] = order_of(wrong, spec_of("ridge", target="lable"), {"d@1": people(20)})
-    *found, refused = carry_out_each(orders)
+    asked |= {
+        name: (spec_of(name, params=params, folds=2), toy("diabetes"))
+        for name, params in VALUES.items()
+    }
+    asked["wrong"] = spec_of("ridge", target="lable"), people(20)
+    asked["frame"] = spec_of("logistic-regression", **FRAME), people()
+    orders = {
+        place / name: order_of(place / name, spec, {"d@1": table})
+        for name, (spec, table) in asked.items()
+    }
+    return dict(zip(asked, carry_out_each(orders), strict=True))
+
+
+def test_the_served_accuracy_is_the_jobs(
+    place: Path, products: dict[str, Product | JobError]
+) -> None:
+    """And every model passes the gate, on data that people know."""
+    for name, (_, data, params) in CLASSES.items():
+        product = products[name]
+        assert isinstance(product, Product), f"{name} on {data}: {product}"
+        assert product.metrics["accuracy"] > 0.85, f"{name} on {data}"
+        assert product.versions[0].lineage["params"].items() >= params.items()
+        check_served(place / name, product, toy(data))
+    boosting = products["boosting"]
+    assert isinstance(boosting, Product)
+    losses = [step["validation_loss"] for step in boosting.details["history"]]
+    assert losses[-1] < losses[0], "the curve of boosting"
+
+
+def test_a_column_that_is_not_there_is_told_with_the_nearest(
+    place: Path, products: dict[str, Product | JobError]
+) -> None:
+    """Before anything is made."""
+    refused = products["wrong"]
     assert isinstance(refused, JobError)
     assert refused.code == "invalid_input"
     assert "did you mean 'label'" in refused.message
-    assert not (wrong / "out" / "model").exists()
-    for (recipe, data, params), directory, product in zip(cases, orders, found, strict=False):
-        assert isinstance(product, Product), f"{recipe} on {data}: {product}"
-        assert product.metrics["accuracy"] > 0.85, f"{recipe} on {data}"
-        assert product.versions[0].lineage["params"].items() >= params.items()
-        check_served(directory, product, tables[data])
-    losses = [step["validation_loss"] for step in found[5].details["history"]]
-    assert losses[-1] < losses[0], "the curve of boosting"
+    assert not (place / "wrong" / "out" / "model").exists()
 
 
 def check_served(directory: Path, product: Product, table: Table) -> None:
@@ -105,39 +157,25 @@ def check_golden(directory: Path, bundle: Any) -> None:
     assert 10 < compare_predictions(golden, answers)["rows"] <= 100
 
 
-def test_least_squares_have_the_error_of_scikit_learn(tmp_path: Path) -> None:
+def test_least_squares_have_the_error_of_scikit_learn(
+    products: dict[str, Product | JobError],
+) -> None:
     """And every other recipe of values passes the gate."""
     from sklearn.linear_model import LinearRegression
 
-    table = toy("diabetes")
-    cases = {
-        "linear-regression": {},
-        "ridge": {},
-        "lasso": {},
-        "svm-regressor": {},
-        "decision-tree-regressor": {"min_samples_leaf": 10},
-        "random-forest-regressor": {"trees": 10},
-        "gradient-boosting-regressor": {"rounds": 20},
-        "knn-regressor": {"neighbours": 9},
-    }
-    orders = {
-        tmp_path / name: order_of(
-            tmp_path / name, spec_of(name, params=params, folds=2), {"d@1": table}
-        )
-        for name, params in cases.items()
-    }
-    found = dict(zip(cases, carry_out_each(orders), strict=True))
-    for name, product in found.items():
+    for name in VALUES:
+        product = products[name]
         assert isinstance(product, Product), f"{name}: {product}"
         assert product.metrics["r2"] > 0.2, name
         cv = product.details["cv"]
         assert cv["mean"]["mse"] == pytest.approx(np.mean([one["mse"] for one in cv["scores"]]))
         assert product.table[0] == {"fold": "mean", **cv["mean"]}
+    table = toy("diabetes")
     rows = split_rows(table, Split(), "target")
     matrix = np.stack([table[name] for name in table.names[:-1]], axis=1)
     own = LinearRegression().fit(matrix[rows.train], table["target"][rows.train])
     error = own.predict(matrix[rows.test]) - table["target"][rows.test]
-    least = found["linear-regression"]
+    least = products["linear-regression"]
     assert isinstance(least, Product)
     assert least.metrics["mse"] == pytest.approx(float(np.mean(error**2)), rel=1e-5)
 
@@ -172,34 +210,24 @@ def people(rows: int = 240) -> Table:
 
 
 def test_a_frame_with_gaps_is_served_as_it_was_learned_and_a_seed_gives_the_same_bits(
-    tmp_path: Path,
+    place: Path, products: dict[str, Product | JobError], tmp_path: Path
 ) -> None:
     """A search over two processes, weights, gaps, categories and arrays at once; and by one."""
     table = people()
-    search = {"params": {"c": {"low": 0.01, "high": 100, "log": True}}, "trials": 3}
-    asked = spec_of(
-        "logistic-regression",
-        params={"missing": "indicator"},
-        search={**search, "method": "random", "folds": 2, "metric": "f1"},
-        class_weight="balanced",
-        workers=2,
-        seed=3,
-    )
-    one, two = tmp_path / "one", tmp_path / "two"
-    alone = {**asked, "workers": 1}
-    (again,) = carry_out_each({one: order_of(one, alone, {"d@1": table})})
-    lines = lines_of(order_of(two, asked, {"d@1": table}), two)
-    product = outcome_of(lines)
+    asked = spec_of("logistic-regression", **FRAME, workers=2)
+    lines = lines_of(order_of(tmp_path, asked, {"d@1": table}), tmp_path)
+    product, again = outcome_of(lines), products["frame"]
     assert isinstance(product, Product), product
     assert isinstance(again, Product), again
-    model = two / product.versions[0].path / "model.onnx"
-    assert (one / again.versions[0].path / "model.onnx").read_bytes() == model.read_bytes()
+    model = tmp_path / product.versions[0].path / "model.onnx"
+    same = place / "frame" / again.versions[0].path / "model.onnx"
+    assert same.read_bytes() == model.read_bytes()
     told = [line.progress for line in lines if isinstance(line, ProgressLine)]
     folds = [one for one in told if one.phase == "searching" and one.unit == "folds"]
     assert [(one.step, one.total) for one in folds] == [(step, 6) for step in range(1, 7)]
     assert all(one.metrics["f1"] > 0 for one in folds)
     assert not [line for line in lines if isinstance(line, CheckpointLine)]
-    assert "column 'empty' is left out: every value is missing" in log_of(two)
+    assert "column 'empty' is left out: every value is missing" in log_of(tmp_path)
     assert product.details["search"]["best"]["c"] == product.details["params"]["c"]
     assert product.table[0]["c"] == product.details["params"]["c"]
     assert len(product.table) == 3

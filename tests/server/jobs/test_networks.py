@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import os
-import signal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from aiaas_server.core.errors import InvalidInput
@@ -46,9 +43,9 @@ def moons(rows: int = 300, seed: int = 1) -> tuple[Table, Array]:
     return Table([Field(n, k) for n, k in kinds.items()], values), target  # type: ignore[arg-type]
 
 
-def fit(place: Path, watch: Kept | None = None, workers: int = 1, **params: Any) -> Fitted:
+def fit(place: Path, watch: Kept | None = None, **params: Any) -> Fitted:
     table, target = moons()
-    data = Training(table, target, ("a", "b"), moons(100, 2), workers=workers, threads=2)
+    data = Training(table, target, ("a", "b"), moons(100, 2), threads=2)
     return MlpClassifier().fit(MlpParams(**params), data, watch or Kept(place))
 
 
@@ -78,33 +75,6 @@ def test_a_network_is_served_as_it_was_trained_and_a_killed_attempt_changes_no_b
     assert found.classes == ("a", "b")
     assert found.scores is not None
     assert np.abs(found.scores - answers).max() < 1e-5
-
-
-def test_two_workers_train_the_same_network_and_one_that_is_killed_goes_on(tmp_path: Path) -> None:
-    params = {**SMALL, "dropout": 0.0}
-    alone = fit(tmp_path, **params).answer(moons(400, 3)[0])
-    killed: list[int] = []
-
-    def kill(step: int) -> None:
-        if step == 2 and not killed:
-            workers = sorted(psutil.Process().children(recursive=True), key=lambda one: one.pid)
-            killed.append(next(one.pid for one in workers[::-1] if "spawn_main" in _command(one)))
-            os.kill(killed[0], signal.SIGKILL)
-
-    watch = Kept(tmp_path, at_checkpoint=kill)
-    together = fit(tmp_path, watch, workers=2, **params).answer(moons(400, 3)[0])
-    assert killed
-    steps = [step for step, _ in watch.steps]
-    assert sorted(set(steps)) == [1, 2, 3, 4, 5, 6]
-    assert steps.count(1) == 1, "it went on from a checkpoint"
-    assert np.abs(together - alone).max() < 1e-3
-
-
-def _command(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 def test_a_loss_that_is_no_number_is_told_with_epoch_and_step(tmp_path: Path) -> None:

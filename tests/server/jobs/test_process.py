@@ -88,7 +88,8 @@ async def test_a_failure_is_told_with_its_code(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("then", ["fill", pytest.param("fill elsewhere", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["fill", "fill elsewhere"])
 async def test_too_much_memory_names_the_limit(then: str, tmp_path: Path) -> None:
     """Whether it takes it itself, or a process that it has started does."""
     order = order_of(then=then).model_copy(update={"memory_bytes": 400 << 20})

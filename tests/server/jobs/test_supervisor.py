@@ -117,6 +117,7 @@ async def test_a_job_is_run_and_what_it_made_is_kept(
     assert {1, 2, 3} <= {step for kind, step in told if kind == "progress"}
 
 
+@pytest.mark.slow
 @SQLITE
 async def test_one_that_is_killed_goes_on_from_its_checkpoint(
     database: Database, open_shop: OpenShop

@@ -1,4 +1,4 @@
-"""The whole way: rows are uploaded, a model is trained by a job, and it answers calls."""
+"""The whole way: rows are uploaded, models are trained by jobs, answer calls and are measured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aiaas_server.job_process.tables import read_table
 from tests.server.http.serving import AsgiCaller
 from tests.server.registry.conftest import OpenServer
 
@@ -49,21 +50,25 @@ async def finished(call: AsgiCaller, spec: dict[str, Any]) -> dict[str, Any]:
     return job
 
 
-async def test_rows_become_a_model_that_answers(open_server: OpenServer, data: Path) -> None:
-    """Nothing of the job is left but what it made."""
+def succeeded(job: dict[str, Any]) -> dict[str, Any]:
+    """What a job made."""
+    assert job["state"] == "succeeded", (job["error"], job["log"])
+    result: dict[str, Any] = job["result"]
+    return result
+
+
+async def test_rows_become_models_that_answer_and_are_measured(
+    open_server: OpenServer, data: Path, tmp_path: Path
+) -> None:
+    """Nothing of a job is left but what it made."""
     call = await open_server(jobs=1, disk_reserve_bytes=0)
     assert (await upload(call, "points", table()))["rows"] == 300
-    spec = {
-        "kind": "train",
-        "model": "sign",
-        "recipe": "logistic-regression",
-        "dataset": "points",
-        "alias": "production",
-    }
+    base = {"kind": "train", "model": "sign", "dataset": "points"}
+    spec = {**base, "recipe": "logistic-regression", "alias": "production"}
     job = await finished(call, spec)
-    assert job["state"] == "succeeded", (job["error"], job["log"])
-    assert job["result"]["versions"] == [1]
-    assert job["result"]["metrics"]["accuracy"] > 0.9
+    trained = succeeded(job)
+    assert trained["versions"] == [1]
+    assert trained["metrics"]["accuracy"] > 0.9
     version = (await call("GET", "/api/v1/models/sign/versions/1")).json()
     assert version["lineage"]["job"] == job["id"]
     assert version["lineage"]["dataset"] == "points@1"
@@ -73,4 +78,36 @@ async def test_rows_become_a_model_that_answers(open_server: OpenServer, data: P
     rows = {"instances": [{"x": 3.0, "y": 3.0}, {"x": -3.0, "y": -3.0}]}
     answered = (await call("POST", "/v1/models/sign:predict", rows)).json()
     assert [one["label"] for one in answered["predictions"]] == ["up", "down"]
+
+    stump = {"recipe": "decision-tree-classifier", "params": {"max_depth": 1}, "target": "label"}
+    second = succeeded(await finished(call, {**base, **stump}))
+    await check_measured(call, trained, second)
+    await check_scored(call, tmp_path / "scores.parquet")
     assert not [path for path in (data / "jobs").iterdir() if not path.name.startswith(".")]
+
+
+async def check_measured(call: AsgiCaller, first: dict[str, Any], second: dict[str, Any]) -> None:
+    """What a training tells of the rows that it held out is what an evaluation finds in them."""
+    asked = {"dataset": "points", "held_out": True}
+    evaluated = succeeded(await finished(call, {"kind": "evaluate", "model": "sign@1", **asked}))
+    for name in ("accuracy", "f1", "roc_auc", "log_loss"):
+        assert evaluated["metrics"][name] == pytest.approx(first["metrics"][name], abs=1e-5)
+    version = (await call("GET", "/api/v1/models/sign/versions/1")).json()
+    assert version["metrics"]["evaluation"]["dataset"] == "points@1"
+    pair = {"kind": "compare", "models": ["sign@1", "sign@2"], **asked}
+    compared = succeeded(await finished(call, pair))
+    (accuracy,) = [row for row in compared["table"] if row["metric"] == "accuracy"]
+    assert accuracy["a"] == pytest.approx(evaluated["metrics"]["accuracy"])
+    assert accuracy["b"] == pytest.approx(second["metrics"]["accuracy"])
+    assert accuracy["better"] == "a"
+
+
+async def check_scored(call: AsgiCaller, path: Path) -> None:
+    """A whole data set is answered, as a data set."""
+    spec = {"kind": "score", "model": "sign@1", "dataset": "points"}
+    assert succeeded(await finished(call, spec))["datasets"] == ["sign-scores@1"]
+    got = await call("GET", "/api/v1/datasets/sign-scores/versions/1/data")
+    path.write_bytes(got.body)
+    rows = read_table(path)
+    assert rows.rows == 300
+    assert np.mean(rows["prediction"] == rows["label"]) > 0.9
