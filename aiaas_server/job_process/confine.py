@@ -8,10 +8,10 @@ import resource
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+
+from aiaas_server.core.give_way import give_way
 
 _SET_PDEATHSIG, _SET_NO_NEW_PRIVS = 1, 38  # of linux/prctl.h
-_NICENESS: Final = 10
 
 
 def confine(parent: int) -> None:
@@ -20,7 +20,7 @@ def confine(parent: int) -> None:
     Args:
         parent: Who started this process: if that has ended meanwhile, so does this.
     """
-    os.nice(_NICENESS)
+    give_way()
     with suppress(OSError):  # where memory is short, it is the first to go
         Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
     prctl = getattr(ctypes.CDLL(None), "prctl", None)

@@ -21,6 +21,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 import bulk
 import curves
 import features
+import jobs
 import lifecycle
 import many
 import memory
@@ -50,6 +51,7 @@ GROUPS: dict[str, Callable[[Plan], Iterable[table.Row]]] = {
     "features": features.rows,
     "many": many.rows,
     "lifecycle": lifecycle.rows,
+    "jobs": jobs.rows,
 }
 CURVES = "curves"
 

@@ -50,6 +50,10 @@ def _do(what: str, begun: int, order: Order) -> Product:
             held.append(bytearray(os.urandom(16 << 20)))
     if what == "fill elsewhere":
         _helper("held = [bytearray(b'x' * (16 << 20)) for _ in range(400)]; print(len(held))")
+    if what == "tell its priority":
+        group = Path("/proc/self/autogroup")
+        told = group.read_text("ascii").split()[-1] if group.exists() else ""
+        return Product(details={"process": os.nice(0), "session": told})
     if what == "no disk":
         raise OSError(28, "No space left on device")
     if what == "nonsense":

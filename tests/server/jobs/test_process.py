@@ -52,6 +52,14 @@ async def test_tells_its_progress_its_checkpoints_and_its_product(tmp_path: Path
     assert said.log == "learning\npassword=[left out] is no good\nred"
 
 
+async def test_gives_way_to_what_serves_in_whatever_session(tmp_path: Path) -> None:
+    """Niceness alone means nothing to other sessions where the system groups processes by them."""
+    outcome, _ = await carried_out(order_of(then="tell its priority"), tmp_path)
+    assert outcome.product is not None
+    assert outcome.product.details["process"] == 19
+    assert outcome.product.details["session"] in ("", "19")
+
+
 async def test_has_no_environment_but_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
