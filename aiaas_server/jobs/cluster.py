@@ -8,7 +8,7 @@ its own process starts and that ends with it.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from typing import Final
 
@@ -20,11 +20,17 @@ LOCAL: Final = "ray://local"
 _ADDRESS: Final = re.compile(r"ray://(?:[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):(\d{1,5})")
 
 
-def check_cluster(spec: TrainSpec, found: AnyRecipe, allowed: Collection[str] | None) -> None:
+def check_cluster(
+    spec: TrainSpec,
+    found: AnyRecipe,
+    allowed: Collection[str] | None,
+    find: Callable[[str], object] = find_spec,
+) -> None:
     """See that a training can run where it asks to.
 
     Args:
         allowed: Addresses of the setting `ray_clusters`; None where they have been looked at.
+        find: Finds a module by its name; None where there is none.
     Raises:
         InvalidInput: It is no address of Ray, or the training would not use it.
         NotSupported: Ray is not installed here, or the operator does not offer that cluster.
@@ -35,7 +41,7 @@ def check_cluster(spec: TrainSpec, found: AnyRecipe, allowed: Collection[str] | 
     _check_address(address)
     _check_use(spec, found)
     modules = ("ray",) if address == LOCAL else ("ray", "grpc")
-    missing = [module for module in modules if find_spec(module) is None]
+    missing = [module for module in modules if find(module) is None]
     if missing:
         raise NotSupported(
             f"cluster: this server has no {' and no '.join(missing)}: "

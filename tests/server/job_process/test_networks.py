@@ -96,10 +96,11 @@ def test_a_network_that_is_too_large_is_told_with_the_limit_and_a_cluster_is_ref
     assert (error.code, "1024 MiB" in error.message) == ("out_of_memory", True), error
 
     ray = ordered(tmp_path / "ray")
-    ray.spec["cluster"] = "ray://head:10001"
+    ray.spec["cluster"] = "http://head:10001"
     error = outcome_of(lines_of(ray, tmp_path / "ray"))
     assert isinstance(error, JobError)
-    assert "trains on its own machine" in error.message
+    assert error.code == "invalid_input"
+    assert "expected ray://host:port" in error.message
 
 
 def test_texts_and_pictures_are_learned_by_jobs(tmp_path: Path) -> None:
