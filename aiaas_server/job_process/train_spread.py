@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -36,7 +37,11 @@ def spread(
         from ray.util.joblib import register_ray
 
         register_ray()
-        with parallel_config(backend="ray", ray_remote_args=cluster.options()):
+        # joblib's pool asks for what Ray's leaves out, and warns of each time.
+        logging.getLogger("ray.util.multiprocessing.pool").setLevel(logging.ERROR)
+        remote = cluster.options()
+        # Large arrays go through Ray, not through files that other machines do not have.
+        with parallel_config(backend="ray", max_nbytes=None, ray_remote_args=remote):
             yield cluster
 
 

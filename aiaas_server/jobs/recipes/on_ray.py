@@ -68,7 +68,8 @@ def _connect(ray: Any, address: str, cores: int) -> None:
         try:
             ray.init(address, log_to_driver=True, logging_level="warning")
         except (ConnectionError, RuntimeError) as error:  # also: another version of Ray or Python
-            raise StateUnavailable(f"cluster {address}: {error}"[:1000]) from None
+            hint = "is it up, and does RAY_AUTH_TOKEN_PATH of this server name its token?"
+            raise StateUnavailable(f"cluster {address}: {str(error)[:1000]}; {hint}") from None
         return
     ray.init(
         address="local",

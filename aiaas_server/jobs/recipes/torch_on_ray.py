@@ -108,6 +108,7 @@ def train_on_ray(
     """Train on the workers that are held; if one dies, all begin anew from the last epoch.
 
     Raises:
+        MemoryError: A worker has too little.
         RuntimeError: Workers died again and again.
     """
     import ray
@@ -120,6 +121,8 @@ def train_on_ray(
             return
         except RayError as error:
             told = str(error).strip().splitlines()[-1][:500]
+            if isinstance(error, MemoryError):  # Ray's errors are of the worker's class as well
+                raise MemoryError(told) from None
             if not left:
                 raise RuntimeError(f"a worker failed {RESTARTS + 1} times: {told}") from None
             watch.log(f"a worker has failed, all begin anew from the last epoch: {told}")
