@@ -170,6 +170,9 @@ class Settings(BaseModel):
     """Processor cores that a job may use; 0 is half of them, at least one."""
     job_timeout: Seconds = 24 * 3600.0
     """Time that a job gets, all attempts together."""
+    ray_clusters: Names = ()
+    """Ray clusters that training jobs may name beside `ray://local`, as `ray://host:port`. Whoever
+    runs one can run code in jobs: list only what is trusted as this server is."""
     max_dataset_bytes: Annotated[Bytes, Field(lt=2**40)] = 4096 * MIB
     """Files of one data set together."""
 

@@ -150,6 +150,7 @@ HOMES = {
     "scipy": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),
     "joblib": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),
     "torch": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),
+    "ray": ("aiaas_server.job_process", "aiaas_server.jobs.recipes"),
     "onnxconverter_common": ("aiaas_server.job_process",),
     "soxr": ("aiaas_server.tasks.audio",),
     "hibari": ("aiaas_server.tasks.text_to_speech",),

@@ -79,7 +79,7 @@ class JobCalls(Generic[OneJob, ManyJobs, OneRecipe, ManyRecipes]):
             folds: Cross-validation beside the held-out rows; 0 is none.
             class_weight: "balanced", or weights by label.
             workers: Processes of a torch recipe, data-parallel; of others processor cores.
-            cluster: `ray://host:port`, to run there.
+            cluster: `ray://host:port` that the server offers, to learn there; or `ray://local`.
             seed: Equal seeds give equal models.
             alias: Points at the version once it is verified.
             note: One line for the history.

@@ -73,7 +73,8 @@ class TrainSpec(Asked):
         features: The columns to learn from; all others where it is None.
         params: Of the recipe; what is left out has a default that works.
         workers: Processes of a torch recipe, data-parallel; of others processor cores.
-        cluster: `ray://host:port`, to run on Ray in place of this server.
+        cluster: `ray://host:port` of the operator's list, to learn there with `workers` workers; or
+            `ray://local`, a Ray that the job starts for itself.
         seed: Equal seeds give equal models.
         folds: Cross-validation beside the held-out rows; 0 is none.
         class_weight: `balanced` weighs rare classes up.

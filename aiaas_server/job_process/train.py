@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from aiaas_client.protocol.jobs import TrainSpec
-from aiaas_server.core.errors import InvalidInput, NotSupported
+from aiaas_server.core.errors import InvalidInput
 from aiaas_server.job_process.metrics import classification_metrics, regression_metrics
 from aiaas_server.job_process.served import Served, served
 from aiaas_server.job_process.tables import read_table
@@ -23,6 +23,8 @@ from aiaas_server.job_process.train_bundle import (
 from aiaas_server.job_process.train_data import Material, material
 from aiaas_server.job_process.train_parity import ParityFailed, check_parity, in_order, plain
 from aiaas_server.job_process.train_search import METRICS, Folds, cross_validated, searched
+from aiaas_server.job_process.train_spread import spread
+from aiaas_server.jobs.cluster import check_cluster
 from aiaas_server.jobs.orders import OUT, MadeVersion, Order, Product
 from aiaas_server.jobs.recipes import AnyRecipe, check_installed, read_params, recipe
 from aiaas_server.jobs.recipes.recipe import Fitted, Params, Watch
@@ -56,10 +58,12 @@ def run(order: Order, watch: Watch) -> Product:
     data = material(read_table(Path(order.datasets[spec.dataset].path)), spec, found)
     _tell(data, watch)
     recorded = Recorded(watch)
-    chosen = _choose(order, spec, found, data, params, recorded)
-    recorded.history.clear()
-    watch.phase("training")
-    fitted = found.fit(chosen.params, data.whole(spec, order.threads), recorded)
+    with spread(spec, found, order.threads, watch) as cluster:
+        folds = Folds(spec, found, data, recorded, order.threads, cluster)
+        chosen = _choose(spec, found, folds, data, params, recorded)
+        recorded.history.clear()
+        watch.phase("training")
+        fitted = found.fit(chosen.params, data.whole(spec, order.threads, cluster), recorded)
     lineage = _lineage(order, spec, found, data, chosen.params)
     made = _exported(order, spec, found, data, fitted, lineage, watch)
     return _product(spec, made, lineage, chosen.details, recorded)
@@ -102,10 +106,7 @@ class Recorded(Watch):
 
 def _check(spec: TrainSpec, found: AnyRecipe) -> None:
     check_installed(found)
-    if spec.cluster is not None:
-        raise NotSupported(
-            f"cluster: got {spec.cluster[:64]!r}; jobs run on this server only, by 'workers'"
-        )
+    check_cluster(spec, found, None)  # the server has seen to what it allows
     if spec.class_weight is not None and found.task == "regression":
         raise InvalidInput(f"class_weight: recipe '{found.name}' has no classes")
 
@@ -122,16 +123,15 @@ def _tell(data: Material, watch: Watch) -> None:
 
 
 def _choose(
-    order: Order,
     spec: TrainSpec,
     found: AnyRecipe,
+    folds: Folds,
     data: Material,
     params: Params,
     watch: Watch,
 ) -> Chosen:
     """Search and cross-validate, on rows that are not held out."""
     details: dict[str, Any] = {}
-    folds = Folds(spec, found, data, watch, order.threads)
     rows = data.rows.train
     if spec.search is not None:
         params, details["search"] = searched(spec.search, spec, found, folds, rows, watch)

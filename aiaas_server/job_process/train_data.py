@@ -17,7 +17,7 @@ from aiaas_server.core.describe.config import nearest
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.jobs.recipes import AnyRecipe
 from aiaas_server.jobs.recipes.preprocessing import unusable
-from aiaas_server.jobs.recipes.recipe import Training
+from aiaas_server.jobs.recipes.recipe import Cluster, Training
 from aiaas_server.jobs.splits import Rows, split_rows, texts_of
 from aiaas_server.jobs.table import Table
 
@@ -44,7 +44,9 @@ class Material(NamedTuple):
     rows: Rows
     left_out: Mapping[str, str]
 
-    def training(self, rows: Array, spec: TrainSpec, threads: int) -> Training:
+    def training(
+        self, rows: Array, spec: TrainSpec, threads: int, cluster: Cluster | None = None
+    ) -> Training:
         """Some of the rows, as a recipe takes them; without validation."""
         target = self.coded(rows)
         return Training(
@@ -55,6 +57,7 @@ class Material(NamedTuple):
             seed=spec.seed,
             workers=spec.workers,
             threads=threads,
+            cluster=cluster,
         )
 
     def coded(self, rows: Array) -> Array:
@@ -65,9 +68,9 @@ class Material(NamedTuple):
         place = {label: at for at, label in enumerate(self.classes)}
         return np.array([place.get(label, -1) for label in self.truth[rows]], np.float64)
 
-    def whole(self, spec: TrainSpec, threads: int) -> Training:
+    def whole(self, spec: TrainSpec, threads: int, cluster: Cluster | None = None) -> Training:
         """All rows to learn from, with those for early stopping."""
-        found = self.training(self.rows.train, spec, threads)
+        found = self.training(self.rows.train, spec, threads, cluster)
         kept = self.rows.validation
         if self.classes:
             kept = kept[self.coded(kept) >= 0]

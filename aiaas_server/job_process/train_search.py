@@ -18,8 +18,9 @@ from aiaas_server.core.errors import InvalidInput
 from aiaas_server.job_process.metrics import classification_metrics, regression_metrics
 from aiaas_server.job_process.train_candidates import candidates, halvings
 from aiaas_server.job_process.train_data import Material
+from aiaas_server.job_process.train_spread import measured_apart
 from aiaas_server.jobs.recipes import AnyRecipe, read_params, recipe
-from aiaas_server.jobs.recipes.recipe import Params, Training, Watch
+from aiaas_server.jobs.recipes.recipe import Cluster, Params, Training, Watch
 from aiaas_server.jobs.splits import folds_of
 from aiaas_server.jobs.table import Table
 
@@ -90,16 +91,24 @@ class Folds:
 
     Args:
         threads: Cores that this process may use.
+        cluster: Whose workers are used, in place of this machine's.
     """
 
     def __init__(
-        self, spec: TrainSpec, found: AnyRecipe, data: Material, watch: Watch, threads: int
+        self,
+        spec: TrainSpec,
+        found: AnyRecipe,
+        data: Material,
+        watch: Watch,
+        threads: int,
+        cluster: Cluster | None = None,
     ) -> None:
         self._spec = spec
         self._recipe = found
         self._data = data
         self._watch = watch
         self._threads = threads
+        self._cluster = cluster
 
     def scores(self, candidates: Sequence[Params], rows: Array, folds: int) -> Iterator[Measured]:
         """The metrics of every fold of the first candidate, then of the second, …"""
@@ -113,21 +122,29 @@ class Folds:
         return self._worked(pieces)
 
     def _piece(self, params: Params, learned: Array, held_out: Array) -> Piece:
-        data = self._data.training(learned, self._spec, self._threads)
+        data = self._data.training(learned, self._spec, self._threads, self._cluster)
         if self._apart:
-            data = data._replace(workers=1)
+            data = data._replace(workers=1, cluster=None)
         measured = self._data.table.take(held_out)
         truth = self._data.truth[held_out]
         return Piece(self._recipe.name, params, data, measured, truth, self._watch.scratch)
 
     @property
     def _apart(self) -> bool:
-        """Whether folds are worked on side by side: unless the recipe itself uses the workers."""
-        return self._spec.workers > 1 and not self._recipe.parallel
+        """Whether folds are worked on side by side: unless the recipe itself uses the workers, and
+        is better at it. Trees of each forest by themselves would be sent to and fro on a cluster.
+        """
+        parallel = self._recipe.parallel and (
+            self._cluster is None or "torch" in self._recipe.modules
+        )
+        return self._spec.workers > 1 and not parallel
 
     def _worked(self, pieces: Iterator[Piece]) -> Iterator[Measured]:
         if not self._apart:
             yield from map(measure, pieces)
+            return
+        if self._cluster is not None:
+            yield from measured_apart(self._cluster, measure, pieces)
             return
         from joblib import Parallel, delayed
         from joblib.externals.loky import get_reusable_executor

@@ -46,7 +46,11 @@ sys.path.append(sys.argv[1])
 from importlib import import_module
 import_module(sys.argv[2]).main(sys.argv[3], int(sys.argv[4]))
 """
-_PASSED_ON: Final = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TZ")
+_PASSED_ON: Final = (
+    *("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TZ"),
+    # How to join a Ray cluster: by a token in a file, never by one that stands here.
+    *("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"),
+)
 _QUIET: Final = {
     "TOKENIZERS_PARALLELISM": "false",
     "MALLOC_ARENA_MAX": "2",

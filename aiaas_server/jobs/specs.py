@@ -6,8 +6,7 @@ recipe. What only the rows tell, the process of the job finds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from importlib.util import find_spec
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from aiaas_client.protocol.datasets import MOST_CLASSES, Column, ColumnKind, Dataset
@@ -23,7 +22,8 @@ from aiaas_client.protocol.jobs import (
 )
 from aiaas_client.protocol.management import Version
 from aiaas_server.core.describe.config import nearest
-from aiaas_server.core.errors import InvalidInput, NotSupported
+from aiaas_server.core.errors import InvalidInput
+from aiaas_server.jobs.cluster import check_cluster
 from aiaas_server.jobs.recipes import check_installed, read_params, recipe
 from aiaas_server.jobs.recipes.recipe import Recipe
 
@@ -43,16 +43,18 @@ def check_spec(
     datasets: Mapping[str, Dataset],
     versions: Mapping[str, Version],
     find_recipe: FindRecipe = recipe,
+    clusters: Collection[str] = (),
 ) -> None:
     """See that a job can begin.
 
     Args:
         spec: With references as `name@number`.
         datasets, versions: By these.
+        clusters: Addresses of Ray that a training may name.
     Raises:
         InvalidInput: A recipe, a parameter or a column that is not there, with the nearest that is;
             or one that does not fit.
-        NotSupported: It needs what is not installed on this server.
+        NotSupported: It needs what is not installed or not offered on this server.
     """
     if isinstance(spec, BatchSpec):
         return
@@ -60,7 +62,7 @@ def check_spec(
     if not dataset.rows:
         raise InvalidInput(f"data set '{dataset.ref}' has no rows")
     if isinstance(spec, TrainSpec):
-        _check_train(spec, dataset, find_recipe)
+        _check_train(spec, dataset, find_recipe, clusters)
     elif isinstance(spec, ScoreSpec):
         for name in spec.keep or ():
             _column(dataset, name, "keep")
@@ -75,11 +77,13 @@ def check_spec(
 # Training
 
 
-def _check_train(spec: TrainSpec, dataset: Dataset, find_recipe: FindRecipe) -> None:
+def _check_train(
+    spec: TrainSpec, dataset: Dataset, find_recipe: FindRecipe, clusters: Collection[str]
+) -> None:
     found = find_recipe(spec.recipe)
     check_installed(found)
     read_params(found, spec.params)
-    _check_cluster(spec)
+    check_cluster(spec, found, clusters)
     target = _target_of(spec, dataset)
     _check_target(target, found, dataset)
     _check_columns(spec, target, found, dataset)
@@ -91,17 +95,6 @@ def _check_train(spec: TrainSpec, dataset: Dataset, find_recipe: FindRecipe) -> 
         raise InvalidInput(f"class_weight: recipe '{found.name}' predicts numbers, not classes")
     if spec.search is not None:
         _check_search(spec.search, found)
-
-
-def _check_cluster(spec: TrainSpec) -> None:
-    if spec.cluster is None:
-        return
-    if not spec.cluster.startswith("ray://"):
-        raise InvalidInput(f"cluster: expected ray://host:port, got {spec.cluster[:64]!r}")
-    if find_spec("ray") is None:
-        raise NotSupported(
-            'cluster: Ray is not installed on this server: pip install "aiaas-client[ray]"'
-        )
 
 
 def _target_of(spec: TrainSpec, dataset: Dataset) -> Column:

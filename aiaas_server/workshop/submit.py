@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from aiaas_client.protocol.jobs import SPEC, BatchSpec, JobRequest, TrainSpec
@@ -22,11 +22,18 @@ class Submit:
 
     Args:
         is_taken: Whether a name is that of a model beside the registry; blocks.
+        clusters: Addresses of Ray that trainings may name.
     """
 
-    def __init__(self, database: Database, is_taken: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        is_taken: Callable[[str], bool],
+        clusters: Collection[str] = (),
+    ) -> None:
         self._database = database
         self._is_taken = is_taken
+        self._clusters = clusters
 
     async def __call__(self, author: Author, request: JobRequest) -> JobRow:
         """Look at a job and queue it.
@@ -47,7 +54,8 @@ class Submit:
             await asyncio.to_thread(self._check_name, spec.model)
         versions = {ref: one.version for ref, one in found.versions.items()}
         # Recipes are imported by it.
-        await asyncio.to_thread(check_spec, spec, found.datasets, versions)
+        check = partial(check_spec, clusters=self._clusters)
+        await asyncio.to_thread(check, spec, found.datasets, versions)
         put = partial(
             enqueue,
             tenant=author.tenant,

@@ -64,7 +64,7 @@ class Workshop:
         room = partial(check_room, data, reserve=settings.disk_reserve_bytes)
         artefacts, threads = deployment.artefacts, deployment.remote
         self.keeping = Keeping(database, artefacts, deployment.remover, threads)
-        self.submit = Submit(database, is_taken)
+        self.submit = Submit(database, is_taken, settings.ray_clusters)
         self.batches = Batches(
             settings,
             database,

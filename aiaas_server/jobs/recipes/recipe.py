@@ -30,6 +30,32 @@ class Params(BaseModel):
 P = TypeVar("P", bound=Params)
 
 
+class Cluster(NamedTuple):
+    """Workers of a Ray cluster that are held for a training.
+
+    Attributes:
+        group: Ray's placement group, one bundle a worker.
+        cores: Of each worker.
+        gpus: Of each worker, 0 or 1.
+        is_local: Whether all are on this machine.
+    """
+
+    group: Any
+    workers: int
+    cores: int
+    gpus: int
+    is_local: bool
+
+    def options(self, worker: int = -1) -> dict[str, Any]:
+        """What `options` of a task or an actor takes, to run on one of the workers; -1 is any."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        place: Any = PlacementGroupSchedulingStrategy(
+            self.group, placement_group_bundle_index=worker
+        )
+        return {"num_cpus": self.cores, "num_gpus": self.gpus, "scheduling_strategy": place}
+
+
 class Training(NamedTuple):
     """What is learned from.
 
@@ -41,6 +67,7 @@ class Training(NamedTuple):
         weights: Of the rows, if they differ.
         workers: Processes, or cores.
         threads: Cores that this process may use.
+        cluster: Where the workers are, if not on this machine; joblib's work goes there by itself.
     """
 
     features: Table
@@ -51,6 +78,7 @@ class Training(NamedTuple):
     seed: int = 0
     workers: int = 1
     threads: int = 1
+    cluster: Cluster | None = None
 
 
 class Watch(Protocol):

@@ -77,7 +77,7 @@ def trained(
         work = batch * uses * sum(weight.numel() for weight in build().parameters())
         threads = data.threads if work > _WORTH_THREADS else 1
         plan = Plan(build, params, len(data.classes), batch, data.seed, threads)
-        state = train_here(plan, rows, validation, data.workers, watch)
+        state = train_here(plan, rows, validation, data.workers, watch, data.cluster)
         network = build()
         network.load_state_dict(read_state(state)["best"]["kept"])
     return network.eval(), unit

@@ -1,4 +1,5 @@
-"""Who trains: this process, or several that torch's elastic launcher starts and starts again.
+"""Who trains: this process, several that torch's elastic launcher starts and starts again, or
+workers of a Ray cluster.
 
 Rows lie in files that all processes map. The first of the workers leaves each epoch's state in a
 file and a line about it in a named pipe, which this process reads. If a worker dies, the launcher
@@ -21,7 +22,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from aiaas_server.jobs.recipes.recipe import Diverged, Watch
+from aiaas_server.jobs.recipes.recipe import Cluster, Diverged, Watch
 from aiaas_server.jobs.recipes.torch_training import Epoch, Plan, Rows, Tell, train
 
 _SET_PDEATHSIG: Final = 1  # of linux/prctl.h
@@ -32,9 +33,17 @@ _SOON: Final = 0.1  # seconds between two looks of the launcher at its workers
 
 
 def train_here(
-    plan: Plan, rows: Rows, validation: Rows | None, workers: int, watch: Watch
+    plan: Plan,
+    rows: Rows,
+    validation: Rows | None,
+    workers: int,
+    watch: Watch,
+    cluster: Cluster | None = None,
 ) -> bytes:
     """Train with so many processes; the state after the last epoch.
+
+    Args:
+        cluster: Whose workers they are, in place of this machine's.
 
     Raises:
         Diverged: The loss is not a number any more.
@@ -45,7 +54,11 @@ def train_here(
     try:
         restored = b"" if watch.restored is None else watch.restored.read_bytes()
         follower = _Follower(plan.params.epochs, watch, restored)
-        if workers == 1:
+        if cluster is not None:
+            from aiaas_server.jobs.recipes.torch_on_ray import train_on_ray
+
+            train_on_ray(plan, rows, validation, cluster, watch, follower)
+        elif workers == 1:
             train(plan, rows, validation, restored, follower)
         else:
             _launched(plan, rows, validation, workers, place, follower)

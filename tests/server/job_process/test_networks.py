@@ -93,7 +93,7 @@ def products(place: Path) -> dict[str, Product | JobError]:
         ),
     }
     orders = {"whole": ordered(place / "whole"), "ray": ordered(place / "ray")}
-    orders["ray"].spec["cluster"] = "ray://head:10001"
+    orders["ray"].spec["cluster"] = "http://head:10001"
     for recipe, (data, params) in asked.items():
         spec = {"kind": "train", "model": "m", "recipe": recipe, "dataset": "d@1"}
         spec |= {"params": params, "target": "mood"}
@@ -166,7 +166,8 @@ def test_a_network_that_is_too_large_is_told_with_the_limit_and_a_cluster_is_ref
     assert (error.code, "1024 MiB" in error.message) == ("out_of_memory", True), error
     refused = products["ray"]
     assert isinstance(refused, JobError)
-    assert "jobs run on this server only" in refused.message
+    assert refused.code == "invalid_input"
+    assert "expected ray://host:port" in refused.message
 
 
 @pytest.mark.parametrize("recipe", ["text-character-pairs", "text-tfidf", "cnn-classifier"])

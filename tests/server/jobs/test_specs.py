@@ -10,7 +10,7 @@ from pydantic import Field
 from aiaas_client.protocol.datasets import Column, Dataset
 from aiaas_client.protocol.jobs import SPEC
 from aiaas_client.protocol.management import Version
-from aiaas_server.core.errors import InvalidInput, NotSupported
+from aiaas_server.core.errors import InvalidInput
 from aiaas_server.jobs.recipes.recipe import Fitted, Params, Recipe, Training, Watch
 from aiaas_server.jobs.specs import check_spec
 
@@ -95,6 +95,7 @@ def test_what_fits_is_taken(spec: dict[str, Any]) -> None:
         ({"split": {"by": "group", "column": "colur"}}, "'colur'; did you mean 'colour'"),
         ({"recipe": "values", "target": "price", "class_weight": "balanced"}, "class_weight"),
         ({"cluster": "http://x"}, "expected ray://host:port"),
+        ({"cluster": "ray://local"}, "'classes' trains in one process"),
     ],
 )
 def test_what_does_not_fit_is_named_with_the_nearest_that_does(
@@ -102,12 +103,6 @@ def test_what_does_not_fit_is_named_with_the_nearest_that_does(
 ) -> None:
     with pytest.raises(InvalidInput, match=told):
         check(kind="train", **spec)
-
-
-def test_a_cluster_needs_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiaas_server.jobs.specs.find_spec", lambda name: None)
-    with pytest.raises(NotSupported, match=r"aiaas-client\[ray\]"):
-        check(kind="train", cluster="ray://head:10001")
 
 
 @pytest.mark.parametrize(
