@@ -73,6 +73,29 @@ def test_lifecycle_goes_from_training_to_erasure_and_stops_cleanly() -> None:
 
 
 @pytest.mark.slow
+def test_the_life_of_a_model_goes_from_a_table_to_erasure_and_stops_cleanly() -> None:
+    pytest.importorskip("torch")
+    printed = " ".join(run("examples/life_of_a_model.py").split())
+    for expected in (
+        "tissue@1: 450 rows",
+        "benign 285, malignant 165",
+        "│ tissue@1 │ Decision tree",
+        "│ tissue@2 │ Neural network",
+        "are right now that were wrong",
+        "│ parent │",
+        "takes over from tissue@1: first version",
+        "samples answered meanwhile",
+        "why malignant?",
+        "rolled back: version 1 100%",
+        "version 1 is a decision-tree-classifier of tissue@1, seed 0",
+        "refused: version 1 of 'tissue' is in use",
+        "remembered: tissue@1 erased, 4 jobs",
+        "server stopped with exit code 0",
+    ):
+        assert expected in printed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "expected"),
     [
