@@ -79,7 +79,8 @@ def upload(client: Client, frame: Any) -> None:
     again = client.datasets.upload(NAME, frame)
     assert again.ref == data.ref
     assert again.created_now is False
-    table = Table("column", "kind", "least", "most", "classes", title=f"{data.ref}: {data.rows} rows")
+    title = f"{data.ref}: {data.rows} rows"
+    table = Table("column", "kind", "least", "most", "classes", title=title)
     for column in (*data.columns[:2], data.column("diagnosis")):
         ends = [] if column.kind == "category" else [column.minimum, column.maximum]
         classes = ", ".join(f"{one.value} {one.rows}" for one in column.classes)
@@ -243,7 +244,7 @@ def number(version: str) -> int:
     return int(version.rpartition("@")[2])
 
 
-def shares(found: Mapping[str, float]) -> str:
+def shares(found: Mapping[int, float]) -> str:
     """Who gets the calls that name no version."""
     return ", ".join(f"version {one} {share:.0%}" for one, share in found.items())
 
