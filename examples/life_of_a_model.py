@@ -66,7 +66,7 @@ def main() -> None:
 
 def samples() -> tuple[Any, Any]:
     """Frames of 30 measurements and a diagnosis: one to learn from, one that comes later."""
-    data = load_breast_cancer(as_frame=True)
+    data: Any = load_breast_cancer(as_frame=True)
     frame = data.frame.drop(columns="target")
     frame["diagnosis"] = data.target.map(dict(enumerate(data.target_names)))
     mixed = frame.sample(frac=1.0, random_state=0)
