@@ -62,7 +62,7 @@ def _found(job: Job) -> Iterator[Draw]:
     metric = job.spec.get("metric") or "accuracy"
     columns: set[str] = {name for row in result.table for name in row}
     if {"metric", "difference", "low", "high"} <= columns:
-        for falls in (True, False):  # apart: a loss may differ by far more than a share ever can
+        for falls in (False, True):  # apart: a loss may differ by far more than a share ever can
             rows = [row for row in result.table if _is_loss(row["metric"]) is falls]
             if any(row.get("low") is not None for row in rows):
                 yield partial(_draw_differences, rows)
@@ -127,7 +127,7 @@ def _draw_differences(table: Sequence[dict[str, Any]], axes: Any) -> None:
     axes.axvline(0.0, color="tab:gray", lw=1)
     axes.set_yticks(range(len(rows)), [str(row["metric"]) for row in rows[::-1]])
     better = "less" if _is_loss(rows[0]["metric"]) else "more"
-    axes.set_title(f"difference, with its interval ({better} is better)")
+    axes.set_title(f"difference ({better} is better)")
 
 
 def _draw_candidates(rows: Sequence[dict[str, Any]], metric: str, axes: Any) -> None:
