@@ -1,4 +1,4 @@
-"""Write the tables of settings and metrics from the code: `python docs/tables.py`.
+"""Write the tables of settings, metrics and recipes from the code: `python docs/tables.py`.
 
 A test compares the files with what this writes.
 """
@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from aiaas_server import settings
 from aiaas_server.core.statistics import Statistics
+from aiaas_server.jobs.recipes import RECIPES, AnyRecipe, recipe
 from aiaas_server.observe import metrics
 
 HERE = Path(__file__).parent
@@ -68,7 +69,52 @@ def metrics_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {HERE / "settings.md": settings_page, HERE / "metrics.md": metrics_page}
+def recipes_page() -> str:
+    """One row for each recipe of this package, and below its parameters."""
+    found = [recipe(name, dict) for name in RECIPES]
+    lines = [
+        "# Recipes",
+        "",
+        WRITTEN,
+        "",
+        "What `client.jobs.train(recipe=...)` and `aiaas train` know; see [Training](training.md).",
+        "`aiaas recipes` lists those of a server, which may have more, with their parameters.",
+        "",
+        "| Recipe | Learns | From columns of | Extra | What it is |",
+        "| --- | --- | --- | --- | --- |",
+        *map(_recipe_row, found),
+        "",
+        "`workers` above 1 are of use to "
+        + ", ".join(f"`{one.name}`" for one in found if one.parallel)
+        + ".",
+    ]
+    for one in found:
+        lines += [
+            "",
+            f"## {one.name}",
+            "",
+            "| Parameter | Default | Meaning |",
+            "| --- | --- | --- |",
+        ]
+        for name, field in one.params.model_fields.items():
+            default = field.get_default(call_default_factory=True)
+            shown = "none" if default is None else f"`{default}`"
+            lines.append(f"| `{name}` | {shown} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _recipe_row(one: AnyRecipe) -> str:
+    learns = "classes" if one.task == "classification" else "values"
+    text = f"{one.title}: {one.description[0].lower()}{one.description[1:]}".rstrip(".")
+    kinds = ", ".join(sorted(one.kinds))
+    return f"| [`{one.name}`](#{one.name}) | {learns} | {kinds} | `{one.extra}` | {text} |"
+
+
+PAGES = {
+    HERE / "settings.md": settings_page,
+    HERE / "metrics.md": metrics_page,
+    HERE / "recipes.md": recipes_page,
+}
 
 
 def _field_docs() -> dict[str, str]:

@@ -38,6 +38,7 @@ def serve(
     models: Path | None = None,
     *options: str,
     data: Path | None = None,
+    jobs: int = 0,
     start_timeout: float = 60.0,
 ) -> Iterator[Server]:
     """Serve models on a free port of this machine until the block ends.
@@ -46,6 +47,7 @@ def serve(
         models: A repository directory or one `.onnx` file.
         options: More options of `aiaas serve`.
         data: The directory of a registry, to which models are deployed.
+        jobs: That it runs at a time, of training and the like; needs `data`.
         start_timeout: Seconds until every model must be ready.
     Raises:
         RuntimeError: The server ended or was not ready in time.
@@ -54,6 +56,7 @@ def serve(
     command = [sys.executable, "-m", "aiaas_server", "serve"]
     for option, place in (("--models", models), ("--data", data)):
         command += [] if place is None else [option, str(place)]
+    command += ["--jobs", str(jobs)] if jobs else []
     command += ["--port", str(port), "--metrics-port", "0", *options]
     server = Server(f"http://127.0.0.1:{port}", subprocess.Popen(command))
     try:

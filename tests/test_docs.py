@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = [document for document in DOCUMENTS if pages.blocks(document)]
 # These need the real models, or a server of their own: test_docs_from_nothing.py.
-REAL = {"tasks_media.md", "lifecycle.md"}
+REAL = {"tasks_media.md", "lifecycle.md", "training.md"}
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
@@ -92,7 +92,7 @@ def test_the_cards_that_documents_show_are_cards() -> None:
     assert {read_card(card.encode()).task for card in shown} >= {"text-classification"}
 
 
-@pytest.mark.parametrize("name", ["settings.md", "metrics.md"])
+@pytest.mark.parametrize("name", ["settings.md", "metrics.md", "recipes.md"])
 def test_the_tables_are_those_of_the_code(name: str) -> None:
     path = ROOT / "docs" / name
     assert path.read_text("utf-8") == tables.PAGES[path](), "run `make docs`"

@@ -29,6 +29,13 @@ PRINTED = {
         "drifted input 'image.mean': drifted, index",
         "recorded 1 True",
     ],
+    "training.md": [
+        "wine@1 178 11.03",
+        "bad.csv, line 42, column 'width': expected a number, got 'wide'",
+        "['wine-scores@1'] ['target', ",
+        "int8-dynamic none None None it has no ",
+        "dict_keys(['missing', 'scale'])",
+    ],
     "tasks_media.md": [
         "espresso 0.95",
         "figure_caption 0.9",
@@ -40,6 +47,7 @@ LEFT = {
     "tasks_media.md": {"found.png", "read.png", "spoken.wav"},
     "quickstart.md": {"sum_model.py"},
     "lifecycle.md": {"data", "digits.bundle"},
+    "training.md": {"curves.png", "report.html", "wine.html"},
 }
 # Of this environment, none of which is a reader's.
 OURS = ("PYTHON", "COVERAGE", "COV_", "VIRTUAL_ENV", "AIAAS_SERVER_", "AIAAS_BASE_URL")

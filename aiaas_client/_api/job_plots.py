@@ -62,7 +62,10 @@ def _found(job: Job) -> Iterator[Draw]:
     metric = job.spec.get("metric") or "accuracy"
     columns: set[str] = {name for row in result.table for name in row}
     if {"metric", "difference", "low", "high"} <= columns:
-        yield partial(_draw_differences, result.table)
+        for falls in (False, True):  # apart: a loss may differ by far more than a share ever can
+            rows = [row for row in result.table if _is_loss(row["metric"]) is falls]
+            if any(row.get("low") is not None for row in rows):
+                yield partial(_draw_differences, rows)
     elif {"candidate", "p50_ms"} <= columns:
         metric = metric if metric in columns else "r2"
         rows = [row for row in result.table if row.get("p50_ms") and row.get(metric) is not None]
@@ -123,7 +126,8 @@ def _draw_differences(table: Sequence[dict[str, Any]], axes: Any) -> None:
         axes.plot([row["difference"]], [at], "o", color="tab:blue")
     axes.axvline(0.0, color="tab:gray", lw=1)
     axes.set_yticks(range(len(rows)), [str(row["metric"]) for row in rows[::-1]])
-    axes.set_title("difference, with its interval")
+    better = "less" if _is_loss(rows[0]["metric"]) else "more"
+    axes.set_title(f"difference ({better} is better)")
 
 
 def _draw_candidates(rows: Sequence[dict[str, Any]], metric: str, axes: Any) -> None:

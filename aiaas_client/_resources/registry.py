@@ -78,7 +78,7 @@ class Registry(Generic[OneModel, OneVersion, ManyModels, ManyVersions, Entries, 
         `limit` entries.
 
         Raises:
-            NotFoundError: there never was such a model.
+            NotFoundError: there is no such model.
         """
         steps = pages(lambda after, most: calls.history(name, after, most), limit)
         found: Entries = self._carry_out(steps, self._sender)

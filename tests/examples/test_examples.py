@@ -73,6 +73,29 @@ def test_lifecycle_goes_from_training_to_erasure_and_stops_cleanly() -> None:
 
 
 @pytest.mark.slow
+def test_the_life_of_a_model_goes_from_a_table_to_erasure_and_stops_cleanly() -> None:
+    pytest.importorskip("torch")
+    printed = " ".join(run("examples/life_of_a_model.py").split())
+    for expected in (
+        "tissue@1: 450 rows",
+        "benign 285, malignant 165",
+        "│ tissue@1 │ Decision tree",
+        "│ tissue@2 │ Neural network",
+        "are right now that were wrong",
+        "│ parent │",
+        "takes over from tissue@1: first version",
+        "samples answered meanwhile",
+        "why malignant?",
+        "rolled back: version 1 100%",
+        "version 1 is a decision-tree-classifier of tissue@1, seed 0",
+        "refused: version 1 of 'tissue' is in use",
+        "remembered: tissue@1 erased, 4 jobs",
+        "server stopped with exit code 0",
+    ):
+        assert expected in printed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "expected"),
     [
@@ -145,6 +168,7 @@ NOTEBOOKS = {
     "tabular.ipynb": 1,
     "images.ipynb": 4,
     "lifecycle.ipynb": 3,
+    "train.ipynb": 7,
 }
 EXECUTE = """
 import sys, nbformat, nbclient
@@ -158,6 +182,8 @@ nbformat.write(notebook, sys.argv[3])
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "pictures"), NOTEBOOKS.items(), ids=list(NOTEBOOKS))
 def test_a_notebook_runs_from_top_to_bottom(name: str, pictures: int, tmp_path: Path) -> None:
+    if name == "train.ipynb":
+        pytest.importorskip("torch")
     executed = tmp_path / "executed.ipynb"
     run("-c", EXECUTE, str(EXAMPLES / name), str(EXAMPLES), str(executed))
     outputs = [
