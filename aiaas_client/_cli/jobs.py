@@ -70,6 +70,10 @@ def train(
     test: Annotated[
         float | None, typer.Option("--test", help="Share of rows held out; 0.2 by default.")
     ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option("--validation", help="Share held out besides, for early stopping."),
+    ] = None,
     attempt: Annotated[
         list[str] | None,
         typer.Option("--try", help="alpha=[0.1,1]: values to be tried; repeat for more."),
@@ -103,6 +107,8 @@ def train(
             raise UseError("--dataset: expected what it learns from; see aiaas datasets")
         search = {"params": pairs("--try", attempt), "method": method} if attempt else None
         name = f"{dataset_name(dataset)}-{recipe}" if model is None else model
+        shares = {"test": test, "validation": validation}
+        split = {side: share for side, share in shares.items() if share is not None} or None
 
         def begin() -> JobHandle:
             return client.jobs.train(
@@ -112,7 +118,7 @@ def train(
                 target=target,
                 features=feature or None,
                 params=pairs("--param", param or []),
-                split=test,
+                split=split,
                 search=search,
                 folds=folds,
                 class_weight="balanced" if balanced else None,

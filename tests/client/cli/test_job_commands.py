@@ -125,6 +125,7 @@ def test_a_model_is_trained_in_the_background(filled: Aiaas, server: FakeServer)
             *("train", "mlp-classifier", "--dataset", "flowers@1", "--target", "label"),
             *("--param", "epochs=2", "--param", "optimiser=sgd", "--workers", "2", "--test", "0.4"),
             *("--try", "epochs=[1,2]", "--method", "random", "--balanced", "--json"),
+            *("--validation", "0.1"),
         )
     )
     spec = server.jobs.get(job["id"]).spec
@@ -133,6 +134,7 @@ def test_a_model_is_trained_in_the_background(filled: Aiaas, server: FakeServer)
     assert (spec["target"], spec["workers"], spec["split"]["test"]) == ("label", 2, 0.4)
     assert (spec["search"]["params"], spec["search"]["method"]) == ({"epochs": [1, 2]}, "random")
     assert spec["class_weight"] == "balanced"
+    assert spec["split"]["validation"] == 0.1
     done = filled("train", "mlp-classifier", "-d", "flowers", "--model", "named")
     assert "next: aiaas jobs" in done.stderr
 
