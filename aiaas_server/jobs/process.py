@@ -66,8 +66,8 @@ _THREADS: Final = (
     "RAYON_NUM_THREADS",
     "LOKY_MAX_CPU_COUNT",
 )
-_LOOK: Final = 0.25  # seconds between two looks at its memory
-_LOOKS_AT_DISK: Final = 8  # each so many of them, at the disk too
+_LOOK: Final = 1.0  # seconds between two looks at its memory; each reads of every process there is
+_LOOKS_AT_DISK: Final = 2  # each so many of them, at the disk too
 _LEAVING: Final = 5.0  # seconds to end in, once it has said the last line
 
 
