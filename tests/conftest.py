@@ -31,6 +31,12 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names that differ from process to process: those beside one another must agree."""
+    if wrong := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"an address is part of the name: {wrong[0]}")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _frozen() -> None:
     """The same for a module that follows on one whose servers have thawed them."""

@@ -121,7 +121,6 @@ def test_links_that_lead_out_of_a_directory_are_refused(tmp_path: Path) -> None:
         ([5], "expected the path of a file, got int"),
         (["a.csv"] * 9, "no file or directory 'a.csv'"),
     ],
-    ids=str,
 )
 def test_what_is_no_table_is_refused(source: Any, text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=text):

@@ -364,7 +364,6 @@ def test_each_kind_of_job_says_what_it_wants(client: Client) -> None:
         (lambda jobs: jobs.optimise("m", dataset="d", targets=["int4"]), r"targets\.0: .*'int4'"),
         (lambda jobs: jobs.get("../x"), "job: expected its id"),
     ],
-    ids=str,
 )
 def test_what_no_job_can_be_is_refused_before_it_is_sent(
     client: Client, server: FakeServer, begin: Any, text: str
