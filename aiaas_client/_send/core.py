@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from aiaas_client import _errors as errors
 from aiaas_client._api.call import Call, Response
@@ -184,6 +184,8 @@ class CallState(Generic[T]):
 
 class Core(ABC):
     """Configuration, and every decision that needs no I/O."""
+
+    _chain: ClassVar[Callable[..., Any]]  # `chain`, or `achain`
 
     def __init__(
         self,
@@ -362,6 +364,29 @@ class Core(ABC):
             self._shared.endpoints.release(endpoint, None if tried else error)
         else:
             self._shared.endpoints.forget(endpoint)
+
+    def _attempt(self, state: CallState[T]) -> Any:
+        """One attempt, with a second endpoint where that is asked for; awaitable in tasks."""
+        endpoint = self._shared.endpoints.take(state.avoid)
+        if self._may_hedge(state.call):
+            return self._hedged(state, endpoint)
+        return self._exchange(state, endpoint)
+
+    def _pipeline(self) -> Callable[[WireRequest], Any]:
+        send: Callable[[WireRequest], Any] = self._open_transport().send
+        return self._chain(self._middleware, send) if self._middleware else send
+
+    @abstractmethod
+    def _open_transport(self) -> Any:
+        """Give the transport, made with the first call that needs it."""
+
+    @abstractmethod
+    def _exchange(self, state: CallState[T], endpoint: Endpoint) -> Any:
+        """Make one attempt at one endpoint, and read its answer."""
+
+    @abstractmethod
+    def _hedged(self, state: CallState[T], first: Endpoint) -> Any:
+        """Ask a second endpoint when the first is slow; the first good answer wins."""
 
     def _may_hedge(self, call: Call[Any]) -> bool:
         return self._hedge_after is not None and call.retryable and len(self.urls) > 1

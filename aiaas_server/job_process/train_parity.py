@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from aiaas_server.core.errors import ServerError
+from aiaas_server.core.errors import Rejected
 from aiaas_server.job_process.served import Answers, Served
 from aiaas_server.jobs.recipes.recipe import Diverged, Fitted
 from aiaas_server.jobs.table import Field, Table
@@ -27,7 +27,7 @@ _FAR: Final = 1e30  # float32 holds it
 UNSEEN: Final = "a value never seen"
 
 
-class ParityFailed(ServerError):
+class ParityFailed(Rejected):
     """The exported model answers otherwise than the trainer's library."""
 
     job_code = "parity"

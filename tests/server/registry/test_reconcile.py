@@ -89,6 +89,7 @@ async def test_what_another_process_changes_is_followed(server: Server) -> None:
     await server.serves(1)
     assert await server.infer() == 1.0
     await server.promote(2, "canary")
+    await until(lambda: server.platform.aliases("m", "canary") == 2)
     await server.serves(1, 2)
     assert [await server.infer(), await server.infer("canary")] == [1.0, 2.0]
 
