@@ -137,6 +137,8 @@ def tidy(server: Server, data: Path, truth: Truth) -> None:
     assert not [place for place in bundles if place.name.startswith(".")], bundles
     left = {place.name for place in server.scratch.iterdir()} - {".ses"}  # onnxruntime's, one
     assert not left, f"temporary files: {left}"
-    known = {"artefacts", "cache", "drafts", "models", "removing.lock"}
+    known = {"artefacts", "cache", "drafts", "models", "reading", "removing.lock"}
+    unread = list((data / "reading").iterdir())
+    assert not unread, f"what is read of uploads: {unread}"
     others = {p.name for p in data.iterdir() if not p.name.startswith("state.db")} - known
     assert not others, f"files that nobody knows: {others}"
