@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -56,7 +57,7 @@ class ChangeFeed(Generic[Feed]):
         return found
 
 
-class Following(Generic[Told, Heard]):
+class Following(ABC, Generic[Told, Heard]):
     """What is known of a stream that is being followed, and how long to wait after a break."""
 
     is_over = False
@@ -67,13 +68,13 @@ class Following(Generic[Told, Heard]):
         self._wait = 0.0
         self._waited = 0.0
 
+    @abstractmethod
     def call(self) -> StreamCall[Told]:
         """What to ask for now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def heard(self, told: Told) -> Heard:
         """Note an event, and give it."""
-        raise NotImplementedError
 
     def check(self) -> Call[bool] | None:
         """What tells, after a proper end of the stream, whether there is no more to come."""
