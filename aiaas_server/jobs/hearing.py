@@ -162,7 +162,19 @@ class Hearing:
         paths += [made.reference for made in product.versions if made.reference is not None]
         paths += [made.path for made in product.datasets]
         paths += product.files.values()
-        return next((path for path in paths if not self._is_inside(path)), "")
+        missing = next((path for path in paths if not self._is_inside(path)), "")
+        return missing or self._no_bundle(product)
+
+    def _no_bundle(self, product: Product) -> str:
+        """A version that is no directory, or a file of one that lies elsewhere; "" if none."""
+        for made in product.versions:
+            if not (self._directory / made.path).is_dir():
+                return made.path
+            for path in sorted((self._directory / made.path).iterdir()):
+                name = f"{made.path}/{path.name}"
+                if not self._is_inside(name):
+                    return name
+        return ""
 
     def _is_inside(self, path: str) -> bool:
         with suppress(OSError, ValueError):

@@ -11,8 +11,15 @@ from typing import Any
 import pytest
 
 from aiaas_server.core.errors import InvalidInput, OutOfMemory, StorageFull
-from aiaas_server.jobs.hearing import Heard, Limits, LogLine, Outcome
-from aiaas_server.jobs.orders import CheckpointLine, LaidCheckpoint, Order, ProgressLine
+from aiaas_server.jobs.hearing import Heard, Hearing, Limits, LogLine, Outcome
+from aiaas_server.jobs.orders import (
+    CheckpointLine,
+    DoneLine,
+    LaidCheckpoint,
+    Order,
+    Product,
+    ProgressLine,
+)
 from aiaas_server.jobs.process import run, run_once
 from tests.waiting import until
 
@@ -132,3 +139,36 @@ def _runs(pid: int) -> bool:
         return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ({"versions": [{"model": "m", "path": "/etc"}]}, "/etc"),
+        ({"versions": [{"model": "m", "path": "out/version"}]}, "out/version/labels.txt"),
+        ({"files": {"report.html": "../secret"}}, "../secret"),
+        ({"files": {"report.html": "out/version/labels.txt"}}, "out/version/labels.txt"),
+        ({"files": {"report.html": "out/nothing"}}, "out/nothing"),
+        ({"versions": [{"model": "m", "path": "out/file"}]}, "out/file"),
+    ],
+)
+async def test_nothing_outside_its_directory_is_taken_for_its_product(
+    made: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "job"
+    (place / "out" / "version").mkdir(parents=True)
+    (tmp_path / "secret").write_text("of the server")
+    (place / "out" / "file").write_text("no bundle")
+    (place / "out" / "version" / "labels.txt").symlink_to(tmp_path / "secret")
+
+    async def hear(heard: Heard) -> None:
+        """Nothing is of interest."""
+
+    hearing = Hearing(place, hear)
+    pipe = asyncio.StreamReader()
+    line = DoneLine(product=Product.model_validate(made))
+    pipe.feed_data(line.model_dump_json().encode() + b"\n")
+    await hearing.lines(pipe)
+    outcome = hearing.outcome(0, Limits(1 << 30, 1.0, 1), None, late=False)
+    assert outcome.error is not None
+    assert repr(told) in outcome.error.message
