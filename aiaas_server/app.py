@@ -19,6 +19,7 @@ from aiaas_server.core.events import Observer
 from aiaas_server.core.model import Aliases, Choose
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.garbage import settle, unsettle
+from aiaas_server.generate import open_generator
 from aiaas_server.http.gate import Endpoint, Gate
 from aiaas_server.http.hot import HotEndpoint, HotRoutes
 from aiaas_server.http.incoming import route_path
@@ -238,7 +239,7 @@ def create_app(
         from aiaas_server.observe.spans import SpanObserver  # OpenTelemetry only where wanted
 
         observers = (*observers, SpanObserver())
-    bundles = Bundles(stored.read_beside, Tasks().open)
+    bundles = Bundles(stored.read_beside, Tasks().open, open_generator)
     pool = ModelPool(
         stored,
         opened,

@@ -160,6 +160,18 @@ class Settings(BaseModel):
     alert_url: SecretStr | None = None
     """Where alerts are posted, as JSON: a guard that broke, drift, a damaged version."""
 
+    # Generation
+    generate_slots: Count = 8
+    """Answers that one language model writes at a time; further ones wait."""
+    generate_cache_bytes: Bytes = 2048 * MIB
+    """Keys and values of the tokens of these answers, of one model."""
+    generate_prefix_bytes: Room = 256 * MIB
+    """Keys and values kept of prompts, for those that begin alike; 0 keeps none."""
+    generate_speculate: bool = True
+    """Guess tokens that the prompt has, and check several in one step; the text is the same."""
+    max_audio_bytes: Bytes = 64 * MIB
+    """A recording that is sent to be transcribed."""
+
     # Jobs
     jobs: int = Field(default=0, ge=0, le=256)
     """Jobs that this server runs at a time, each in a process of its own; 0 runs none, and those
@@ -307,6 +319,11 @@ class Settings(BaseModel):
     def runs_at_once(self) -> int:
         """Runs of one model at a time on the CPU: enough to fill the cores, unless it is set."""
         return self.instances or max(1, _cores() // self.threads_per_run)
+
+    @property
+    def threads_per_generation(self) -> int:
+        """Threads inside a step of a language model: all cores, unless it is set."""
+        return self.intra_op_threads or _cores()
 
     @property
     def threads_per_job(self) -> int:

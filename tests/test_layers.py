@@ -4,7 +4,7 @@
        listen verifier workshop job_process
     4  http                                                                     bytes in, bytes out
     3  runtimes repository tasks observe zoo registry monitor                   leaves
-       datasets jobs explain
+       datasets jobs explain generate
     2  state                                                                    one database
     1  core settings
     0  aiaas_client.protocol                                                    no I/O, no framework
@@ -58,6 +58,7 @@ LAYERS = {
     "aiaas_server.datasets": 3,
     "aiaas_server.jobs": 3,
     "aiaas_server.explain": 3,
+    "aiaas_server.generate": 3,
     "aiaas_server.http": 4,
     "aiaas_server.app": 5,
     "aiaas_server.platform": 5,
@@ -127,6 +128,8 @@ HOMES = {
     "alembic": ("aiaas_server.state",),
     "psycopg": ("aiaas_server.state",),
     "obstore": ("aiaas_server.state",),
+    "llguidance": ("aiaas_server.generate",),
+    "jinja2": ("aiaas_server.generate",),
     "pynvml": ("aiaas_server.observe.machine",),
     "typer": ("aiaas_client._cli", "aiaas_server.cli", "aiaas_server.zoo.commands"),
     "rich": (

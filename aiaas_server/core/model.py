@@ -11,6 +11,7 @@ from aiaas_server.core.describe.card import Card
 from aiaas_server.core.describe.config import ModelConfig
 from aiaas_server.core.errors import ModelUnavailable
 from aiaas_server.core.events import NOBODY, Caller, Watch
+from aiaas_server.core.generation import Generator
 from aiaas_server.core.schedule.requests import Outcome, Request, Waiter
 from aiaas_server.core.schedule.scheduler import Scheduler
 from aiaas_server.core.session import Session
@@ -22,8 +23,6 @@ Choose = Callable[[str, Caller], int | None]
 """Gives the version that a call which names none gets; None is the newest that is ready."""
 Aliases = Callable[[str, str], int | None]
 """Gives the version that another name than a number means; None where it means none."""
-OnServe = Callable[["LoadedModel"], object]
-"""Is told of a version that was opened, before it serves; in the thread that opened it."""
 
 
 class LoadedModel:
@@ -37,6 +36,7 @@ class LoadedModel:
         metadata: What the model file says about itself.
         card: What it is for; None where it serves tensors only.
         task: Payloads in, predictions out; None without a card.
+        generator: Writes token by token, where it is a model that does.
         successor: What took its place in a reload: a request that comes late is handed on.
         in_use: Calls that will run it again, such as a prediction of several runs.
         watch: Who looks on at calls with payloads, if anybody does.
@@ -73,6 +73,7 @@ class LoadedModel:
         self.in_use = 0
         self._cached = None if cache is None else CachedAnswers(cache, scheduler, statistics)
         self.watch: Watch | None = None
+        self.generator: Generator | None = None
 
     async def infer(
         self,

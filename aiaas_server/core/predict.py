@@ -16,6 +16,7 @@ from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.concurrency import work_through
 from aiaas_server.core.errors import InvalidInput, ServerError, bare
 from aiaas_server.core.events import CALLER, NOBODY, Caller, Watch
+from aiaas_server.core.generation import Answering, Ask, Generator, generator_of
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.payloads import (
     INLINE_ITEMS,
@@ -192,10 +193,7 @@ class ModelRun:
         self, tensors: Mapping[str, Array], outputs: Sequence[str] = ()
     ) -> Mapping[str, Array]:
         """Run the model; more rows than its `max_batch_size` are run in several batches."""
-        if self._model is None:  # from now on the same version, whatever is loaded meanwhile
-            self._model = await self._found()
-            self._call.hold(self._model)
-        model = self._model
+        model = await self._kept()
         rows = next(iter(tensors.values())).shape[0] if model.signature.max_batch_size else 1
         return await run_rows(model, tensors, rows, outputs, self._call)
 
@@ -211,9 +209,24 @@ class ModelRun:
         inner = self._call.inside()
         return await self._predictor.predict_one(model, payload, params or {}, inner)
 
+    async def generator(self) -> Generator:
+        """What writes with the model."""
+        return generator_of(await self._kept())
+
+    async def generate(self, ask: Ask) -> Answering:
+        """Begin an answer, within the call's deadline."""
+        return await (await self.generator()).start(ask, self._call.deadline, self._call.caller)
+
     async def thread(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function away from the event loop."""
         return await asyncio.to_thread(function, *args)
+
+    async def _kept(self) -> LoadedModel:
+        """The model; from now on the same version, whatever is loaded meanwhile."""
+        if self._model is None:
+            self._model = await self._found()
+            self._call.hold(self._model)
+        return self._model
 
     async def _found(self) -> LoadedModel:
         return await self._predictor.obtain(self._name, self._version, self._call)

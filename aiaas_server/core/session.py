@@ -46,6 +46,7 @@ class GraphFacts:
     """What was found in a model's graph before it was opened.
 
     Attributes:
+        shared_cache: Keys and values of earlier tokens are a buffer, extended in place.
         cost_in_values: How long a run takes lies in the values of its input, not only in their
             size, as where a graph repeats, or makes a tensor of a size that a request carries.
         changes: What was done to the graph in memory, a sentence each.
@@ -53,6 +54,7 @@ class GraphFacts:
     """
 
     cost_in_values: bool = False
+    shared_cache: bool = False
     changes: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
@@ -101,6 +103,30 @@ class Session(Described, Protocol):
 
     def close(self) -> None:
         """Release the model's memory; a run in progress ends first."""
+        ...
+
+
+class KeptRuns(Protocol):
+    """Runs over arrays that stay where they are: each of them is an input and an output."""
+
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None
+    ) -> list[Array]:
+        """Run once, as `Session.run`; the kept arrays are read, and extended in place."""
+        ...
+
+
+class KeepsArrays(Protocol):
+    """A session that can run over memory of the caller's, without copying it in and out."""
+
+    def keep(self, arrays: Mapping[tuple[str, str], Array]) -> KeptRuns:
+        """Bind arrays, each under the name of an input and of an output.
+
+        They are contiguous, belong to the caller, and may be written between two runs.
+
+        Raises:
+            NotSupported: The device is another one than the arrays are on.
+        """
         ...
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from aiaas_client.protocol.predictions import Prediction
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.describe.card import Assets, Card
+from aiaas_server.core.generation import Answering, Ask, Generator
 from aiaas_server.core.signature import Signature
 
 # What a payload is when it reaches the task: `text` str; `image`, `audio` and `bytes` the bytes
@@ -93,6 +94,18 @@ class Run(Protocol):
 
     async def predict(self, payload: Any, params: Mapping[str, Any] | None = None) -> Prediction:
         """The prediction of this run's model's own task: `await run.model("x").predict(text)`."""
+        ...
+
+    async def generator(self) -> Generator:
+        """What writes with this run's model, which stays in use until the call ends.
+
+        Raises:
+            InvalidInput: The model does not generate text.
+        """
+        ...
+
+    async def generate(self, ask: Ask) -> Answering:
+        """Begin an answer of that generator, within the call's deadline."""
         ...
 
     async def thread(self, function: Callable[..., T], *args: Any) -> T:

@@ -19,6 +19,7 @@ from aiaas_server.core.events import NOBODY
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.core.predict import CallContext, Predictor, run_rows
+from aiaas_server.generate import open_generator
 from aiaas_server.job_process.answers import Answers, Gathered
 from aiaas_server.jobs.table import Field, Table
 from aiaas_server.repository.one_bundle import OneBundle
@@ -55,7 +56,7 @@ class Served:
             path.name for path in directory.iterdir() if path.name not in (MODEL_FILE, CARD_FILE)
         )
         repository = OneBundle(directory, _NAME, siblings)
-        bundles = Bundles(repository.read_beside, Tasks().open)
+        bundles = Bundles(repository.read_beside, Tasks().open, open_generator)
         opening = partial(open_session, providers=("cpu",), intra_op_threads=threads)
         settings = Settings(intra_op_threads=threads, instances=1)
         self._pool = ModelPool(repository, opening, settings, (), bundles)

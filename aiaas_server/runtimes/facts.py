@@ -16,6 +16,7 @@ from aiaas_server.runtimes.values import cost_in_values
 from aiaas_server.runtimes.wire import ModelFile, read_model
 
 _WORDS: Final = 32
+_SHARES: Final = "GroupQueryAttention"
 _VOCABULARIES: Final = (b"cats_strings", b"keys_strings", b"pool_strings", b"string_vocabulary")
 
 
@@ -37,7 +38,8 @@ def look_into(model: Path | bytes) -> tuple[GraphFacts, Path | bytes, bool]:
     )
     changes = drop_zipmaps(file)
     changes += filter(None, (guard_divisions(file), guard_empties(file)))
-    facts = GraphFacts(costs, tuple(changes), words)
+    shared = any(node.op_type == _SHARES for scope in scopes(file) for node in scope.body.node)
+    facts = GraphFacts(costs, shared, tuple(changes), words)
     return facts, file.written() if changes else model, refuses_empty
 
 

@@ -27,6 +27,7 @@ from aiaas_server.core.predict import Predictor
 from aiaas_server.core.session import Session
 from aiaas_server.core.signature import TensorSpec
 from aiaas_server.core.task import is_looping
+from aiaas_server.generate import open_generator
 from aiaas_server.registry.verification.golden import Golden, read_golden
 from aiaas_server.registry.verification.structure import Structure
 from aiaas_server.registry.verification.structure import examine as look_through
@@ -72,7 +73,7 @@ def examine(order: Order, tell: Tell) -> Verified:
         files.directory, order.name, structure.siblings if structure is not None else ()
     )
     opening = _Opening(order, tell)
-    bundles = Bundles(repository.read_beside, Tasks().open)
+    bundles = Bundles(repository.read_beside, Tasks().open, open_generator)
     settings = Settings(intra_op_threads=order.threads, instances=1)
     pool = ModelPool(repository, opening.open, settings, (), bundles)
     tell("load")

@@ -9,7 +9,8 @@ from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.describe.card import CARD_NAME, Assets, Card, read_card
 from aiaas_server.core.describe.stored import StoredModel, StoredVersion
 from aiaas_server.core.errors import InvalidInput, LoadFailed
-from aiaas_server.core.session import GraphFacts, StopToken
+from aiaas_server.core.generation import GenerationLimits, Generator, OpenGenerator, Served
+from aiaas_server.core.session import GraphFacts, Session, StopToken
 from aiaas_server.core.signature import Signature, TensorSpec
 from aiaas_server.core.task import AnyTask, OpenTask
 
@@ -25,11 +26,19 @@ class Bundles:
     Args:
         read: Reads a file beside a version.
         open_task: Makes the task that a card names.
+        open_generator: Makes what writes, for cards with a `generation` part; without it such
+            versions are refused.
     """
 
-    def __init__(self, read: ReadBeside, open_task: OpenTask) -> None:
+    def __init__(
+        self,
+        read: ReadBeside,
+        open_task: OpenTask,
+        open_generator: OpenGenerator | None = None,
+    ) -> None:
         self._read = read
         self._open_task = open_task
+        self._open_generator = open_generator
 
     def card(self, stored: StoredModel, version: StoredVersion) -> Card | None:
         """The version's card; None for a model that is tensors only.
@@ -67,6 +76,26 @@ class Bundles:
         except Exception as error:  # a third party's task may raise anything
             _log.exception("model '%s': opening task '%s' failed", stored.name, card.task)
             raise LoadFailed(f"task '{card.task}': {type(error).__name__}: {error}") from None
+
+    def generator(
+        self,
+        card: Card,
+        stored: StoredModel,
+        version: StoredVersion,
+        session: Session,
+        served: Served,
+        open_graph: Callable[[str], Session],
+        limits: GenerationLimits,
+    ) -> Generator:
+        """What writes with a version whose card has a `generation` part.
+
+        Raises:
+            LoadFailed: The graph or an asset is not what that needs, or a library is missing.
+        """
+        if self._open_generator is None:
+            raise LoadFailed(f"{CARD_NAME}: generation: this process generates nothing")
+        assets = Assets(lambda name: self._read(stored, version, name), card.assets)
+        return self._open_generator(card, assets, session, served, open_graph, limits)
 
 
 class NoSession:

@@ -55,6 +55,7 @@ class Card(_Part):
         signature: Names of inputs and outputs the task uses, where the graph leaves a choice.
         batching: Reserved for the scheduler's use of the version.
         steps: Of a pipeline.
+        generation: How it writes token by token: settings of `generate/`; None of other models.
         metrics: As measured by whoever made the version: `{"accuracy": 0.844}`.
         lineage: Where it comes from: package, version, digests, training command.
         assets: File name -> SHA-256 in hexadecimal; empty text where unknown.
@@ -71,6 +72,7 @@ class Card(_Part):
     signature: dict[str, JsonValue] = {}
     batching: dict[str, JsonValue] = {}
     steps: tuple[Step, ...] = ()
+    generation: dict[str, JsonValue] | None = None
     metrics: dict[str, JsonValue] = {}
     lineage: dict[str, JsonValue] = {}
     assets: dict[PlainName, str] = Field(default_factory=dict)

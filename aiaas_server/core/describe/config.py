@@ -22,6 +22,8 @@ _NEAR = 0.8  # of difflib's ratio: a letter or a sign of ten
 MAX_PRIORITY_LEVELS = 100
 MAX_INSTANCES = 64
 MAX_WARMUP_RUNS = 10_000
+THREADS = "intra_op_thread_count"
+"""The parameter of a configuration that says how many threads work inside one run."""
 
 
 class _Part(BaseModel):
@@ -289,7 +291,7 @@ class ModelConfig(_Part):
 
     def threads_per_run(self, default: int) -> int:
         """Threads inside one run: the parameter `intra_op_thread_count`, or `default`."""
-        own = self.parameters.get("intra_op_thread_count", StringParameter()).string_value
+        own = self.parameters.get(THREADS, StringParameter()).string_value
         return int(own) if own.isdecimal() else default
 
     def as_json(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,13 +14,14 @@ from typing import NamedTuple
 from aiaas_server.core.cache import ResponseCache
 from aiaas_server.core.describe.bundle import Bundles, NoSession
 from aiaas_server.core.describe.card import Card
-from aiaas_server.core.describe.config import ModelConfig
+from aiaas_server.core.describe.config import THREADS, ModelConfig, StringParameter
 from aiaas_server.core.describe.derive import complete, signature_of, with_instances
 from aiaas_server.core.describe.stored import ModelRepository, StoredModel, StoredVersion
 from aiaas_server.core.describe.trial import Trial
 from aiaas_server.core.errors import LoadFailed, ServerError
 from aiaas_server.core.events import Observer
-from aiaas_server.core.model import LoadedModel, OnServe
+from aiaas_server.core.generation import GenerationLimits, Served
+from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.memory import estimate
 from aiaas_server.core.pool.sizes import learn_sizes
 from aiaas_server.core.pool.warmup import run_declared, run_sizes, useful_runs_at_once, warm_up
@@ -39,6 +41,9 @@ from aiaas_server.core.task import AnyTask
 from aiaas_server.settings import Settings
 
 _log = logging.getLogger("aiaas_server")
+
+OnServe = Callable[[LoadedModel], object]
+"""Is told of a version that was opened, before it serves; in the thread that opened it."""
 
 
 class Opened(NamedTuple):
@@ -107,9 +112,13 @@ class Opener:
         stored.config.refuse_unsupported()
         size = 0 if without_model else _size(self._repository.files_of(version))
         before, started = self._measure(), time.monotonic_ns()
+        writes = card is not None and card.generation is not None
+        if writes:
+            stored = replace(stored, config=self._of_one_step(stored.config))
         session = NoSession() if without_model else self._session(stored, version)
         try:
-            model = self._prepared(stored, version, session, card, statistics)
+            prepare = self._writing if writes else self._prepared
+            model = prepare(stored, version, session, card, statistics)
             if self._on_serve is not None:
                 self._on_serve(model)
         except BaseException:
@@ -168,6 +177,77 @@ class Opener:
             task=task,
             cache=self._cache if config.response_cache.enable else None,
         )
+
+    # A version that writes runs its session itself: nothing is tried, and rows are not joined.
+
+    def _of_one_step(self, config: ModelConfig) -> ModelConfig:
+        """Its configuration: all cores work on one step, where it does not say otherwise."""
+        threads = config.threads_per_run(self._settings.threads_per_generation)
+        parameters = {
+            **config.parameters,
+            THREADS: StringParameter(string_value=str(threads)),
+        }
+        return config.model_copy(
+            update={"max_batch_size": 0, "dynamic_batching": None, "parameters": parameters}
+        )
+
+    def _writing(
+        self,
+        stored: StoredModel,
+        version: StoredVersion,
+        session: Session,
+        card: Card | None,
+        statistics: Statistics,
+    ) -> LoadedModel:
+        assert card is not None, "it says how it writes"
+        assert self._bundles is not None, "they read the card"
+        config = complete(
+            stored.name, stored.config, session, default_max_batch_size=0, instances=1
+        )
+        signature = signature_of(config)
+        served = Served(stored.name, version.number, statistics, self._observers)
+        limits = GenerationLimits(
+            slots=self._settings.generate_slots,
+            cache_bytes=self._settings.generate_cache_bytes,
+            prefix_bytes=self._settings.generate_prefix_bytes,
+            queue=self._settings.queue_size,
+            speculate=self._settings.generate_speculate,
+        )
+
+        def open_graph(name: str) -> Session:
+            return self._session(stored, replace(version, path=version.path.with_name(name)))
+
+        generator = self._bundles.generator(
+            card, stored, version, session, served, open_graph, limits
+        )
+        try:
+            model = LoadedModel(
+                stored.name,
+                version.number,
+                config,
+                signature,
+                statistics,
+                {},
+                session,
+                Scheduler(
+                    stored.name,
+                    version.number,
+                    session,
+                    signature,
+                    config,
+                    statistics,
+                    terms=Terms(self._settings.queue_size, self._queue_budget),
+                    placement=Placement(never=True),
+                    observers=self._observers,
+                ),
+                card=card,
+                task=self._task(card, stored, version, session, signature),
+            )
+        except BaseException:
+            generator.close()
+            raise
+        model.generator = generator
+        return model
 
     def _complete(self, stored: StoredModel, session: Session, card: Card | None) -> ModelConfig:
         """The configuration, completed by what the graph says and by what the model does."""

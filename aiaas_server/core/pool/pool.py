@@ -22,12 +22,12 @@ from aiaas_server.core.errors import (
     misnamed_version,
 )
 from aiaas_server.core.events import NOBODY, Caller, Observer
-from aiaas_server.core.model import Aliases, Choose, LoadedModel, OnServe, Serving
+from aiaas_server.core.model import Aliases, Choose, LoadedModel, Serving
 from aiaas_server.core.pool.budget import MemoryBudget
 from aiaas_server.core.pool.loader import Loader
 from aiaas_server.core.pool.loads import Load, settled
 from aiaas_server.core.pool.memory import give_back, resident_bytes
-from aiaas_server.core.pool.opener import Opener
+from aiaas_server.core.pool.opener import OnServe, Opener
 from aiaas_server.core.pool.states import PAUSE_AFTER_FAILURE, RETRY_AFTER, Entry, Table, short
 from aiaas_server.core.pool.unloader import Unloader, finished
 from aiaas_server.core.pool.watch import Watch

@@ -75,6 +75,8 @@ class Unloader:
             try:
                 while model.in_use and model.successor is None and not self._closed:  # noqa: ASYNC110  # no event
                     await asyncio.sleep(_LOOK_AGAIN)
+                if model.generator is not None:
+                    model.generator.close()
                 await model.scheduler.close()
             finally:
                 self._going -= 1
@@ -97,6 +99,8 @@ class Unloader:
         self._table.ready.clear()
         for model in models:
             model.scheduler.abort(refusal)
+            if model.generator is not None:
+                model.generator.refuse(refusal)
             self.retire(model)
         if self.ending:
             _, late = await asyncio.wait(list(self.ending), timeout=grace)
