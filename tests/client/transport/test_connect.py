@@ -12,7 +12,7 @@ from typing import Any
 import httpcore2
 import pytest
 
-from aiaas_client import APIConnectionError, AsyncClient, RetryPolicy
+from aiaas_client import APIConnectionError, AsyncClient, RetryPolicy, Timeouts
 from aiaas_client._transport import loop as loop_sockets
 from aiaas_client._transport.threads import BlockingSockets
 from aiaas_client._transport.wire import WireExchange, current
@@ -79,10 +79,10 @@ def test_a_dead_first_address_costs_a_moment(
     alive = address_of(wire().url)
     began = time.monotonic()
     for addresses in ([silent, alive], [address_of(dead_url), alive], [silent, silent, alive]):
-        stream = connect(*addresses)
+        stream = connect(*addresses, timeout=300)
         assert stream._socket.getpeername() == alive
         stream.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 100  # not the timeout
     assert exchange.connected
 
 
@@ -124,14 +124,17 @@ def test_a_dead_first_address_costs_a_moment_on_an_event_loop(
 
     async def ask() -> None:
         url, once = f"http://models.example:{port}", RetryPolicy(max_retries=0)
-        async with AsyncClient(url, retry=once, backend=backend) as client:
+        patient = Timeouts(connect=300)
+        async with AsyncClient(
+            url, retry=once, backend=backend, timeout=patient, deadline=600
+        ) as client:
             assert (await client.metadata()).name == "wire"
 
     began = time.monotonic()
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.get_loop().addresses = ("127.0.0.2", "127.0.0.1")  # type: ignore[attr-defined]
         runner.run(ask())
-    assert time.monotonic() - began < 4  # the connect timeout is 5 s
+    assert time.monotonic() - began < 100  # not the timeout
 
 
 async def test_a_race_that_is_cut_leaves_nothing(silent: tuple[str, int]) -> None:
