@@ -13,16 +13,14 @@ from tests.server.generate.tokenizers_made import byte_fallback_json
 from tests.tiny_llm import END, tokenizer_json
 
 VOCABULARY = Vocabulary.open(tokenizer_json())
-BYTE = {
-    VOCABULARY.bytes_of(t): t for t in range(VOCABULARY.size) if len(VOCABULARY.bytes_of(t)) == 1
-}
+TOKEN = {VOCABULARY.bytes_of(token): token for token in range(VOCABULARY.size)}
 
 whole = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
 def one_by_one(text):
     """Each byte its own token."""
-    return [BYTE[bytes([byte])] for byte in text.encode()]
+    return [TOKEN[bytes([byte])] for byte in text.encode()]
 
 
 @settings(max_examples=100)
@@ -58,12 +56,9 @@ def test_a_stop_text_is_found_across_tokens_and_inside_characters():
     for stop in ("😀!", "é", "界。"):
         tokens = one_by_one(f"ab{stop}cd")
         output = TextOutput(VOCABULARY, [stop])
-        text = ""
-        for count, token in enumerate(tokens, 1):
-            text += output.push([token])
-            if output.stopped:
-                break
-        assert (text, count) == ("ab", 2 + len(stop.encode()))
+        given_out = [output.push([token]) for token in tokens[: 2 + len(stop.encode())]]
+        assert "".join(given_out[:-1]) == "ab"
+        assert (given_out[-1], output.stopped, output.used) == ("", True, 1)
         assert output.finish() == ""
 
 

@@ -12,15 +12,15 @@ from tests.server.generate.tokenizers_made import byte_fallback_json
 from tests.tiny_llm import tokenizer_json
 
 VOCABULARIES = [Vocabulary.open(tokenizer_json()), Vocabulary.open(byte_fallback_json())]
-# Of one, two, three and four bytes, joined ones, right-to-left, line ends, and what tokens begin with.
-CHARACTERS = "ab \n\r\0é߿世界\u200d\ufeff\ufffd😀👩🏽‍💻שלוםe\u0301<|>▁#"
+# Of one to four bytes, joined ones, right-to-left, line ends, and what tokens are written with.
+CHARACTERS = "ab \n\r\0é\u07ff世界\u200d\ufeff\ufffd😀👩\U0001f3fd💻שלוםe\u0301<|>▁#"
 
 texts = st.text(CHARACTERS, max_size=40)
 stops = st.lists(st.text(CHARACTERS, min_size=1, max_size=5), max_size=4)
 
 
 def run(vocabulary, tokens, stop, sizes):
-    """Push in pieces of these sizes; gives the pieces with the tokens read before each, and stops."""
+    """Push so many at a time; gives the pieces, whether it stopped, and the tokens it took."""
     output = TextOutput(vocabulary, stop)
     pieces, at = [], 0
     while at < len(tokens) and not output.stopped:

@@ -16,7 +16,6 @@ from aiaas_server.generate.sampling import Chooser, choose, follow
 
 V = 300  # more than one block of 256, and no multiple of it
 
-finite = st.floats(0, 1, allow_nan=False)
 samplings = st.builds(
     Sampling,
     temperature=st.sampled_from([0.0, 0.3, 1.0, 3.0]),
@@ -207,7 +206,7 @@ def test_what_is_out_of_range_is_refused_by_name(changes, message):
 @settings(max_examples=60)
 @given(samplings, st.lists(st.booleans(), max_size=5), st.integers(0, 2**32))
 def test_guesses_never_change_what_is_chosen(sampling, right, seed):
-    """`follow` gives the tokens that choosing one by one gives, whether guesses come true or not."""
+    """The tokens are those of choosing one by one, whether guesses come true or not."""
     rows = logits(len(right) + 1, seed)
     plain = Chooser(sampling, [5], V, suppress_first=[1, 2])
     expected = []

@@ -32,7 +32,7 @@ def test_tokens_read_as_the_library_reads_them(name, data):
     tokens = data.draw(st.lists(st.integers(0, vocabulary.size - 1), max_size=30))
     text = vocabulary.decode(tokens)
     expected = library.decode(tokens)
-    # Of a run of byte tokens that is no UTF-8 the library gives up every byte, whole characters too.
+    # Of byte tokens in a row that are no UTF-8 the library gives up whole characters too.
     if name == "byte-level" or "\ufffd" not in expected:
         assert text == expected
 

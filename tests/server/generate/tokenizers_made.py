@@ -17,7 +17,7 @@ def byte_fallback_json() -> str:
     tokenizer = Tokenizer(
         models.BPE(
             {name: place for place, name in enumerate(names)},
-            [("t", "h"), ("世", "界")] if "世界" in names else [("t", "h")],
+            [("t", "h"), ("世", "界")],
             unk_token="<unk>",
             fuse_unk=True,
             byte_fallback=True,
@@ -42,11 +42,8 @@ def byte_fallback_json() -> str:
 @cache
 def metaspace_json() -> str:
     """As T5 and NLLB have it: pieces of a unigram model."""
-    pieces = [
-        ("<unk>", 0.0),
-        ("</s>", 0.0),
-        *((word, -float(i + 1)) for i, word in enumerate(WORDS)),
-    ]
+    words = [(word, -float(place)) for place, word in enumerate(WORDS, 1)]
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *words]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
