@@ -7,7 +7,23 @@ from functools import cache
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-WORDS = ("▁the", "▁fox", "▁runs", "▁世界", "▁", "th", "e", "t", "h", "o", "x", "f", "世", "界")
+WORDS = (
+    "▁the",
+    "▁fox",
+    "▁runs",
+    "▁世界",
+    "▁",
+    "the",
+    "th",
+    "e",
+    "t",
+    "h",
+    "o",
+    "x",
+    "f",
+    "世",
+    "界",
+)
 
 
 @cache
@@ -17,7 +33,7 @@ def byte_fallback_json() -> str:
     tokenizer = Tokenizer(
         models.BPE(
             {name: place for place, name in enumerate(names)},
-            [("t", "h"), ("世", "界")],
+            [("t", "h"), ("th", "e"), ("▁", "the")],
             unk_token="<unk>",
             fuse_unk=True,
             byte_fallback=True,
