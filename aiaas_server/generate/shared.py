@@ -13,7 +13,15 @@ from aiaas_server.core.errors import InferenceFailed, OutOfMemory
 from aiaas_server.core.session import KeepsArrays, KeptRuns, StopToken
 from aiaas_server.generate.prefix import BLOCK, PrefixCache
 from aiaas_server.generate.rows import Rows
-from aiaas_server.generate.tensor_names import IDS, KEEP, LOGITS, MASK, POSITIONS, Tensors
+from aiaas_server.generate.tensor_names import (
+    IDS,
+    KEEP,
+    LOGITS,
+    MASK,
+    POSITIONS,
+    Tensors,
+    check_constants,
+)
 
 _MOST_BOUND: Final = 64  # sets of rows that are bound at a time
 # Moving so many tokens to other rows costs about what one idle row costs a step.
@@ -78,6 +86,7 @@ class SharedNetwork:
         """Take a free slot; gives how many first tokens are there already."""
         if slot in self._row_of or not self._free:
             raise ValueError(f"slot {slot}: expected a free one of {self.slots}")
+        check_constants((), constants)
         row = min(self._free)
         blocks = self._prefix.find(tokens)
         while self._bytes + self._row_bytes[len(blocks) * BLOCK] > self._limit:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 
 from aiaas_client.protocol.tensors import Array, dtype_of
-from aiaas_server.core.errors import LoadFailed
+from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.core.session import Described
 from aiaas_server.core.signature import TensorSpec
 
@@ -84,7 +84,7 @@ class Tensors:
     branches: bool
     caches: tuple[CacheTensor, ...]
     fixed: tuple[CacheTensor, ...]
-    constants: tuple[str, ...]
+    constants: tuple[TensorSpec, ...]
     vocabulary: int
     logits: np.dtype[np.generic]
     one_token: bool
@@ -108,8 +108,6 @@ def read_tensors(graph: Described, constants: Sequence[str] = ()) -> Tensors:
         raise LoadFailed(f"it has no input '{_PAST}0.key'; got {_listed(inputs)}")
     known = {IDS, MASK, POSITIONS, KEEP, BRANCH, *(cache.past for cache in caches), *constants}
     _refuse_unknown(inputs, known)
-    for name in constants:
-        _one(inputs, name, "input")
     growing = tuple(cache for cache in caches if cache.present)
     if not growing:
         raise LoadFailed(f"it has no output 'present.0.key'; got {_listed(outputs)}")
@@ -121,7 +119,7 @@ def read_tensors(graph: Described, constants: Sequence[str] = ()) -> Tensors:
         branches=BRANCH in inputs,
         caches=growing,
         fixed=tuple(cache for cache in caches if not cache.present),
-        constants=tuple(constants),
+        constants=tuple(_one(inputs, name, "input") for name in constants),
         vocabulary=_vocabulary(_one(outputs, LOGITS, "output")),
         logits=dtype_of(outputs[LOGITS].datatype),
         one_token=inputs[IDS].shape[1] == 1,
@@ -136,8 +134,8 @@ def read_first(graph: Described, later: Tensors, constants: Sequence[str]) -> Te
     """
     inputs = {spec.name: spec for spec in graph.inputs}
     outputs = {spec.name: spec for spec in graph.outputs}
-    given = tuple(name for name in constants if name in inputs)
-    _refuse_unknown(inputs, {IDS, MASK, POSITIONS, KEEP, *given})
+    given = tuple(inputs[name] for name in constants if name in inputs)
+    _refuse_unknown(inputs, {IDS, MASK, POSITIONS, KEEP, *constants})
     for cache in later.caches:
         _one(outputs, cache.present, "output")
     for cache in later.fixed:
@@ -155,6 +153,30 @@ def read_first(graph: Described, later: Tensors, constants: Sequence[str]) -> Te
         logits=dtype_of(outputs[LOGITS].datatype),
         one_token=False,
     )
+
+
+def check_constants(specs: Sequence[TensorSpec], given: Mapping[str, Array]) -> None:
+    """See that a request brings what the graph takes with each request.
+
+    Raises:
+        InvalidInput: A tensor is missing, unknown, or of another datatype or shape.
+    """
+    names = [spec.name for spec in specs]
+    for name in given:
+        if name not in names:
+            raise InvalidInput(f"constant '{name}': expected {_listed(names) or 'none'}")
+    for spec in specs:
+        if spec.name not in given:
+            raise InvalidInput(f"constant '{spec.name}': missing; got {_listed(given) or 'none'}")
+        array, shape = given[spec.name], spec.shape[1:]
+        fits = len(shape) == array.ndim and all(
+            size in (-1, got) for size, got in zip(shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype != dtype_of(spec.datatype):
+            raise InvalidInput(
+                f"constant '{spec.name}': expected {spec.datatype} of shape {shape}, "
+                f"got {array.dtype} of shape {array.shape}"
+            )
 
 
 def first_name(cache: CacheTensor) -> str:
@@ -224,7 +246,7 @@ def _vocabulary(spec: TensorSpec) -> int:
     return spec.shape[2]
 
 
-def _listed(names: Sequence[str] | dict[str, TensorSpec]) -> str:
+def _listed(names: Collection[str]) -> str:
     first = [f"'{name}'" for name in list(names)[:_MOST_NAMES]]
     more = len(names) - len(first)
     return ", ".join(first) + (f" and {more} more" if more else "")
