@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.errors import InferenceFailed, OutOfMemory
+from aiaas_server.core.errors import InferenceFailed, LoadFailed, OutOfMemory
 from aiaas_server.core.session import KeepsArrays, KeptRuns, StopToken
 from aiaas_server.generate.prefix import BLOCK, PrefixCache
 from aiaas_server.generate.rows import Rows
@@ -91,6 +91,7 @@ class SharedNetwork:
         blocks = self._prefix.find(tokens)
         while self._bytes + self._row_bytes[len(blocks) * BLOCK] > self._limit:
             blocks.pop()
+        self._lengthen(len(blocks) * BLOCK)
         self._free.remove(row)
         self._row_of[slot] = row
         self._prompts[slot] = len(tokens)
@@ -247,6 +248,17 @@ class SharedNetwork:
             raise OutOfMemory(
                 f"keys and values: expected up to {self._limit} bytes, got {self._bytes + more}"
             )
+        self._lengthen(max(length + count for length, count in growing))
+
+    def _lengthen(self, length: int) -> None:
+        """See that rows have room for `length` tokens."""
+        if length <= self._rows.capacity:
+            return
+        try:
+            self._rows.grow(length, [len(held or ()) for held in self._held])
+        except LoadFailed as error:
+            raise OutOfMemory(error.message) from error
+        self._bound.clear()
 
     def _remember(self, slot: int, begin: int, end: int) -> None:
         row = self._row_of[slot]
@@ -272,7 +284,7 @@ class SharedNetwork:
             )
         )
         tokens = sum(len(self._held[a] or ()) + len(self._held[b] or ()) for a, b in moves)
-        full = any(len(self._held[row] or ()) >= self.context for row in idle)
+        full = any(len(self._held[row] or ()) >= self._rows.capacity for row in idle)
         if not full and self._wasted * _MOVED_FOR_A_ROW < tokens:
             return low, high
         self._wasted = 0
