@@ -105,9 +105,10 @@ class CallReader:
         opening = self._marks.opening
         at = self._held.find(opening) if opening else -1
         if at >= 0:
-            _say(found, self._held[:at].rstrip(_SPACE))
+            said = self._held[:at].rstrip(_SPACE)
+            _say(found, said)
+            self._unsure, self._announced = self._held[len(said) : at + len(opening)], False
             self._held = self._held[at + len(opening) :]
-            self._unsure, self._announced = opening, False
             self._place, self._marked = "calls", True
             return True
         kept = _may_open(self._held, opening)

@@ -19,7 +19,7 @@ from jinja2.visitor import NodeTransformer
 WORK = 32_000_000  # characters that a rendering may handle in all
 TURN = 500  # what a turn of a loop costs, in characters
 ITEM = 16  # and an item of a list
-SECONDS = 3.0  # of the thread's own time, for what is slow without making anything
+SECONDS = 2.0  # of the thread's own time, for what is slow without making anything
 
 
 class Budget:
