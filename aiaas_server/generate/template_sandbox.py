@@ -144,7 +144,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(owner, str) and name in ("split", "rsplit", "splitlines"):
             _check_split(owner, *args)
         result = super().call(__context, __obj, *args, **kwargs)
-        if isinstance(result, str | list | tuple | dict):
+        if isinstance(result, range):
+            spend(ITEM * len(result))  # whatever a filter does with each number
+        elif isinstance(result, str | list | tuple | dict):
             spend_on(result)
         return result
 

@@ -125,6 +125,10 @@ HOSTILE = {
     "loops": LOOP + LOOP + END + END,
     "loops that leave out": LOOP + LOOP.replace(" %}", " if false %}") + END + END,
     "a loop within filters": LOOP + "{{ range(99999) | map('string') | list | length }}" + END,
+    "filters": "{% set r = range(99999) %}"
+    + LOOP
+    + "{{ r | map('string') | list | length }}"
+    + END,
     "names taken": "{% set turn = 1 %}{% set environment = 1 %}" + LOOP + LOOP + END + END,
     "range": "{% for a in range(10 ** 9) %}{% endfor %}",
     "recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
