@@ -23,13 +23,13 @@ class _Part(BaseModel):
 class DefaultSampling(_Part):
     """How tokens are chosen where a request does not say; meanings as in `Sampling`."""
 
-    temperature: float = Field(1.0, ge=0.0, le=LARGEST_TEMPERATURE, allow_inf_nan=False)
-    top_k: int = Field(0, ge=0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    min_p: float = Field(0.0, ge=0.0, le=1.0)
-    repetition_penalty: float = Field(1.0, gt=0.0, allow_inf_nan=False)
-    presence_penalty: float = Field(0.0, allow_inf_nan=False)
-    frequency_penalty: float = Field(0.0, allow_inf_nan=False)
+    temperature: float = Field(default=1.0, ge=0.0, le=LARGEST_TEMPERATURE, allow_inf_nan=False)
+    top_k: int = Field(default=0, ge=0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
+    repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    presence_penalty: float = Field(default=0.0, allow_inf_nan=False)
+    frequency_penalty: float = Field(default=0.0, allow_inf_nan=False)
 
     def sampling(self) -> Sampling:
         """As a request has it."""
