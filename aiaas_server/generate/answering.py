@@ -15,7 +15,7 @@ from aiaas_server.core.errors import DeadlineExceeded
 from aiaas_server.core.generation import Piece
 
 UNREAD: Final = 512
-"""Pieces that may wait for the reader; at a reader's pace that is far behind, no more is written."""
+"""Pieces that may wait for the reader; nothing is written for one who is further behind."""
 
 
 class Written:

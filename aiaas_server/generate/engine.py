@@ -168,9 +168,7 @@ class Engine:
 
     async def _job(self, ask: Ask, deadline: float, caller: Caller) -> Job:
         self._refuse(deadline)
-        check_ask(
-            ask, self.context, self.vocabulary, self._constants, reads_text=self.reads_text
-        )
+        check_ask(ask, self.context, self.vocabulary, self._constants, reads_text=self.reads_text)
         matcher: Follows | None = None
         if ask.format is not None and self._formats is not None:
             matcher = await asyncio.to_thread(self._formats.matcher, ask.format)
@@ -243,11 +241,11 @@ class Engine:
 
 def hand_over(sent: Sequence[Sent]) -> None:
     """Give readers what one run wrote; on their loop."""
-    for job, piece, error, count in sent:
+    for job, piece, error, tokens in sent:
         written = job.written
         written.cached_tokens, written.probed = job.cached, job.probed or ()
         if piece is not None:
-            written.take(piece, count)
+            written.take(piece, tokens)
         elif error is not None:
             written.fail(error)
 

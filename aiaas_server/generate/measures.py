@@ -105,11 +105,11 @@ _GAUGES: tuple[tuple[str, str, Callable[[Counts], float]], ...] = (
 
 def families_of(models: Iterable[Writes]) -> list[Family]:
     """The families of all generators among `models`; none where there is none."""
-    counted = [
-        ({"model": model.name, "version": str(model.version)}, model.generator.counts)
-        for model in models
-        if isinstance(model.generator, Counted)
-    ]
+    counted: list[tuple[Labels, Counts]] = []
+    for model in models:
+        counts = _counts_of(model.generator)
+        if counts is not None:
+            counted.append(({"model": model.name, "version": str(model.version)}, counts))
     if not counted:
         return []
     families = [
@@ -127,6 +127,10 @@ def families_of(models: Iterable[Writes]) -> list[Family]:
             for name, text, read in table
         ]
     return families
+
+
+def _counts_of(generator: object) -> Counts | None:
+    return generator.counts if isinstance(generator, Counted) else None
 
 
 def _samples(labels: Labels, times: Times) -> Iterator[Sample]:

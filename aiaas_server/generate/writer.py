@@ -12,7 +12,7 @@ import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.errors import InferenceFailed, OutOfMemory, ServerError, bare
@@ -39,12 +39,18 @@ class FillsMasks(Protocol):
 
 
 class Sent(NamedTuple):
-    """What one run gave one reader: a piece, or what the answer broke off by."""
+    """What one run gave one reader.
+
+    Attributes:
+        piece: More of the answer, or None.
+        error: What it broke off by, or None.
+        tokens: Written so far.
+    """
 
     job: Job
     piece: Piece | None
     error: Exception | None
-    count: int
+    tokens: int
 
 
 class _Run(NamedTuple):
@@ -211,7 +217,7 @@ class Writer:
         self._jobs.leave(job)
 
     def _make_room(self, jobs: Sequence[Job], error: Exception) -> None:
-        """There is no memory to go on: the youngest is worked out anew later, where it is not alone.
+        """There is no memory to go on: the youngest, if it is not alone, is worked out anew later.
 
         What it has written stays written: only its keys and values are computed once more.
         """
@@ -293,9 +299,7 @@ class Writer:
             self._release(job)
 
     def _extended(self, job: Job, tokens: list[int], keep: int) -> tuple[Array, float] | None:
-        return self._ran(
-            (job,), lambda stop: self._network.extend(job.slot, tokens, keep, stop)
-        )
+        return self._ran((job,), lambda stop: self._network.extend(job.slot, tokens, keep, stop))
 
     def _ran(
         self, jobs: Sequence[Job], call: Callable[[StopToken], Array]
