@@ -12,7 +12,7 @@ import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.errors import InferenceFailed, OutOfMemory, ServerError, bare
@@ -33,7 +33,7 @@ Message = Callable[[], object]
 class FillsMasks(Protocol):
     """The tokens that formats permit, found while the network runs: `constraint.Masks`."""
 
-    def fill_later(self, matchers: Sequence[Follows | None]) -> None: ...
+    def fill_later(self, matchers: Sequence[Any]) -> None: ...
     def wait(self) -> Array: ...
     def close(self) -> None: ...
 
