@@ -20,7 +20,7 @@ from aiaas_server.core.generation import Piece
 from aiaas_server.core.session import StopToken
 from aiaas_server.core.statistics import Statistics
 from aiaas_server.generate.accounts import Counts
-from aiaas_server.generate.job import Follows, Job
+from aiaas_server.generate.job import Job
 from aiaas_server.generate.network import Network
 from aiaas_server.generate.pace import Pace
 from aiaas_server.generate.sampling import Choice, choose
