@@ -51,6 +51,7 @@ class FakeNetwork:
         self._remembered: set[tuple[int, ...]] | None = set() if remembers else None
 
     def room(self, lengths: Sequence[int]) -> bool:
+        assert max(lengths) <= self.context
         return len(lengths) <= self.slots and sum(lengths) <= self.memory
 
     def open(self, slot: int, tokens: Sequence[int], constants: Mapping[str, Array]) -> int:

@@ -37,7 +37,7 @@ class Written:
         self._pieces: deque[Piece] = deque()
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
-        self.ended: Callable[[Exception | None], object] = lambda _: None
+        self.ended: Callable[[Exception | None], object] = _nobody
 
     def __aiter__(self) -> Self:
         return self
@@ -94,8 +94,13 @@ class Written:
     def _end(self, error: Exception | None) -> None:
         self.over = True
         self._wake()
-        self.ended(error)
+        ended, self.ended = self.ended, _nobody  # no cycle: its memory is free with the last reader
+        ended(error)
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+
+def _nobody(error: Exception | None) -> None:
+    """Is told of an end that was told."""

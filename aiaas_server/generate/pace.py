@@ -33,8 +33,10 @@ class Pace:
         _learn(self._checks, tokens, seconds)
 
     def cost(self, tokens: int) -> float:
-        """Seconds of a run of so many tokens of one answer; 1 is a step."""
+        """Of a run of so many tokens of one answer, seconds as far as is known; 1 is a step."""
         alone = self._of_step(1)
+        if not alone:
+            return float(tokens)  # nothing is known: then guesses are as dear as steps
         if tokens == 1:
             return alone
         if tokens in self._checks:

@@ -186,7 +186,7 @@ class Writer:
             self._release(job)
 
     def _admit(self) -> None:
-        while (job := self._jobs.admit(self._network.room)) is not None:
+        while (job := self._jobs.admit(self._has_room)) is not None:
             try:
                 job.filled = self._network.open(job.slot, job.tokens, job.ask.constants)
                 job.opened = True
@@ -200,6 +200,10 @@ class Writer:
                 self._fail(job, error)
                 continue
             self._admitted(job)
+
+    def _has_room(self, lengths: Sequence[int]) -> bool:
+        context = self._network.context
+        return self._network.room([min(length, context) for length in lengths])
 
     def _admitted(self, job: Job) -> None:
         if not job.course.admitted_ns:

@@ -159,6 +159,16 @@ async def test_an_answer_ends_where_the_context_does() -> None:
         assert pieces[-1].finish == "length"
 
 
+async def test_prompts_as_long_as_the_context_share_it() -> None:
+    network = FakeNetwork(context=64)
+    gate = Gate(network)
+    async with opened(network) as o:
+        answers = [await o.start(Ask((k,) * 62)) for k in range(3)]
+        gate.let()
+        for k, answer in enumerate(answers):
+            assert tokens_of(await pieces_of(answer)) == greedy((k,) * 62, 2)
+
+
 async def test_equal_seeds_write_the_same_whatever_is_around() -> None:
     sampling = Sampling(temperature=1.5, top_p=0.9, seed=7)
     ask = Ask((1, 2), max_tokens=30, sampling=sampling)

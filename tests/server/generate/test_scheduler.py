@@ -206,6 +206,7 @@ def test_pieces_follow_the_times_that_are_measured() -> None:
 
 def test_the_cost_of_guesses_lies_between_a_step_and_a_piece() -> None:
     pace = Pace()
+    assert [pace.cost(tokens) for tokens in (1, 2, 9)] == [1.0, 2.0, 9.0]
     pace.stepped(1, 0.014)
     pace.filled(8, 0.021)
     assert pace.cost(1) == 0.014
