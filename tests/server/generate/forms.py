@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from typing import Any
 
@@ -12,12 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 from tests import tiny_llm
 
 PAST = "past_key_values."
+_NUMBERS = itertools.count()
 
 
 def bare(*removed: str) -> bytes:
     """Without some of its inputs, which the graph works out of the length of the past."""
     model = _separate()
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     add = _Nodes(nodes)
     past = add.size(f"{PAST}0.key", 2)
     steps = add.size("input_ids", 1)
@@ -41,7 +43,7 @@ def bare(*removed: str) -> bytes:
 def merged() -> bytes:
     """One file with two branches, of which `use_cache_branch` takes the one or the other."""
     model = _separate()
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     add = _Nodes(nodes)
     flag = add("Cast", "use_cache_branch", to=TensorProto.INT64)  # (1,)
     for name in _pasts(model):
@@ -58,7 +60,7 @@ def beginning() -> bytes:
     model = _separate()
     pasts = _pasts(model)
     config = tiny_llm.CONFIG
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     add = _Nodes(nodes)
     batch = add("Unsqueeze", add.size("input_ids", 0), add.constant(np.array([0])))
     shape = add("Concat", batch, add.constant(np.array([config.kv_heads, 0, config.head])), axis=0)
@@ -77,7 +79,8 @@ def going_on() -> bytes:
 def halved() -> bytes:
     """Keys and values in float16; the rest as it is."""
     model = _separate()
-    nodes, after = [], []
+    nodes: list[onnx.NodeProto] = []
+    after: list[onnx.NodeProto] = []
     for name in _pasts(model):
         _rename(model, name, f"{name}.wide")
         nodes.append(helper.make_node("Cast", [name], [f"{name}.wide"], to=TensorProto.FLOAT))
@@ -111,15 +114,14 @@ def shifted() -> bytes:
 def encoded() -> tuple[bytes, bytes]:
     """Two files whose first makes a tensor of a hint, which the second one takes as it is."""
     first = onnx.load_from_string(shifted())
-    heads = ["batch", 1, "any", 1]
+    heads: list[str | int | None] = ["batch", 1, "any", 1]
     made = helper.make_tensor_value_info("present.0.encoder.key", TensorProto.FLOAT, heads)
     first.graph.output.append(made)
     nodes: list[onnx.NodeProto] = []
     wide = _Nodes(nodes)
     axes = wide.constant(np.array([1, 3]))
     nodes.append(helper.make_node("Unsqueeze", ["hint", axes], ["present.0.encoder.key"]))
-    for name in (pasts := _pasts(first)):
-        del name
+    pasts = _pasts(first)
     config = tiny_llm.CONFIG
     batch = wide("Unsqueeze", wide.size("input_ids", 0), wide.constant(np.array([0])))
     sizes = wide.constant(np.array([config.kv_heads, 0, config.head]))
@@ -144,7 +146,7 @@ class _Nodes:
         self.nodes = nodes
 
     def __call__(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        output = f"form.{id(self.nodes)}.{len(self.nodes)}"
+        output = f"form.{next(_NUMBERS)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from aiaas_server.runtimes.onnx import OnnxSession, open_session
+from aiaas_server.runtimes.onnx import open_session
+from aiaas_server.runtimes.session import OnnxSession
 from tests import tiny_llm
 
 Floats = npt.NDArray[np.float32]
@@ -50,7 +51,7 @@ def greedy(prompt: Sequence[int], count: int) -> list[int]:
     return tokens[len(prompt) :]
 
 
-def is_close(found: npt.NDArray[Any], tokens: Sequence[int], constants: Mapping[str, Any]) -> None:
+def hold(found: npt.NDArray[Any], tokens: Sequence[int], within: float = 1e-3) -> None:
     """Hold logits against those of the last of `tokens`, as many as there are."""
-    assert not constants
-    np.testing.assert_allclose(found, logits_of(tokens)[-len(found) :], rtol=1e-3, atol=1e-3)
+    expected = logits_of(tokens)[len(tokens) - len(found) :]
+    np.testing.assert_allclose(found, expected, rtol=within, atol=within)
