@@ -45,15 +45,15 @@ def open_generator(
     network = open_network(session, open_graph, settings, limits)
     try:
         _check_tokens(settings, network.vocabulary)
-        vocabulary = None if text is None else Vocabulary.open(text)
-        write_prompt = None
-        if text is not None and vocabulary is not None:
-            write_prompt = _chats(assets, settings, vocabulary)
+        vocabulary = formats = write_prompt = None
+        if text is not None:
+            vocabulary = Vocabulary.open(text, shown=marks_of(settings.tools))
+            formats = _LazyFormats(text, network.vocabulary, settings)
+            write_prompt = _chats(assets, settings, vocabulary, formats.matcher)
         pace = Pace()
         constants = _made_up(session, settings)
         if constants is not None:
             _try(network, pace, constants)
-        formats = None if text is None else _LazyFormats(text, network.vocabulary, settings)
         return Engine(served, settings, network, limits, vocabulary, write_prompt, formats, pace)
     except BaseException:
         network.release()
@@ -149,6 +149,24 @@ def _check_logits(logits: Array, width: int) -> None:
 
 
 def _chats(
-    assets: Assets, settings: GenerationSettings, vocabulary: Vocabulary
+    assets: Assets,
+    settings: GenerationSettings,
+    vocabulary: Vocabulary,
+    check: Callable[[Format], object],
 ) -> WritePrompt | None:
-    return None
+    """What writes conversations; None for a model that has no template for them."""
+    if not settings.template:
+        return None
+    if settings.template == _USUAL_TEMPLATE and not assets.has(settings.template):
+        return None
+    source = assets.read_text(settings.template)
+    variables = {
+        "bos_token": _name_of(settings.begin[:1], vocabulary),
+        "eos_token": _name_of(settings.end[:1], vocabulary),
+    }
+    template = ChatTemplate(source, settings.template, variables)
+    return Chats(template, settings.tools, vocabulary.encode, check).prompt
+
+
+def _name_of(token: Sequence[int], vocabulary: Vocabulary) -> str:
+    return "".join(vocabulary.bytes_of(one).decode("utf-8", "replace") for one in token)
