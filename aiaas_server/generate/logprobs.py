@@ -36,17 +36,16 @@ def log_total(row: Row) -> float:
     return most + math.log(float(np.exp(row - np.float32(most)).sum()))
 
 
-def likelihood(row: Row, token: int, top: int, total: float | None = None) -> Likelihood:
+def likelihood(row: Row, token: int, top: int) -> Likelihood:
     """What is told of one choice.
 
     Args:
         row: `(V,)` float32, as the model gave them.
         top: How many of the likeliest are told.
-        total: `log_total(row)`, where it is known already.
     """
-    known = log_total(row) if total is None else total
-    best = tuple((found, _logprob(row, found, known)) for found in likeliest(row, top))
-    return Likelihood(_logprob(row, token, known), best)
+    total = log_total(row)
+    best = tuple((found, _logprob(row, found, total)) for found in likeliest(row, top))
+    return Likelihood(_logprob(row, token, total), best)
 
 
 def likeliest(row: Row, count: int) -> list[int]:

@@ -61,17 +61,19 @@ def check(sampling: Sampling, vocabulary: int) -> None:
     for name, least, most in _RANGES:
         value = getattr(sampling, name)
         if not least <= value <= most:  # NaN is not either
-            raise InvalidInput(f"{name}: expected a number from {least:g} to {most:g}, got {value}")
+            raise InvalidInput(
+                f"'{name}': expected a number from {least:g} to {most:g}, got {value}"
+            )
     if sampling.top_k < 0:
-        raise InvalidInput(f"top_k: expected 0 (all) or more, got {sampling.top_k}")
+        raise InvalidInput(f"'top_k': expected 0 (all) or more, got {sampling.top_k}")
     for token, bias in sampling.logit_bias.items():
         if not 0 <= token < vocabulary:
             raise InvalidInput(
-                f"logit_bias: expected tokens from 0 to {vocabulary - 1}, got {token}"
+                f"'logit_bias': expected tokens from 0 to {vocabulary - 1}, got {token}"
             )
         if not abs(bias) <= _MOST_BIAS:
             raise InvalidInput(
-                f"logit_bias: expected numbers from {-_MOST_BIAS:g} to {_MOST_BIAS:g}, "
+                f"'logit_bias': expected numbers from {-_MOST_BIAS:g} to {_MOST_BIAS:g}, "
                 f"got {bias} for token {token}"
             )
 
@@ -108,11 +110,6 @@ class Chooser:
         # Python promises that equal seeds give equal numbers in later versions too.
         self._random = random.Random(None if sampling.seed is None else sampling.seed % 2**64)
 
-    @property
-    def plain(self) -> bool:
-        """Whether a choice is the largest logit and no more, whatever was chosen before."""
-        return self.greedy and self.logprobs is None and self.adjustments.idle
-
     def accept(self, token: int) -> None:
         """The answer goes on with `token`: penalties count it."""
         self.adjustments.accept(token)
@@ -122,6 +119,7 @@ class Chooser:
         return self._random.random()
 
 
+@np.errstate(over="ignore", invalid="ignore")  # such rows fail below, or -inf is what is meant
 def choose(
     logits: Logits,
     choosers: Sequence[Chooser],
@@ -154,47 +152,6 @@ def choose(
         _choice(int(tokens[i]), chooser, raw.get(i)) if sound[i] else _failed(float(best[i]))
         for i, chooser in enumerate(choosers)
     ]
-
-
-def follow(logits: Logits, guesses: Sequence[int], chooser: Chooser) -> list[Choice]:
-    """Choose as far as an answer goes along with guesses at its next tokens.
-
-    Each choice is made as if it were alone, so that the text is the same as without guesses; all
-    of them are accepted by `chooser`. Not for answers in a format: their masks come one by one.
-
-    Args:
-        logits: `(len(guesses) + 1, V)` float32: behind the last sure token, then behind each guess.
-            Written over.
-    Returns:
-        The guesses that were right and one token more; a failure is the last.
-    """
-    if chooser.plain:
-        return _follow_plain(logits, guesses, chooser)
-    found: list[Choice] = []
-    for place in range(len(guesses) + 1):
-        [choice] = choose(logits[place : place + 1], [chooser])
-        found.append(choice)
-        if choice.failure:
-            break
-        chooser.accept(choice.token)
-        if place == len(guesses) or choice.token != guesses[place]:
-            break
-    return found
-
-
-def _follow_plain(logits: Logits, guesses: Sequence[int], chooser: Chooser) -> list[Choice]:
-    tokens = logits.argmax(axis=1)
-    found: list[Choice] = []
-    for place, token in enumerate(tokens.tolist()):
-        best = float(logits[place, token])
-        if not math.isfinite(best):
-            found.append(_failed(best))
-            break
-        found.append(Choice(token))
-        chooser.accept(token)
-        if place == len(guesses) or token != guesses[place]:
-            break
-    return found
 
 
 def _allowances() -> Logits:

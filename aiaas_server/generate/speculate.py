@@ -46,11 +46,6 @@ class Lookup:
         return []
 
 
-def propose(tokens: Sequence[int], most: int) -> list[int]:
-    """The same for tokens that are looked up once."""
-    return Lookup(tokens).propose(most)
-
-
 class Trust:
     """How often guesses came true lately, and so how many are worth their cost."""
 

@@ -39,7 +39,7 @@ class Stops:
             InvalidInput: One of them is empty.
         """
         if not all(texts):
-            raise InvalidInput("stop: expected texts of at least one character, got ''")
+            raise InvalidInput("'stop': expected texts of at least one character, got an empty one")
         self._texts = [StopText(text) for text in dict.fromkeys(texts)]
         self._first = frozenset(text[0] for text in texts)
         self._held = ""

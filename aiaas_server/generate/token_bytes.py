@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from aiaas_server.core.errors import LoadFailed
 
+_NO_BYTE = 0xE000
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 _KNOWN = "ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Sequence, Strip"
 
@@ -104,7 +105,7 @@ def _byte_characters() -> dict[int, int]:
     table: dict[int, int] = {byte: byte for byte in printable}
     table.update({0x100 + place: byte for place, byte in enumerate(others)})
     # What is Latin-1 but none of these stands for no byte: moved out of Latin-1, it is noticed.
-    table.update(dict.fromkeys(others, 57344))
+    table.update(dict.fromkeys(others, _NO_BYTE))
     return table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aiaas_server.core.generation import Sampling
@@ -45,6 +45,9 @@ def kept_plainly(row, sampling):
     sixteenths,
     sixteenths,
 )
+@example(700, 1, True, 300, 0.5, 0.0)  # top-p of more than are sorted at first
+@example(6000, 2, True, 5000, 0.75, 0.0)
+@example(6000, 3, True, 0, 0.9375, 0.0)
 def test_top_k_top_p_and_min_p_leave_what_the_plain_way_leaves(
     size, seed, flat, top_k, top_p, min_p
 ):

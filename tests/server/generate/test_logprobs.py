@@ -33,6 +33,13 @@ def test_the_likeliest_are_those_of_a_full_sort(size, count, seed, values):
     assert likeliest(row, count) == np.argsort(-row, kind="stable")[:count].tolist()
 
 
+@pytest.mark.parametrize("place", [0, 255, 256, 2815, 2816, 2999])
+def test_the_likeliest_may_stand_anywhere(place):
+    row = np.random.default_rng(0).random(3000, np.float32)
+    row[place] = 2
+    assert likeliest(row, 2)[0] == place
+
+
 def test_the_total_of_large_and_small_logits():
     for row in ([1e4, 1e4], [-1e4, -1e4, -1e4], [0.0, -np.inf, 3.0]):
         wide = np.array(row, np.float64)

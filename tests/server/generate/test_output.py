@@ -94,5 +94,5 @@ def test_an_answer_keeps_the_space_it_begins_with():
 
 
 def test_an_empty_stop_text_is_refused():
-    with pytest.raises(InvalidInput, match="stop: expected"):
+    with pytest.raises(InvalidInput, match="'stop': expected"):
         TextOutput(VOCABULARY, [""])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiaas_server.generate.speculate import Lookup, Trust, propose, worth
+from aiaas_server.generate.speculate import Lookup, Trust, worth
 
 
 def proposed_plainly(tokens, most):
@@ -24,7 +24,7 @@ def proposed_plainly(tokens, most):
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(0, 9), st.integers(0, 40))
 def test_guesses_are_what_followed_the_last_time(tokens, most, cut):
     expected = proposed_plainly(tokens, most)
-    assert propose(tokens, most) == expected
+    assert Lookup(tokens).propose(most) == expected
     lookup = Lookup(tokens[:cut])
     for token in tokens[cut:]:
         lookup.propose(3)  # asking changes nothing
@@ -34,18 +34,18 @@ def test_guesses_are_what_followed_the_last_time(tokens, most, cut):
 
 
 def test_the_longest_run_decides():
-    assert propose([1, 2, 3, 9, 2, 3, 8, 1, 2, 3], 2) == [9, 2]
+    assert Lookup([1, 2, 3, 9, 2, 3, 8, 1, 2, 3]).propose(2) == [9, 2]
 
 
 def test_a_loop_goes_round():
-    assert propose([5, 6, 7, 5, 6, 7, 5, 6], 7) == [7, 5, 6, 7, 5, 6, 7]
+    assert Lookup([5, 6, 7, 5, 6, 7, 5, 6]).propose(7) == [7, 5, 6, 7, 5, 6, 7]
 
 
 def test_nothing_is_guessed_of_what_is_new_or_short():
-    assert propose([], 4) == []
-    assert propose([1], 4) == []
-    assert propose([1, 2], 4) == []
-    assert propose([1, 2, 3, 4], 4) == []
+    assert Lookup([]).propose(4) == []
+    assert Lookup([1]).propose(4) == []
+    assert Lookup([1, 2]).propose(4) == []
+    assert Lookup([1, 2, 3, 4]).propose(4) == []
 
 
 def line(fixed, each):

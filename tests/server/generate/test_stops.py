@@ -68,7 +68,7 @@ def test_nothing_comes_after_the_end():
 
 
 def test_a_stop_text_that_is_empty_is_refused():
-    with pytest.raises(InvalidInput, match="stop: expected texts of at least one character"):
+    with pytest.raises(InvalidInput, match="'stop': expected texts of at least one character"):
         Stops(["a", ""])
 
 

@@ -77,6 +77,16 @@ def test_added_tokens_that_are_not_special_are_text():
     assert vocabulary.shown_bytes(token) == b"<tool_call>"
 
 
+def test_added_tokens_are_written_as_they_are():
+    """Not in the characters that stand for bytes."""
+    library = Tokenizer.from_str(tokenizer_json())
+    library.add_tokens(["<éĠ>"])
+    vocabulary = Vocabulary.open(library.to_str())
+    tokens = vocabulary.encode("fox<éĠ>")
+    assert vocabulary.bytes_of(tokens[-1]) == "<éĠ>".encode()
+    assert vocabulary.decode(tokens) == "fox<éĠ>"
+
+
 def test_logits_may_be_wider_than_the_vocabulary():
     vocabulary = Vocabulary.open(tokenizer_json())
     for token in (vocabulary.size, 10**9, -1):
