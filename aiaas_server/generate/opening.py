@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -14,12 +14,15 @@ from aiaas_server.core.describe.card import Assets, Card
 from aiaas_server.core.errors import LoadFailed, OutOfMemory, ServerError
 from aiaas_server.core.generation import Format, GenerationLimits, Served
 from aiaas_server.core.session import Session
+from aiaas_server.generate.chat import Chats
+from aiaas_server.generate.chat_template import ChatTemplate
 from aiaas_server.generate.engine import Engine, WritePrompt
 from aiaas_server.generate.job import Follows
 from aiaas_server.generate.network import Network
 from aiaas_server.generate.networks import open_network
 from aiaas_server.generate.pace import SIZES, Pace
 from aiaas_server.generate.settings import GenerationSettings, read_generation
+from aiaas_server.generate.tools import marks_of
 from aiaas_server.generate.vocabulary import Vocabulary
 from aiaas_server.generate.writer import FillsMasks
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _TRIED: Final = (SIZES[0], SIZES[6], SIZES[-1])
 """Tokens of the pieces that are run at the load, so that their times are known."""
+_USUAL_TEMPLATE: Final = GenerationSettings.model_fields["template"].default
 _TRIES: Final = 3  # of a step: the first one also sets up what later ones find
 
 

@@ -20,10 +20,13 @@ from aiaas_server.core.generation import (
     GREEDY,
     Answering,
     Ask,
+    Chat,
     Format,
     GenerationLimits,
     Piece,
     Sampling,
+    TextDelta,
+    ToolDelta,
     generator_of,
 )
 from aiaas_server.core.pool.pool import ModelPool
@@ -217,6 +220,58 @@ async def hold_against_one_by_one(directory: Path, kept: Any, seed: int, answers
         await asyncio.gather(*tasks)
     finally:
         await asyncio.to_thread(tiny.close)
+
+
+async def test_a_conversation_is_written_by_the_template(tiny: TinyWriter) -> None:
+    assert tiny.engine.reads_chats
+    prompt = await tiny.engine.prompt(Chat([{"role": "user", "content": "hello"}]))
+    begin, end = tiny_llm.BEGIN, tiny_llm.END
+    expected = f"{begin}user\nhello{end}\n{begin}assistant\n"
+    assert prompt.tokens == await tiny.engine.encode(expected)
+    text, _ = await written(tiny, Ask(prompt.tokens, max_tokens=8, stop=prompt.stop))
+    reader = prompt.reader()
+    deltas = [*reader.feed(text), *reader.finish()]
+    assert "".join(delta.text for delta in deltas if isinstance(delta, TextDelta)) == text
+
+
+async def test_a_call_that_is_demanded_is_what_comes(tmp_path: Path) -> None:
+    tiny = TinyWriter(tmp_path, tools="hermes")
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Rome", "Oslo"]}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    chat = Chat(
+        [{"role": "user", "content": "weather?"}],
+        tools=[{"name": "weather", "parameters": parameters}],
+        tool_choice="weather",
+    )
+    try:
+        prompt = await tiny.engine.prompt(chat)
+        for seed in range(3):
+            ask = Ask(prompt.tokens, 100, Sampling(seed=seed), prompt.stop, prompt.format)
+            text, _ = await written(tiny, ask)
+            reader = prompt.reader()
+            deltas = [*reader.feed(text), *reader.finish()]
+            calls = [delta for delta in deltas if isinstance(delta, ToolDelta)]
+            assert [call.name for call in calls if call.name] == ["weather"]
+            arguments = json.loads("".join(call.arguments for call in calls))
+            assert arguments["city"] in ("Rome", "Oslo")
+    finally:
+        await asyncio.to_thread(tiny.close)
+
+
+async def test_a_model_without_a_template_reads_no_conversations(tmp_path: Path) -> None:
+    tiny = TinyWriter(tmp_path / "missing", without=("chat_template.jinja",))
+    try:
+        assert not tiny.engine.reads_chats
+        with pytest.raises(InvalidInput, match="no template"):
+            await tiny.engine.prompt(Chat([{"role": "user", "content": "hello"}]))
+    finally:
+        await asyncio.to_thread(tiny.close)
+    with pytest.raises(LoadFailed, match="asset 'mine.jinja' is missing"):
+        TinyWriter(tmp_path / "named", template="mine.jinja")
 
 
 # Loading
