@@ -32,6 +32,7 @@ from aiaas_server.core.generation import (
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.core.task import LoopingTask, Params
 from aiaas_server.generate import open_generator
+from aiaas_server.generate.engine import Engine
 from aiaas_server.generate.network import Network
 from aiaas_server.generate.networks import open_network
 from aiaas_server.generate.settings import GenerationSettings
@@ -352,6 +353,29 @@ async def test_a_pool_opens_it_writes_with_it_and_unloads_it(tmp_path: Path) -> 
         await pool.close()
     with pytest.raises(Draining):
         await generator.start(Ask(tokens), inf)
+
+
+async def test_an_answer_stays_with_the_version_it_began_on(tmp_path: Path) -> None:
+    """A reload while it is written: it ends as it would have, and then the old one goes."""
+    tiny_llm.write_model(tmp_path)
+    repository = Repository(tmp_path)
+    task: LoopingTask = _NoTask()  # type: ignore[assignment]
+    bundles = Bundles(repository.read_beside, lambda *_: task, open_generator)
+    pool = ModelPool(repository, open_session, Settings(models=tmp_path), bundles=bundles)
+    await pool.start()
+    try:
+        model = pool.resolve("tiny")
+        old = generator_of(model)
+        model.in_use += 1
+        answer = await old.start(Ask((3, 4, 5), max_tokens=500, ignore_end=True), inf)
+        await pool.load("tiny", force=True)
+        assert generator_of(pool.resolve("tiny")) is not old
+        assert sum(len(piece.tokens) for piece in await pieces_of(answer)) == 500
+        model.in_use -= 1
+        assert isinstance(old, Engine)
+        assert await asyncio.to_thread(old.wait_closed, 300.0)
+    finally:
+        await pool.close()
 
 
 async def test_a_joining_prompt_is_run_in_pieces_between_steps(tiny: TinyWriter) -> None:
