@@ -170,6 +170,20 @@ def _hibari() -> tuple[Bundle, ...]:
     return (Bundle("hibari", content(files.HIBARI_MODEL), card, assets, NOT_BATCHED),)
 
 
+def _smollm2() -> tuple[Bundle, ...]:
+    from dataclasses import replace
+
+    from aiaas_server.zoo.llama.bundle import make_bundle
+    from aiaas_server.zoo.llama.gguf_file import read_gguf
+
+    checkpoint = read_gguf(files.SMOLLM2_WEIGHTS.path)
+    # As its makers recommend: so small a model strays when it draws freely.
+    checkpoint = replace(checkpoint, defaults={"temperature": 0.2, "top_p": 0.9})
+    card = {"description": "SmolLM2-135M-Instruct: short answers in English, 8,192 tokens"}
+    assets = {"LICENSE": content(files.SMOLLM2_LICENCE)}
+    return (make_bundle("smollm2-135m", checkpoint, card=card, assets=assets),)
+
+
 def _metadata(model: bytes, key: str) -> str:
     """A value of an ONNX file's own metadata."""
     import onnx
@@ -268,6 +282,17 @@ ENTRIES: dict[str, ZooEntry] = {
             _hibari,
             needs='pip install "aiaas-client[tts]" on the server',
             module="hibari",
+        ),
+        ZooEntry(
+            "smollm2-135m",
+            "text-generation",
+            "Short answers and conversations in English",
+            "Apache-2.0",
+            92.9,
+            (files.SMOLLM2_WEIGHTS, files.SMOLLM2_LICENCE),
+            _smollm2,
+            needs='pip install "aiaas-client[generate]" on the server',
+            module="llguidance",
         ),
     )
 }
