@@ -58,7 +58,7 @@ class SharedAttention:
         split = writer.constant(f"split.{heads}", np.array([0, 0, heads, head]))
         joined = writer.constant(f"joined.{heads}", np.array([0, 0, heads * head]))
         y = writer.node("Reshape", [x, split])  # (B, S, heads, D)
-        y = normed(writer, self._weights, y, weight, self._config.epsilon, fuses=True)
+        y = normed(writer, self._weights, y, weight, self._config.epsilon)
         return writer.node("Reshape", [y, joined])
 
 
@@ -132,7 +132,7 @@ class SeparateAttention:
         y = writer.node("Reshape", [self._weights.linear(x, [f"{name}.{part}_proj"]), shape])
         weight = f"{name}.{part}_norm.weight"
         if self._weights.has(weight):
-            y = normed(writer, self._weights, y, weight, self._config.epsilon, fuses=False)
+            y = normed(writer, self._weights, y, weight, self._config.epsilon)
         return writer.node("Transpose", [y], perm=[0, 2, 1, 3])  # (B, heads, S, D)
 
     def _turned(self, x: str) -> str:
@@ -150,18 +150,10 @@ class SeparateAttention:
         return self._writer.node("Concat", inputs, f"present.{name}", axis=2)
 
 
-def normed(
-    writer: Writer, weights: Projections, x: str, weight: str, epsilon: float, *, fuses: bool
-) -> str:
+def normed(writer: Writer, weights: Projections, x: str, weight: str, epsilon: float) -> str:
     """Divide by the root of the mean square along the last axis, times a weight."""
-    weights.vector(weight)
-    if fuses:  # one kernel of onnxruntime's
-        return writer.node("SimplifiedLayerNormalization", [x, weight], axis=-1, epsilon=epsilon)
-    writer.constant("epsilon", np.float32(epsilon))
-    writer.constant("last.axis", np.array([-1]))
-    square = writer.node("ReduceMean", [writer.node("Mul", [x, x]), "last.axis"], keepdims=1)
-    root = writer.node("Sqrt", [writer.node("Add", [square, "epsilon"])])
-    return writer.node("Mul", [writer.node("Div", [x, root]), weight])
+    inputs = [x, weights.vector(weight)]
+    return writer.node("RMSNormalization", inputs, axis=-1, epsilon=epsilon)
 
 
 def _tables(config: LlamaConfig, writer: Writer) -> tuple[str, str]:

@@ -27,6 +27,7 @@ __all__ = ["Cache", "LlamaConfig", "build", "build_outside", "cache_for"]
 
 Cache = Literal["shared", "separate"]
 
+OPSET = 23  # the first with `RMSNormalization`
 SHARED_HEAD = 16  # the operator over a shared buffer wants heads of a multiple of this
 
 
@@ -101,8 +102,7 @@ class _Graph:
         return self.weights.linear(node("Mul", [gate, up]), [f"{name}.down_proj"])
 
     def norm(self, x: str, weight: str) -> str:
-        fuses, epsilon = self.cache == "shared", self.config.epsilon
-        return normed(self.writer, self.weights, x, weight, epsilon, fuses=fuses)
+        return normed(self.writer, self.weights, x, weight, self.config.epsilon)
 
     def kept(self, x: str) -> str:
         """Only the positions that are asked for are worth the vocabulary's width."""
@@ -143,7 +143,7 @@ class _Graph:
                     shape: list[str | int | None] = ["batch", config.kv_heads, side, config.head]
                     infos.append(value(name, TensorProto.FLOAT, shape))
         graph = helper.make_graph(self.writer.nodes, "llama", inputs, outputs, tensors)
-        sets = [helper.make_opsetid("", 18)]
+        sets = [helper.make_opsetid("", OPSET)]
         if self.cache == "shared":
             sets.append(helper.make_opsetid(MICROSOFT, 1))
-        return helper.make_model(graph, opset_imports=sets, ir_version=9)
+        return helper.make_model(graph, opset_imports=sets, ir_version=10)
