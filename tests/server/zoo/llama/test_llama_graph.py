@@ -26,7 +26,7 @@ CACHES: tuple[Cache, ...] = ("shared", "separate")
 def test_a_family_gives_the_logits_of_the_network(family: str, cache: Cache, tied: bool) -> None:
     tensors = tensors_of(family, tied=tied)
     graph = build(TINY, tensors, cache)
-    onnx.checker.check_model(graph)
+    onnx.checker.check_model(graph, full_check=True)
     found = compare(open_session(graph.SerializeToString()), Checkpoint(TINY, tensors, ""), 64)
     assert found.difference < 1e-5
     assert found.agreed == 1.0
@@ -48,7 +48,9 @@ def test_smaller_weights_give_nearly_the_same_logits(
     precision: Precision, most: float, cache: Cache
 ) -> None:
     tensors = tensors_of("qwen2", tied=False)
-    graph = build(TINY, tensors, cache, precision).SerializeToString()
+    model = build(TINY, tensors, cache, precision)
+    onnx.checker.check_model(model, full_check=True)
+    graph = model.SerializeToString()
     whole = build(TINY, tensors, cache).SerializeToString()
     assert len(graph) < 0.85 * len(whole)  # names and tables are much of so small a model
     found = compare(open_session(graph), Checkpoint(TINY, tensors, ""), 64)
