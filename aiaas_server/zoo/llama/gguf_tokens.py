@@ -1,22 +1,23 @@
 """The words of a GGUF file: a `tokenizer.json`, the template of conversations, special tokens.
 
-Byte-level BPE is rebuilt here. How a text is cut before merging is known by a name in the file; the
-patterns are those of llama.cpp's `llm_load_vocab`.
+Byte-level BPE is rebuilt here, SentencePiece in `gguf_sentencepiece`. How a text is cut before
+merging is known by a name in the file; the patterns are those of llama.cpp's `llm_load_vocab`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from aiaas_server.zoo.llama.config import UnusableCheckpoint
+from aiaas_server.zoo.llama.gguf_sentencepiece import parts_of
 
 # Names of tokens that end an answer, whichever of them the file calls its own.
 ENDS: Final = frozenset(
     {"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "</s>"}
 )
-CONTROL, ADDED, UNUSED = 3, 4, 5  # types of tokens
+UNKNOWN, CONTROL, ADDED, UNUSED = 2, 3, 4, 5  # types of tokens
 
 _WORDS: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
@@ -61,31 +62,40 @@ def tokenizer_of(fields: GgufFields, vocabulary: int) -> str:
     Raises:
         UnusableCheckpoint: Another kind of tokenizer, or more tokens than the model has rows.
     """
-    kind, cut = fields.text("tokenizer.ggml.model"), fields.text("tokenizer.ggml.pre")
-    if kind != "gpt2":
+    kind = fields.text("tokenizer.ggml.model")
+    if kind not in ("gpt2", "llama"):
         raise UnusableCheckpoint(
-            f"tokenizer.ggml.model: expected gpt2 (byte-level BPE), got '{kind}'; the same model's "
-            "safetensors directory has a tokenizer.json: import that one"
+            f"tokenizer.ggml.model: expected gpt2 (byte-level BPE) or llama (SentencePiece), "
+            f"got '{kind}'"
         )
-    if cut not in CUTS:
-        known = ", ".join(name for name in CUTS if name)
-        raise UnusableCheckpoint(f"tokenizer.ggml.pre: expected one of {known}; got '{cut}'")
-    tokens, merges = _texts(fields, "tokens"), _texts(fields, "merges")
+    tokens = _texts(fields, "tokens")
     if len(tokens) > vocabulary:
         raise UnusableCheckpoint(
             f"tokenizer.ggml.tokens: expected at most the {vocabulary} that the model has, "
             f"got {len(tokens)}"
         )
-    types = fields.get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    types = _numbers(fields, "token_type", tokens) or [1] * len(tokens)
+    parts = _byte_pairs(fields, tokens) if kind == "gpt2" else _pieces(fields, tokens, types)
     document = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": _added(tokens, types),
+        "post_processor": None,
+        **parts,
+    }
+    return json.dumps(document, ensure_ascii=False)
+
+
+def _byte_pairs(fields: GgufFields, tokens: Sequence[str]) -> Mapping[str, Any]:
+    cut = fields.text("tokenizer.ggml.pre")
+    if cut not in CUTS:
+        known = ", ".join(name for name in CUTS if name)
+        raise UnusableCheckpoint(f"tokenizer.ggml.pre: expected one of {known}; got '{cut}'")
+    return {
         # Qwen's texts are composed before they are cut.
         "normalizer": {"type": "NFC"} if cut == "qwen2" else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": CUTS[cut]},
-        "post_processor": None,
         "decoder": _byte_level(words=True),
         "model": {
             "type": "BPE",
@@ -97,10 +107,18 @@ def tokenizer_of(fields: GgufFields, vocabulary: int) -> str:
             "byte_fallback": False,
             "ignore_merges": cut == "llama-bpe",
             "vocab": {token: number for number, token in enumerate(tokens)},
-            "merges": [_pair(merge) for merge in merges],
+            "merges": [_pair(merge) for merge in _texts(fields, "merges")],
         },
     }
-    return json.dumps(document, ensure_ascii=False)
+
+
+def _pieces(fields: GgufFields, tokens: Sequence[str], types: Sequence[float]) -> Mapping[str, Any]:
+    scores = _numbers(fields, "scores", tokens)
+    if scores is None:
+        raise UnusableCheckpoint("'tokenizer.ggml.scores' is missing")
+    unknown = next((t for t, kind in zip(tokens, types, strict=True) if kind == UNKNOWN), None)
+    opens = fields.get("tokenizer.ggml.add_space_prefix")
+    return parts_of(tokens, scores, unknown, opens_with_space=opens is not False)
 
 
 def template_of(fields: GgufFields) -> str:
@@ -129,7 +147,8 @@ def begin_tokens(fields: GgufFields) -> tuple[int, ...]:
     number = fields.get("tokenizer.ggml.bos_token_id")
     opens = fields.get("tokenizer.ggml.add_bos_token")
     if opens is None:  # then llama.cpp goes by the kind of the tokenizer
-        opens = fields.text("tokenizer.ggml.pre") == "llama-bpe"
+        kinds = fields.text("tokenizer.ggml.model"), fields.text("tokenizer.ggml.pre")
+        opens = kinds[0] == "llama" or kinds[1] == "llama-bpe"
     return (number,) if opens and isinstance(number, int) else ()
 
 
@@ -154,7 +173,17 @@ def _texts(fields: GgufFields, name: str) -> list[str]:
     return found
 
 
-def _added(tokens: Sequence[str], types: Sequence[int]) -> list[dict[str, Any]]:
+def _numbers(fields: GgufFields, name: str, tokens: Sequence[str]) -> list[float] | None:
+    """A number for each token; None where the file has none."""
+    found = fields.get(f"tokenizer.ggml.{name}")
+    if found is None:
+        return None
+    if not isinstance(found, list) or len(found) != len(tokens):
+        raise UnusableCheckpoint(f"'tokenizer.ggml.{name}': expected {len(tokens)} numbers")
+    return found
+
+
+def _added(tokens: Sequence[str], types: Sequence[float]) -> list[dict[str, Any]]:
     return [
         {
             "id": number,
@@ -166,7 +195,7 @@ def _added(tokens: Sequence[str], types: Sequence[int]) -> list[dict[str, Any]]:
             "special": kind != ADDED,
         }
         for number, (token, kind) in enumerate(zip(tokens, types, strict=False))
-        if kind in (CONTROL, ADDED, UNUSED)
+        if kind in (UNKNOWN, CONTROL, ADDED, UNUSED)
     ]
 
 

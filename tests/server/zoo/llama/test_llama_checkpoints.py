@@ -13,10 +13,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.implementations import SentencePieceBPETokenizer
 
 from aiaas_server.zoo.llama.checkpoint import Checkpoint, check_weights
 from aiaas_server.zoo.llama.config import UnusableCheckpoint, llama3_slower
-from aiaas_server.zoo.llama.gguf_tokens import end_tokens, with_texts
+from aiaas_server.zoo.llama.gguf_tokens import (
+    begin_tokens,
+    end_tokens,
+    tokenizer_of,
+    with_texts,
+)
 from aiaas_server.zoo.llama.importing import read_checkpoint
 from tests.llama_checkpoints import (
     FAMILIES,
@@ -102,6 +108,83 @@ def test_texts_are_cut_as_the_file_says(cut: str, pieces: str, tmp_path: Path) -
     assert cutter is not None
     found = [piece for piece, _ in cutter.pre_tokenize_str(" foxes'll run 12345!\n")]
     assert "|".join(found) == pieces
+
+
+PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+
+
+class PieceFields:
+    """A GGUF file's vocabulary out of a SentencePiece model that was trained here."""
+
+    def __init__(self, **further: Any) -> None:
+        trained = SentencePieceBPETokenizer()
+        trained.train_from_iterator(TRAINING, vocab_size=160, show_progress=False)
+        numbers = trained.get_vocab()
+        words = sorted(numbers, key=numbers.__getitem__)
+        tokens = PIECES + [word for word in words if word not in PIECES]
+        self.reference = trained
+        self.values = {
+            "model": "llama",
+            "tokens": tokens,
+            "scores": [-float(number) for number in range(len(tokens))],
+            "token_type": [2, 3, 3] + [6] * 256 + [1] * (len(tokens) - 259),
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            **further,
+        }
+
+    def get(self, key: str) -> Any:
+        return self.values.get(key.removeprefix("tokenizer.ggml."))
+
+    def text(self, key: str) -> str:
+        return str(self.get(key) or "")
+
+
+TRAINING = [
+    "the quick brown fox jumps over the lazy dog and the river runs to the sea",
+    "a model reads tokens and writes tokens, one after another, until it ends",
+] * 4
+
+
+@pytest.mark.parametrize("text", ["the river ends", "a fox jumps  over tokens, another"])
+def test_sentencepiece_merges_by_score(text: str) -> None:
+    fields = PieceFields()
+    rebuilt = Tokenizer.from_str(tokenizer_of(fields, 1000))
+    assert rebuilt.encode(text).tokens == fields.reference.encode(text).tokens
+    assert rebuilt.decode(rebuilt.encode(text).ids) == text
+
+
+def test_what_sentencepiece_has_no_token_for_is_written_in_bytes() -> None:
+    rebuilt = Tokenizer.from_str(tokenizer_of(PieceFields(), 1000))
+    found = rebuilt.encode("\N{GRINNING FACE}\n")
+    assert found.tokens[1:] == ["<0xF0>", "<0x9F>", "<0x98>", "<0x80>", "<0x0A>"]
+    assert rebuilt.decode(found.ids) == "\N{GRINNING FACE}\n"
+    assert rebuilt.encode("</s>").ids == [2]
+
+
+def test_sentencepiece_opens_with_a_space_and_a_token_unless_the_file_says_no() -> None:
+    fields = PieceFields()
+    assert begin_tokens(fields) == (1,)
+    assert Tokenizer.from_str(tokenizer_of(fields, 1000)).encode("the").tokens[0][0] == "▁"
+    plain = PieceFields(add_space_prefix=False, add_bos_token=False)
+    assert begin_tokens(plain) == ()
+    rebuilt = Tokenizer.from_str(tokenizer_of(plain, 1000))
+    assert rebuilt.encode("the").tokens[0][0] == "t"
+    assert rebuilt.decode(rebuilt.encode(" the").ids) == " the"
+
+
+@pytest.mark.parametrize(
+    ("further", "reason"),
+    [
+        ({"scores": [0.0]}, "'tokenizer.ggml.scores': expected [0-9]+ numbers"),
+        ({"tokens": [1, 2]}, "'tokenizer.ggml.tokens': expected a list of texts"),
+        ({"tokens": ["a"] * 1001}, "at most the 1000 that the model has, got 1001"),
+    ],
+    ids=["scores", "tokens", "many"],
+)
+def test_a_vocabulary_that_does_not_fit_is_refused(further: Any, reason: str) -> None:
+    with pytest.raises(UnusableCheckpoint, match=reason):
+        tokenizer_of(PieceFields(**further), 1000)
 
 
 def test_bfloat16_is_the_upper_half_of_a_number(tmp_path: Path) -> None:
@@ -242,10 +325,15 @@ def test_a_directory_of_something_else_is_refused_by_name(
         ("llama", {"llama.expert_count": 8}, "mixtures of experts are not supported"),
         ("llama", {"llama.rope.scaling.type": "yarn"}, "expected none or linear, got 'yarn'"),
         ("llama", {"llama.rope.dimension_count": 8}, "dimension_count: expected all of 16, got 8"),
-        ("llama", {"tokenizer.ggml.model": "llama"}, r"expected gpt2 \(byte-level BPE\), got"),
+        (
+            "llama",
+            {"tokenizer.ggml.model": "bert"},
+            r"expected gpt2 .* or llama .*'bert'",
+        ),
+        ("llama", {"tokenizer.ggml.model": "llama"}, "'tokenizer.ggml.scores' is missing"),
         ("llama", {"tokenizer.ggml.pre": "tekken"}, "expected one of .*; got 'tekken'"),
     ],
-    ids=["family", "experts", "yarn", "partly turned", "sentencepiece", "cut"],
+    ids=["family", "experts", "yarn", "partly turned", "words", "scores", "cut"],
 )
 def test_a_gguf_file_of_something_else_is_refused_by_name(
     architecture: str, keys: dict[str, Any], reason: str, tmp_path: Path
