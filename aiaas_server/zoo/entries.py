@@ -171,17 +171,9 @@ def _hibari() -> tuple[Bundle, ...]:
 
 
 def _smollm2() -> tuple[Bundle, ...]:
-    from dataclasses import replace
+    from aiaas_server.zoo.llama import smollm2
 
-    from aiaas_server.zoo.llama.bundle import make_bundle
-    from aiaas_server.zoo.llama.gguf_file import read_gguf
-
-    checkpoint = read_gguf(files.SMOLLM2_WEIGHTS.path)
-    # As its makers recommend: so small a model strays when it draws freely.
-    checkpoint = replace(checkpoint, defaults={"temperature": 0.2, "top_p": 0.9})
-    card = {"description": "SmolLM2-135M-Instruct: short answers in English, 8,192 tokens"}
-    assets = {"LICENSE": content(files.SMOLLM2_LICENCE)}
-    return (make_bundle("smollm2-135m", checkpoint, card=card, assets=assets),)
+    return smollm2.bundles()
 
 
 def _metadata(model: bytes, key: str) -> str:

@@ -37,6 +37,8 @@ INNER: Final = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+# Factors of relatives of the family, which the graph does not have.
+SCALES: Final = ("attention.scale", "embedding_scale", "logit_scale", "residual_scale")
 FREQUENCIES: Final = "rope_freqs.weight"
 
 
@@ -132,6 +134,9 @@ def _refuse_others(fields: Fields) -> None:
         )
     if fields.get("{}.expert_count"):
         raise UnusableCheckpoint("mixtures of experts are not supported (expert_count)")
+    for key in SCALES:
+        if found := fields.get(f"{{}}.{key}"):
+            raise UnusableCheckpoint(f"{key}: expected none, got {found}")
     scaling = fields.text("{}.rope.scaling.type")
     if scaling not in ("", "none", "linear"):
         raise UnusableCheckpoint(f"rope.scaling.type: expected none or linear, got '{scaling}'")
@@ -163,9 +168,9 @@ def _config(fields: Fields, tensors: dict[str, Any]) -> LlamaConfig:
 def _slower(fields: Fields, tensors: dict[str, Any], half: int) -> tuple[float, ...]:
     if FREQUENCIES in tensors:  # as Llama 3 has them
         return tuple(np.asarray(_Tensor(tensors[FREQUENCIES]), np.float32).tolist())
-    if fields.text("{}.rope.scaling.type") == "linear":
-        return (fields.number("{}.rope.scaling.factor"),) * half
-    return ()
+    factor = fields.number("{}.rope.scaling.factor", 1.0)
+    plain = fields.text("{}.rope.scaling.type") == "none" or factor in (0.0, 1.0)
+    return () if plain else (factor,) * half  # where no type is told, it is linear
 
 
 def _weights(config: LlamaConfig, tensors: dict[str, Any], *, sides: bool) -> dict[str, Weight]:

@@ -110,6 +110,8 @@ def _config(settings: _Settings) -> LlamaConfig:
         **(settings.values.get("rope_scaling") or {}),
         **(settings.values.get("rope_parameters") or {}),  # where transformers 5 has it
     }
+    if nested := [key for key, value in rope.items() if isinstance(value, dict)]:
+        raise UnusableCheckpoint(f"config.json: rope_parameters: layers differ ({nested[0]})")
     base = float(rope.get("rope_theta") or settings.number("rope_theta", 10_000.0))
     head = settings.whole("head_dim", width // max(heads, 1))
     config = LlamaConfig(

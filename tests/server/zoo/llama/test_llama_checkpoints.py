@@ -222,6 +222,31 @@ def test_settings_of_the_rotary_positions_are_heeded(tmp_path: Path) -> None:
     assert (found.config.theta, found.config.slower) == (700.0, (2.0,) * 8)
 
 
+@pytest.mark.parametrize(
+    ("keys", "slower"),
+    [
+        ({"llama.rope.scaling.factor": 4}, (4.0,) * 8),
+        ({"llama.rope.scaling.factor": 4, "llama.rope.scaling.type": "linear"}, (4.0,) * 8),
+        ({"llama.rope.scaling.factor": 4, "llama.rope.scaling.type": "none"}, ()),
+        ({}, ()),
+    ],
+    ids=["factor", "linear", "none", "nothing"],
+)
+def test_a_gguf_file_tells_how_its_context_was_stretched(
+    keys: dict[str, Any], slower: tuple[float, ...], tmp_path: Path
+) -> None:
+    path = save_gguf(tmp_path / "m.gguf", "llama", tensors_of("llama"), keys=keys)
+    assert read_checkpoint(path).config.slower == slower
+
+
+def test_a_gguf_file_of_llama_3_holds_the_divisors_themselves(tmp_path: Path) -> None:
+    divisors = np.array([1, 1, 1, 2, 4, 8, 8, 8], np.float32)
+    tensors = {**tensors_of("llama"), "rope_freqs.weight": divisors}
+    found = read_checkpoint(save_gguf(tmp_path / "m.gguf", "llama", tensors))
+    assert found.config.slower == tuple(divisors)
+    check_weights(found.config, found.weights)
+
+
 def test_what_a_model_is_to_do_by_default_comes_along(tmp_path: Path) -> None:
     directory = save_directory(tmp_path, "llama", tensors_of("llama"))
     chosen = {"eos_token_id": [0, 2], "temperature": 0.6, "top_p": 0.9, "max_length": 7}
@@ -304,9 +329,20 @@ def test_known_tokens_end_answers_only_where_they_are_special() -> None:
             "rope_scaling: expected default, linear or llama3; got 'yarn'",
         ),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling of type linear: 'factor'"),
+        ({"rope_parameters": {"full_attention": {}}}, r"layers differ \(full_attention\)"),
         ({"tie_word_embeddings": False}, "'lm_head.weight' is missing, and embeddings are not"),
     ],
-    ids=["family", "activation", "quantised", "experts", "number", "yarn", "factor", "untied"],
+    ids=[
+        "family",
+        "activation",
+        "quantised",
+        "experts",
+        "number",
+        "yarn",
+        "factor",
+        "layers",
+        "untied",
+    ],
 )
 def test_a_directory_of_something_else_is_refused_by_name(
     settings: dict[str, Any], reason: str, tmp_path: Path
@@ -324,6 +360,7 @@ def test_a_directory_of_something_else_is_refused_by_name(
         ("gemma3", {}, "general.architecture: expected llama, qwen2, qwen3, got 'gemma3'"),
         ("llama", {"llama.expert_count": 8}, "mixtures of experts are not supported"),
         ("llama", {"llama.rope.scaling.type": "yarn"}, "expected none or linear, got 'yarn'"),
+        ("llama", {"llama.attention.scale": 2}, "attention.scale: expected none, got 2"),
         ("llama", {"llama.rope.dimension_count": 8}, "dimension_count: expected all of 16, got 8"),
         (
             "llama",
@@ -333,7 +370,7 @@ def test_a_directory_of_something_else_is_refused_by_name(
         ("llama", {"tokenizer.ggml.model": "llama"}, "'tokenizer.ggml.scores' is missing"),
         ("llama", {"tokenizer.ggml.pre": "tekken"}, "expected one of .*; got 'tekken'"),
     ],
-    ids=["family", "experts", "yarn", "partly turned", "words", "scores", "cut"],
+    ids=["family", "experts", "yarn", "scale", "partly turned", "words", "scores", "cut"],
 )
 def test_a_gguf_file_of_something_else_is_refused_by_name(
     architecture: str, keys: dict[str, Any], reason: str, tmp_path: Path
