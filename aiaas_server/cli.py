@@ -16,6 +16,8 @@ from typer import Option
 
 from aiaas_client._cli.commands import register
 from aiaas_client.protocol.texts import decode_text
+from aiaas_server.core.describe.config import ModelConfig
+from aiaas_server.core.session import Session
 from aiaas_server.interrupts import leaving_at_once
 from aiaas_server.settings import PREFIX, Settings, unknown_variables
 from aiaas_server.zoo.commands import register as register_zoo
@@ -260,5 +262,12 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
+def _open_session(model: Path | bytes, config: ModelConfig) -> Session:
+    """Open a graph as a server does; the runtime is loaded by who needs it."""
+    from aiaas_server.runtimes.onnx import open_session
+
+    return open_session(model, config)
+
+
 register(app)
-register_zoo(app)
+register_zoo(app, _open_session)

@@ -128,6 +128,7 @@ HOMES = {
     "alembic": ("aiaas_server.state",),
     "psycopg": ("aiaas_server.state",),
     "obstore": ("aiaas_server.state",),
+    "gguf": ("aiaas_server.zoo",),
     "llguidance": ("aiaas_server.generate",),
     "jinja2": ("aiaas_server.generate",),
     "pynvml": ("aiaas_server.observe.machine",),

@@ -170,6 +170,12 @@ def _hibari() -> tuple[Bundle, ...]:
     return (Bundle("hibari", content(files.HIBARI_MODEL), card, assets, NOT_BATCHED),)
 
 
+def _smollm2() -> tuple[Bundle, ...]:
+    from aiaas_server.zoo.llama import smollm2
+
+    return smollm2.bundles()
+
+
 def _metadata(model: bytes, key: str) -> str:
     """A value of an ONNX file's own metadata."""
     import onnx
@@ -268,6 +274,17 @@ ENTRIES: dict[str, ZooEntry] = {
             _hibari,
             needs='pip install "aiaas-client[tts]" on the server',
             module="hibari",
+        ),
+        ZooEntry(
+            "smollm2-135m",
+            "text-generation",
+            "Short answers and conversations in English",
+            "Apache-2.0",
+            92.9,
+            (files.SMOLLM2_WEIGHTS, files.SMOLLM2_LICENCE),
+            _smollm2,
+            needs='pip install "aiaas-client[generate]" on the server',
+            module="llguidance",
         ),
     )
 }

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiaas_server.zoo.packages import PackagedFile
+
+# Makes the content of a large file, piece by piece and anew at each call.
+Chunks = Callable[[], Iterator[bytes | memoryview]]
+
+
+class LargeFile(NamedTuple):
+    """A file that is written as it is made; `size` in bytes."""
+
+    size: int
+    chunks: Chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +31,7 @@ class Bundle:
             another one's task runs.
         assets: Files beside the model by name.
         config: The content of `config.json` at the model's level; empty leaves it to the server.
+        weights: Files that the ONNX file refers to, by name.
     """
 
     name: str
@@ -28,6 +39,7 @@ class Bundle:
     card: Mapping[str, Any] = field(default_factory=dict)
     assets: Mapping[str, bytes] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, LargeFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

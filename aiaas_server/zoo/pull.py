@@ -1,7 +1,7 @@
 """Make ready bundles of a model of the zoo and put them into a repository.
 
 <models>/<name>/config.json            where the model does not batch
-<models>/<name>/<version>/model.onnx   model.json and the assets beside it
+<models>/<name>/<version>/model.onnx   model.json, the assets and large weights beside it
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiaas_server.core.describe.card import CARD_NAME, read_card
 from aiaas_server.zoo.entries import ENTRIES
-from aiaas_server.zoo.entry import Bundle, ZooEntry
+from aiaas_server.zoo.entry import Bundle, Chunks, ZooEntry
 from aiaas_server.zoo.packages import fetch, write_atomically
 
 
@@ -64,7 +65,9 @@ def pull(
     made = entry.make()
     lineage = _lineage(entry, made)
     # The model to call comes last, so that a server that watches finds its helpers first.
-    written = [_write(bundle, entry, lineage, Path(models)) for bundle in reversed(made)]
+    written = [
+        write_bundle(bundle, entry.licence, lineage, Path(models)) for bundle in reversed(made)
+    ]
     return written[::-1]
 
 
@@ -77,23 +80,36 @@ def _lineage(entry: ZooEntry, made: tuple[Bundle, ...]) -> dict[str, Any]:
     return {"zoo": entry.name, "sources": sources, **({"models": helpers} if helpers else {})}
 
 
-def _write(bundle: Bundle, entry: ZooEntry, lineage: Mapping[str, Any], models: Path) -> Pulled:
+def write_bundle(
+    bundle: Bundle,
+    licence: str,
+    lineage: Mapping[str, Any],
+    models: Path,
+    check: Callable[[Path], None] = lambda directory: None,
+) -> Pulled:
+    """Put a bundle into a repository, as the next version unless it is there.
+
+    Args:
+        check: Called with the directory that has all files but no version yet; what it raises
+            leaves nothing behind.
+    """
     home = models / bundle.name
-    files = _files(bundle, entry, lineage)
+    files = _files(bundle, licence, lineage)
     versions = sorted(int(p.name) for p in home.glob("[0-9]*") if p.name.isdigit())
     for version in reversed(versions):
         if _holds(home / str(version), files):
             return Pulled(bundle.name, version, home / str(version), is_new=False)
+    version = max(versions, default=0) + 1
     home.mkdir(parents=True, exist_ok=True)
+    target = home / str(version)
+    with _removed_if_empty(home):
+        _write_directory(target, files, check)
     if bundle.config and not any((home / n).exists() for n in ("config.json", "config.pbtxt")):
         write_atomically(home / "config.json", json.dumps(bundle.config, indent=2).encode())
-    version = max(versions, default=0) + 1
-    target = home / str(version)
-    _write_directory(target, files)
     return Pulled(bundle.name, version, target, is_new=True)
 
 
-def _files(bundle: Bundle, entry: ZooEntry, lineage: Mapping[str, Any]) -> dict[str, bytes]:
+def _files(bundle: Bundle, licence: str, lineage: Mapping[str, Any]) -> dict[str, Chunks]:
     files = {"model.onnx": bundle.model, **bundle.assets}
     if bundle.card:
         assets = {name: _sha256(content) for name, content in bundle.assets.items()}
@@ -101,33 +117,58 @@ def _files(bundle: Bundle, entry: ZooEntry, lineage: Mapping[str, Any]) -> dict[
             "format_version": 1,
             "name": bundle.name,
             **bundle.card,
-            "licence": entry.licence,
+            "licence": licence,
             "lineage": {**lineage, "model_sha256": _sha256(bundle.model)},
             "assets": assets,
         }
         text = json.dumps(card, indent=2, ensure_ascii=False).encode()
         read_card(text)
         files[CARD_NAME] = text
-    return files
+    small = {name: _in_one(content) for name, content in files.items()}
+    return {**small, **{name: file.chunks for name, file in bundle.weights.items()}}
 
 
-def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
-    return all(
-        (folder / name).is_file() and (folder / name).read_bytes() == content
-        for name, content in files.items()
-    )
+def _in_one(content: bytes) -> Chunks:
+    return lambda: iter((content,))
 
 
-def _write_directory(target: Path, files: Mapping[str, bytes]) -> None:
+def _holds(folder: Path, files: Mapping[str, Chunks]) -> bool:
+    """Whether all files are there with this content; the large ones are compared last."""
+    return all(_equals(folder / name, chunks()) for name, chunks in files.items())
+
+
+def _equals(path: Path, chunks: Iterator[bytes | memoryview]) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return all(file.read(len(chunk)) == chunk for chunk in chunks) and not file.read(1)
+
+
+@contextmanager
+def _removed_if_empty(home: Path) -> Iterator[None]:
+    """A model whose first version could not be written leaves no directory."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it has versions
+            home.rmdir()
+        raise
+
+
+def _write_directory(
+    target: Path, files: Mapping[str, Chunks], check: Callable[[Path], None]
+) -> None:
     """All files or none: they are written under a hidden name that is then changed."""
     hidden = Path(tempfile.mkdtemp(prefix=".pull-", dir=target.parent))
     try:
         hidden.chmod(0o755)
-        for name, content in files.items():
+        for name, chunks in files.items():
             with (hidden / name).open("xb") as file:
-                file.write(content)
+                for chunk in chunks():
+                    file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
+        check(hidden)
         hidden.rename(target)
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from aiaas_server.cli import app
 from aiaas_server.core.describe.card import CARD_NAME, read_card
 from aiaas_server.zoo import commands
 from aiaas_server.zoo.entries import ENTRIES
-from aiaas_server.zoo.pull import UnknownModel, pull
+from aiaas_server.zoo.entry import Bundle, LargeFile
+from aiaas_server.zoo.pull import UnknownModel, pull, write_bundle
 
 invoke = CliRunner().invoke
 
@@ -83,6 +85,44 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     )
     config = json.loads((tmp_path / "layout" / "config.json").read_text("utf-8"))
     assert config == {"max_batch_size": 0}
+
+
+def large(content: bytes) -> Bundle:
+    """A bundle with weights beside the graph, which come in pieces."""
+    pieces = [content[i : i + 3] for i in range(0, len(content), 3)]
+    weights = {"model.onnx.data": LargeFile(len(content), lambda: iter(pieces))}
+    return Bundle("large", b"graph", weights=weights)
+
+
+def test_weights_beside_a_graph_are_written_and_compared_piece_by_piece(tmp_path: Path) -> None:
+    def write(content: bytes) -> tuple[int, bool]:
+        done = write_bundle(large(content), "MIT", {}, tmp_path)
+        assert (done.path / "model.onnx.data").read_bytes() == content
+        assert (done.path / "model.onnx").read_bytes() == b"graph"
+        return done.version, done.is_new
+
+    assert write(b"0123456789") == (1, True)
+    assert write(b"0123456789") == (1, False)
+    assert write(b"0123456780") == (2, True)
+    assert write(b"01234567890") == (3, True)  # longer
+    assert write(b"012345678") == (4, True)  # shorter
+    assert write(b"0123456789") == (1, False)
+    assert not list(tmp_path.rglob(".pull-*"))
+
+
+def test_a_bundle_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"012"
+        raise OSError("no space left")
+
+    bundle = replace(large(b""), weights={"model.onnx.data": LargeFile(9, chunks)})
+    with pytest.raises(OSError, match="no space left"):
+        write_bundle(bundle, "MIT", {}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    write_bundle(large(b"0"), "MIT", {}, tmp_path)
+    with pytest.raises(OSError, match="no space left"):
+        write_bundle(bundle, "MIT", {}, tmp_path)
+    assert [p.name for p in (tmp_path / "large").iterdir()] == ["1"]
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -1,0 +1,21 @@
+"""SmolLM2-135M-Instruct out of its package."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aiaas_server.zoo import files
+from aiaas_server.zoo.entry import Bundle
+from aiaas_server.zoo.llama.bundle import make_bundle
+from aiaas_server.zoo.llama.gguf_file import read_gguf
+from aiaas_server.zoo.packages import content
+
+
+def bundles() -> tuple[Bundle, ...]:
+    """The model, float32."""
+    checkpoint = read_gguf(files.SMOLLM2_WEIGHTS.path)
+    # As its makers recommend: so small a model strays when it draws freely.
+    checkpoint = replace(checkpoint, defaults={"temperature": 0.2, "top_p": 0.9})
+    card = {"description": "SmolLM2-135M-Instruct: short answers in English, 8,192 tokens"}
+    assets = {"LICENSE": content(files.SMOLLM2_LICENCE)}
+    return (make_bundle("smollm2-135m", checkpoint, card=card, assets=assets),)
