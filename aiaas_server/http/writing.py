@@ -96,8 +96,9 @@ class Answers:
     def __init__(self, writer: Writer, asks: Sequence[Ask], held: ExitStack) -> None:
         self._writer = writer
         self._asks = asks
-        self._held = held
         self._begun: dict[int, Answering] = {}
+        self._left = False
+        held.callback(self._leave)
 
     async def begin(self) -> None:
         """Begin the first ones.
@@ -158,6 +159,12 @@ class Answers:
             writer = self._writer
             caller = writer.context.caller
             found = await writer.generator.start(self._asks[index], writer.deadline, caller)
-            self._held.callback(found.cancel)
             self._begun[index] = found
+            if self._left:  # while it began
+                found.cancel()
         return found
+
+    def _leave(self) -> None:
+        self._left = True
+        for answering in self._begun.values():
+            answering.cancel()
