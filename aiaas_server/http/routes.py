@@ -176,11 +176,11 @@ def make_router(
         Route("/v2/logging", changed.logging, methods=both),
         Route("/v2/trace/setting", changed.tracing, methods=both),
         Route("/v2/models/{model}/trace/setting", changed.model_tracing, methods=both),
+        *_of_writers(pool, settings),
         Route("/v1/models", predict.models),
         Route("/v1/models/{model}", predict.model),
         Route("/v1/models/{model}/versions/{version:version}", predict.model),
         Route("/v1/embeddings", EmbeddingRoutes(pool, settings).create, methods=["POST"]),
-        *_of_writers(pool, settings),
         Route("/metrics", statistics.metrics),
         *more,
     ]
