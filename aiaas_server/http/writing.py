@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from starlette.requests import Request
 
@@ -16,8 +16,11 @@ from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.incoming import RequestContext, SizeLimit, context_of, read_body
 from aiaas_server.http.json_body import parse_body
 from aiaas_server.http.lookup import in_use, obtain
+from aiaas_server.http.members import Members
 from aiaas_server.http.sampling import seed_of
 from aiaas_server.settings import Settings
+
+T = TypeVar("T")
 
 AT_ONCE: Final = 16
 """Answers of one call that are written at a time: one call does not fill the queue for all."""
@@ -37,6 +40,28 @@ class Writer(NamedTuple):
     deadline: float
 
 
+class Asked(NamedTuple):
+    """The body of a call.
+
+    Attributes:
+        is_large: Whether to look at each of its members would hold up others.
+    """
+
+    members: Members
+    is_large: bool
+
+    @property
+    def model(self) -> str:
+        """The name of the model that is called."""
+        return self.members.text("model")
+
+    async def read(self, function: Callable[..., T], *args: Any) -> T:
+        """What `function` makes of it, on a thread where it is large."""
+        if self.is_large:
+            return await asyncio.to_thread(function, self.members, *args)
+        return function(self.members, *args)
+
+
 class Writers:
     """Finds what writes."""
 
@@ -45,10 +70,11 @@ class Writers:
         self._settings = settings
         self._max_json = SizeLimit(settings.max_json_bytes, "max_json_bytes")
 
-    async def read(self, request: Request) -> dict[str, Any]:
+    async def read(self, request: Request) -> Asked:
         """The body of a call."""
         body = await read_body(request, self._max_json, context_of(request).deadline)
-        return await parse_body(body, self._settings.offload_json_bytes)
+        document = await parse_body(body, self._settings.offload_json_bytes)
+        return Asked(Members(document), len(body) > self._settings.offload_json_bytes)
 
     async def find(self, request: Request, name: str, held: ExitStack) -> Writer:
         """A model by its name, which stays in use until `held` is let go of.

@@ -12,7 +12,6 @@ from aiaas_server.core.generation import Piece, Prompt
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.event_stream import begin_stream
 from aiaas_server.http.incoming import while_connected
-from aiaas_server.http.members import Members
 from aiaas_server.http.openai.chat_request import ChatCall, read_chat_call
 from aiaas_server.http.openai.chunks import (
     DONE,
@@ -38,10 +37,10 @@ class ChatRoutes:
 
     async def create(self, request: Request) -> Response:
         """Answer a conversation, whole or in events; harmless members are ignored."""
-        asked = Members(await self._writers.read(request))
+        asked = await self._writers.read(request)
         with ExitStack() as held:
-            writer = await self._writers.find(request, asked.text("model"), held)
-            call = read_chat_call(asked, writer.generator)
+            writer = await self._writers.find(request, asked.model, held)
+            call = await asked.read(read_chat_call, writer.generator)
             begun = _begin(writer, call, held)
             prompt, answers = await while_connected(begun, request.scope, request.receive)
             head = Head("chatcmpl-", call.model)

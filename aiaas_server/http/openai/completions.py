@@ -13,7 +13,6 @@ from aiaas_server.core.generation import FinishReason, Piece, Told
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.event_stream import begin_stream
 from aiaas_server.http.incoming import while_connected
-from aiaas_server.http.members import Members
 from aiaas_server.http.openai.chunks import (
     DONE,
     ChunkWriter,
@@ -39,10 +38,10 @@ class CompletionRoutes:
 
     async def create(self, request: Request) -> Response:
         """Go on with a text, whole or in events; harmless members are ignored."""
-        asked = Members(await self._writers.read(request))
+        asked = await self._writers.read(request)
         with ExitStack() as held:
-            writer = await self._writers.find(request, asked.text("model"), held)
-            call = read_completion_call(asked, writer.generator, self._most)
+            writer = await self._writers.find(request, asked.model, held)
+            call = await asked.read(read_completion_call, writer.generator, self._most)
             begun = _begin(writer, call, held)
             answers = await while_connected(begun, request.scope, request.receive)
             head = Head("cmpl-", call.model)

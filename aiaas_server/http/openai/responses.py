@@ -12,7 +12,6 @@ from aiaas_server.core.generation import Prompt
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.event_stream import begin_stream
 from aiaas_server.http.incoming import while_connected
-from aiaas_server.http.members import Members
 from aiaas_server.http.openai.chunks import ChatAnswer, Document, json_answer
 from aiaas_server.http.openai.response_events import (
     ResponseDocument,
@@ -32,10 +31,10 @@ class ResponseRoutes:
 
     async def create(self, request: Request) -> Response:
         """Answer an input, whole or in events; nothing is stored."""
-        asked = Members(await self._writers.read(request))
+        asked = await self._writers.read(request)
         with ExitStack() as held:
-            writer = await self._writers.find(request, asked.text("model"), held)
-            call = read_response_call(asked, writer.generator)
+            writer = await self._writers.find(request, asked.model, held)
+            call = await asked.read(read_response_call, writer.generator)
             begun = _begin(writer, call, held)
             prompt, answers = await while_connected(begun, request.scope, request.receive)
             answer = ChatAnswer(prompt.reader())

@@ -363,3 +363,46 @@ async def test_who_says_nothing_of_time_waits_longer_than_for_tensors(scripted: 
     usual, told_so = served.generator.deadlines
     assert usual >= now + 300
     assert now + 20 <= told_so < usual
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(b'{"temperature": NaN, %b', "'temperature': expected a number", id="NaN"),
+        pytest.param(b'{"top_p": -Infinity, %b', "'top_p': expected a number", id="infinity"),
+        pytest.param(b'{"a": "\\ud800", %b', "not valid JSON", id="lone surrogate"),
+        pytest.param(b'{"a": NaN, "stop": "\\udfff", %b', "not valid JSON", id="both"),
+        pytest.param(b"[%b", "not valid JSON", id="no object"),
+    ],
+)
+async def test_bodies_that_are_hardly_json(scripted: Any, body: bytes, expected: str) -> None:
+    served = await scripted(pieces("a"))
+    answer = await served.call("POST", PATH, body % json.dumps(ASKED)[1:].encode())
+    assert answer.status == 400
+    assert expected in answer.json()["error"]["message"]
+
+
+async def test_a_reload_leaves_what_is_being_written(scripted: Any) -> None:
+    gate = asyncio.Event()
+    served = await scripted([Piece("a", (1,)), gate, *pieces("b")])
+    live = served.live(PATH, ASKED | {"stream": True})
+    await live.events(2)
+    (before,) = [one for one in served.app.pool.models() if one.name == "writer"]
+    card = served.app.settings.models / "writer" / "1" / "model.json"
+    card.write_text(card.read_text().replace("{", '{"description": "another", ', 1))
+    await served.app.pool.load("writer")
+    assert before.successor is not None
+    assert not served.generator.closed
+    gate.set()
+    await live.task
+    await until(lambda: served.generator.closed)
+    assert live.writes[-1] == b"data: [DONE]\n\n"
+
+
+async def test_a_large_conversation_is_read_beside_the_loop(scripted: Any) -> None:
+    served = await scripted(pieces("a"), offload_json_bytes=1000)
+    many = [{"role": "user", "content": ""}] * 90
+    assert (await served.post(PATH, ASKED | {"messages": many})).status == 200
+    assert len(served.generator.chats[0].messages) == 90
+    answer = await served.post(PATH, ASKED | {"messages": [*many, {"role": "x"}]})
+    assert "'messages[90].role'" in answer.json()["error"]["message"]
