@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aiaas_server.core.generation import Piece
 from tests.server.http.edge_caller import EdgeCaller, Pipe, whole_answer, wire_form
-from tests.server.http.scripted_generator import pieces
+from tests.server.http.scripted_generator import ScriptedGenerator, pieces, scripted_app
+from tests.server.http.serving import serving
 from tests.server.http.streams import Served, documents
-from tests.waiting import until
+from tests.waiting import until, wait_until
 
 CHAT = "/v1/chat/completions"
 ASKED = {"model": "writer", "messages": [{"role": "user", "content": "hi"}], "stream": True}
@@ -102,3 +105,23 @@ async def test_what_is_cut_when_the_server_stops_ends_its_answer(scripted: Any) 
     assert pipe.is_closing()
     assert served.generator.answers[0].left
     assert served.in_use == 0
+
+
+@pytest.mark.parametrize("edge", [True, False], ids=["own", "uvicorn"])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_a_client_that_leaves_a_real_server_ends_its_answer(
+    tmp_path: Path, edge: bool, stream: bool
+) -> None:
+    generator = ScriptedGenerator([Piece("a", (1,)), asyncio.Event()])
+    app = scripted_app(tmp_path / "models", generator)
+    with serving(app, edge=edge) as server:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=300)
+        connection.request("POST", CHAT, json.dumps(ASKED | {"stream": stream}))
+        if stream:
+            with connection.getresponse() as answer:
+                assert answer.readline().startswith(b"data: {")
+        wait_until(lambda: len(generator.answers) == 1)
+        connection.close()
+        wait_until(lambda: generator.answers[0].left)
+        (model,) = [one for one in app.pool.models() if one.name == "writer"]
+        wait_until(lambda: model.in_use == 0)
