@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.core.generation import Ask, Format, Generator, Sampling
-from aiaas_server.http.members import Members
+from aiaas_server.http.members import Members, wrong
 from aiaas_server.http.sampling import (
     MOST_ANSWERS,
     MOST_LIKELIEST,
@@ -108,7 +108,7 @@ def _tokens(given: list[Any], generator: Generator) -> tuple[int, ...]:
     last = generator.vocabulary - 1
     for token in given:
         if type(token) is not int or not 0 <= token <= last:
-            raise InvalidInput(f"'prompt': expected token ids from 0 to {last}, got {token!r:.64}")
+            raise wrong("prompt", f"token ids from 0 to {last}", token)
     return tuple(given)
 
 
