@@ -66,15 +66,14 @@ class Unloader:
         """Close `model` when its last request is answered, and call `then`.
 
         Nobody finds it any more, but calls that found it before may still run it, some of them
-        several times; those of a model that was reloaded are handed on, but for what it writes.
+        several times; those of a model that was reloaded are handed on.
         """
-        hands_on = model.successor is not None and model.generator is None
         if model.successor is not None or not model.in_use:
             model.scheduler.refuse()
 
         async def finish() -> None:
             try:
-                while model.in_use and not hands_on and not self._closed:  # noqa: ASYNC110  # no event
+                while model.in_use and model.successor is None and not self._closed:  # noqa: ASYNC110  # no event
                     await asyncio.sleep(_LOOK_AGAIN)
                 if model.generator is not None:
                     model.generator.close()
