@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
+from aiaas_client.protocol.generation import ChatCompletion, Completion
 from aiaas_client.protocol.names import ALIAS
 from aiaas_server.core.errors import misnamed_version
 from aiaas_server.core.pool.pool import ModelPool
@@ -27,8 +28,11 @@ from aiaas_server.http.oip.repository import RepositoryRoutes
 from aiaas_server.http.oip.settings import SettingsRoutes
 from aiaas_server.http.oip.shared_memory import CudaMemoryRoutes, SystemMemoryRoutes
 from aiaas_server.http.oip.statistics import StatisticsRoutes
+from aiaas_server.http.openai.chat import ChatRoutes
+from aiaas_server.http.openai.completions import CompletionRoutes
 from aiaas_server.http.openai.embeddings import EmbeddingRoutes
-from aiaas_server.http.openapi import OpenApiRoute
+from aiaas_server.http.openai.responses import ResponseRoutes
+from aiaas_server.http.openapi import DescribedRoute, OpenApiRoute
 from aiaas_server.http.process_group import ProcessGroup
 from aiaas_server.settings import Settings
 
@@ -172,6 +176,7 @@ def make_router(
         Route("/v2/logging", changed.logging, methods=both),
         Route("/v2/trace/setting", changed.tracing, methods=both),
         Route("/v2/models/{model}/trace/setting", changed.model_tracing, methods=both),
+        *_of_writers(pool, settings),
         Route("/v1/models", predict.models),
         Route("/v1/models/{model}", predict.model),
         Route("/v1/models/{model}/versions/{version:version}", predict.model),
@@ -195,6 +200,22 @@ def _of_model(suffix: str, endpoint: Any, methods: list[str] | None = None) -> l
     """A route of a model, without and with a version."""
     paths = ("/v2/models/{model}", "/v2/models/{model}/versions/{version:version}")
     return [Route(path + suffix, endpoint, methods=methods) for path in paths]
+
+
+def _of_writers(pool: ModelPool, settings: Settings) -> list[Route]:
+    """OpenAI's routes of models that write."""
+    return [
+        DescribedRoute(
+            "/v1/chat/completions",
+            ChatRoutes(pool, settings).create,
+            "POST",
+            tells=ChatCompletion,
+        ),
+        DescribedRoute(
+            "/v1/completions", CompletionRoutes(pool, settings).create, "POST", tells=Completion
+        ),
+        Route("/v1/responses", ResponseRoutes(pool, settings).create, methods=["POST"]),
+    ]
 
 
 def _of_memory(prefix: str, memory: SystemMemoryRoutes | CudaMemoryRoutes) -> list[Route]:

@@ -31,5 +31,15 @@ def describe(model: LoadedModel, *, brief: bool = False) -> dict[str, Any]:
         "params_schema": model.task.params.model_json_schema(),
         "prediction_schema": json_schema_of(card.task),
     }
+    if model.generator is not None:
+        about["context"] = model.generator.context
     columns = getattr(model.task, "columns", None)  # of tabular tasks
     return about if columns is None else {**about, "columns": columns}
+
+
+def is_part(model: LoadedModel) -> bool:
+    """Whether it only writes tokens, for another model that knows what they mean.
+
+    A decoder of recordings is one: nobody who looks for a model to talk to can call it.
+    """
+    return model.generator is not None and not model.generator.reads_text

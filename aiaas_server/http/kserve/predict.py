@@ -34,7 +34,7 @@ from aiaas_server.http.incoming import SizeLimit, context_of, read_body, while_c
 from aiaas_server.http.json_body import parse_body
 from aiaas_server.http.kserve.answers import INLINE, PredictionWriter, as_response
 from aiaas_server.http.kserve.choice import ModelChoice, fits, named
-from aiaas_server.http.kserve.describe import describe
+from aiaas_server.http.kserve.describe import describe, is_part
 from aiaas_server.http.kserve.hot import HotPredictions
 from aiaas_server.http.kserve.payloads import (
     instances_form,
@@ -116,7 +116,7 @@ class PredictRoutes:
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`: the models that serve now, the latest version of each."""
         newest = {model.name: model for model in self._pool.models()}
-        data = [describe(model, brief=True) for model in newest.values()]
+        data = [describe(model, brief=True) for model in newest.values() if not is_part(model)]
         return JsonAnswer({"object": "list", "data": data})
 
     async def _hot(self, begin: HotEndpoint, request: Request, body: Body) -> Response | None:

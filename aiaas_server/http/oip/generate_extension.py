@@ -1,11 +1,13 @@
-"""The generate extension for tensor models: flat JSON in, flat JSON or one event out.
+"""The generate extension: flat JSON in, flat JSON or events out.
 
-A member that is named like an input becomes that tensor, every other one a request parameter.
+Of tensor models a member that is named like an input becomes that tensor, every other one a request
+parameter, and there is one event. Models that write texts are `generate_text`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 from starlette.requests import Request
@@ -19,14 +21,14 @@ from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.core.signature import TensorSpec
 from aiaas_server.http.errors import bad_request
+from aiaas_server.http.event_stream import EVENT_STREAM
 from aiaas_server.http.incoming import SizeLimit, context_of, read_plain_body, while_connected
 from aiaas_server.http.json import FAST_JSON
 from aiaas_server.http.json_body import member, parse_body
-from aiaas_server.http.lookup import obtain_addressed
+from aiaas_server.http.lookup import in_use, obtain_addressed
+from aiaas_server.http.oip.generate_text import TextRoutes, writes_text
 from aiaas_server.http.oip.parameters import schedule_of
 from aiaas_server.settings import Settings
-
-EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 Document = dict[str, Any]
 
@@ -38,32 +40,43 @@ class GenerateRoutes:
         self._pool = pool
         self._settings = settings
         self._max_json = SizeLimit(settings.max_json_bytes, "max_json_bytes")
+        self._texts = TextRoutes(pool, settings)
 
     async def generate(self, request: Request) -> Response:
         """One JSON object."""
-        return Response(await self._run(request), media_type="application/json")
+        with ExitStack() as held:
+            document, model = await self._read(request, held)
+            if writes_text(model):
+                return await self._texts.whole(request, document, model, held)
+            text = await self._run(request, document, model)
+            return Response(text, media_type="application/json")
 
     async def stream(self, request: Request) -> Response:
-        """The answer as the only event of a stream; a tensor model gives exactly one."""
-        text = await self._run(request)
-        headers = {"content-type": EVENT_STREAM}
-        return Response(b"data: " + text + b"\n\n", headers=headers)
+        """The answer in events: as it is written, or one of a tensor model's whole answer."""
+        with ExitStack() as held:
+            document, model = await self._read(request, held)
+            if writes_text(model):
+                return await self._texts.stream(request, document, model, held)
+            text = await self._run(request, document, model)
+            return Response(b"data: " + text + b"\n\n", headers={"content-type": EVENT_STREAM})
 
-    async def _run(self, request: Request) -> bytes:
+    async def _read(self, request: Request, held: ExitStack) -> tuple[Document, LoadedModel]:
+        """The body, and the model that the path names, which stays in use."""
         deadline = context_of(request).deadline
         await obtain_addressed(self._pool, request)  # refused before the body is read
         body = await read_plain_body(request, self._max_json, deadline)
         document = await parse_body(body, self._settings.offload_json_bytes)
         model = await obtain_addressed(self._pool, request)
-        model.in_use += 1  # while its request is read, it makes no room for another
-        try:
-            # Counting and converting elements is Python's work: off the loop, whatever the size.
-            identifier, inputs, parameters = await asyncio.to_thread(read_document, document, model)
-            priority, timeout = schedule_of(parameters)
-            work = model.infer(inputs, priority=priority, timeout=timeout, deadline=deadline)
-            outcome = await while_connected(work, request.scope, request.receive)
-        finally:
-            model.in_use -= 1
+        held.enter_context(in_use(model))  # while its request is read, it makes no room for others
+        return document, model
+
+    async def _run(self, request: Request, document: Document, model: LoadedModel) -> bytes:
+        # Counting and converting elements is Python's work: off the loop, whatever the size.
+        identifier, inputs, parameters = await asyncio.to_thread(read_document, document, model)
+        priority, timeout = schedule_of(parameters)
+        deadline = context_of(request).deadline
+        work = model.infer(inputs, priority=priority, timeout=timeout, deadline=deadline)
+        outcome = await while_connected(work, request.scope, request.receive)
         limit = self._settings.max_answer_bytes
         if sum(array.nbytes for array in outcome.outputs.values()) > limit:
             raise OutputTooLarge(f"model {model.name!r}: the answer is larger than {limit} bytes")

@@ -11,7 +11,8 @@ from aiaas_server.http.errors import MAX_TEXT, Problem
 
 # `:predict` and `:explain` under /v1/models are KServe's, with our own error body.
 _is_openai = re.compile(
-    r"/v1/(models(/[^/:]+)?|embeddings|completions|chat/completions|(files|batches)(/.*)?)"
+    r"/v1/(models(/[^/:]+)?|embeddings|completions|chat/completions|responses(/.*)?"
+    r"|audio/[^/]+|(files|batches)(/.*)?)"
 ).fullmatch
 _TYPES = {
     401: "authentication_error",
@@ -24,23 +25,23 @@ _TYPES = {
 class OpenAIProblem(Problem):
     """A problem whose body is `{"error": {"message", "type", "param", "code"}}`."""
 
-    def body(self, request_id: str) -> bytes:
-        """Write the body; the text is cut at 512 characters."""
-        text = self.message[:MAX_TEXT].encode("utf-8", "replace").decode()
+    def error(self) -> dict[str, str | None]:
+        """The object of the error; its text is cut at 512 characters."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        error = {
-            "message": text,
+        return {
+            "message": self.message[:MAX_TEXT].encode("utf-8", "replace").decode(),
             "type": _TYPES.get(self.status, kind),
             "param": None,
             "code": self.code.value,
         }
-        return orjson.dumps({"error": error, "request_id": request_id})
+
+    def body(self, request_id: str) -> bytes:
+        """Write the body."""
+        return orjson.dumps({"error": self.error(), "request_id": request_id})
 
 
-def for_path(problem: Problem, path: str) -> Problem:
-    """The problem in the form that callers of `path` read."""
-    if not _is_openai(path):
-        return problem
+def openai_problem(problem: Problem) -> OpenAIProblem:
+    """The same problem in OpenAI's form."""
     retry = (b"x-should-retry", b"true" if problem.retryable else b"false")
     return OpenAIProblem(
         problem.status,
@@ -49,3 +50,8 @@ def for_path(problem: Problem, path: str) -> Problem:
         problem.retryable,
         (*problem.headers, retry),
     )
+
+
+def for_path(problem: Problem, path: str) -> Problem:
+    """The problem in the form that callers of `path` read."""
+    return openai_problem(problem) if _is_openai(path) else problem

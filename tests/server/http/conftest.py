@@ -13,7 +13,9 @@ import pytest_asyncio
 from aiaas_server.app import Application, create_app
 from aiaas_server.settings import Settings
 from tests.server.http.edge_caller import EdgeCaller
+from tests.server.http.scripted_generator import ScriptedGenerator, scripted_app
 from tests.server.http.serving import AsgiCaller, LiveServer, serving
+from tests.server.http.streams import Served
 
 OpenApp = Callable[..., Awaitable[AsgiCaller | EdgeCaller]]
 CALLERS: dict[str, Callable[[Application], AsgiCaller | EdgeCaller]] = {
@@ -43,6 +45,7 @@ async def open_app(adapter: str) -> AsyncIterator[OpenApp]:
 
 
 Serve = Callable[..., LiveServer]
+Scripted = Callable[..., Awaitable[Served]]
 
 
 @pytest.fixture
@@ -55,5 +58,18 @@ def serve() -> Iterator[Serve]:
         ) -> LiveServer:
             app = create_app(Settings(models=repository, **settings))
             return stack.enter_context(serving(app, edge=edge, lane=lane))
+
+        yield make
+
+
+@pytest_asyncio.fixture
+async def scripted(tmp_path: Path) -> AsyncIterator[Scripted]:
+    """`served = await scripted(steps or script)`: started, and closed afterwards."""
+    async with AsyncExitStack() as stack:
+
+        async def make(script: Any = (), **settings: Any) -> Served:
+            generator = ScriptedGenerator(script)
+            app = scripted_app(tmp_path / "models", generator, **settings)
+            return Served(await stack.enter_async_context(app), generator)
 
         yield make

@@ -64,6 +64,8 @@ PREDICT: Row = ({"instances": ["good film"]}, "moods", 200)
 EXPLAIN: Row = ({"instances": ["good film"]}, "moods", 200)
 TOLD: Row = (b"", "table", 200)
 OFF: Row = (REGION, "", 501)
+# Of models that write, of which there is none: `openai/test_chat.py` has one.
+CHAT: Row = ({"model": "{model}", "messages": [{"role": "user", "content": "hi"}]}, "moods", 400)
 TABLE: dict[tuple[str, str], Row] = {
     ("POST", f"{V2}/infer"): INFER,
     ("POST", f"{V2_VERSION}/infer"): INFER,
@@ -91,6 +93,9 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", V1_VERSION): TOLD,
     ("POST", "/predict"): ({"text": "good film", "model": "{model}"}, "moods", 200),
     ("POST", "/v1/embeddings"): ({"input": "good", "model": "{model}"}, "vectors", 200),
+    ("POST", "/v1/chat/completions"): CHAT,
+    ("POST", "/v1/completions"): ({"model": "{model}", "prompt": "hi"}, "moods", 400),
+    ("POST", "/v1/responses"): ({"model": "{model}", "input": "hi"}, "moods", 400),
     ("GET", "/v2/health/live"): (b"", "", 200),
     ("GET", "/v2/health/ready"): (b"", "", 200),
     ("GET", "/v2"): (b"", "", 200),

@@ -1,0 +1,156 @@
+"""What a call of `POST /v1/chat/completions` asks for.
+
+What cannot be done and would change the answer is refused by name; what is harmless is ignored,
+known or not: `user`, `metadata`, `service_tier`, and whatever comes next year.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from aiaas_server.core.errors import InvalidInput
+from aiaas_server.core.generation import Ask, Chat, Format, Generator, Prompt, Sampling
+from aiaas_server.http.members import Members
+from aiaas_server.http.openai.messages import read_choice, read_messages, read_tools
+from aiaas_server.http.sampling import (
+    MOST_ANSWERS,
+    MOST_LIKELIEST,
+    read_format,
+    read_length,
+    read_own_format,
+    read_sampling,
+    read_stops,
+)
+
+_REFUSED: Final = {
+    "audio": "there is no audio in answers here; see /v1/audio/speech",
+    "prediction": "predicted outputs are not supported",
+    "web_search_options": "there is no search of the web here",
+    "functions": "superseded by 'tools'",
+    "function_call": "superseded by 'tool_choice'",
+}
+_NEUTRAL: Final = {"store": (False,), "best_of": (1,)}
+_WHY: Final = {
+    "store": "answers are not stored here: expected false",
+    "best_of": "only one answer is written for each one that is given: expected 1",
+}
+
+
+class ChatCall(NamedTuple):
+    """One call.
+
+    Attributes:
+        max_tokens: Of each answer; None where it is not said.
+        choices: Answers of it.
+        logprobs: How many likely tokens are told with each one; None tells nothing.
+        usage: Whether a stream tells at its end how many tokens it took.
+    """
+
+    model: str
+    chat: Chat
+    sampling: Sampling
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    format: Format | None
+    choices: int
+    logprobs: int | None
+    ignore_end: bool
+    stream: bool
+    usage: bool
+
+    def ask(self, prompt: Prompt) -> Ask:
+        """What is asked of the model.
+
+        Args:
+            prompt: Of `chat`.
+        """
+        return Ask(
+            prompt.tokens,
+            self.max_tokens,
+            self.sampling,
+            (*self.stop, *prompt.stop),
+            prompt.format if self.format is None else self.format,
+            self.logprobs,
+            ignore_end=self.ignore_end,
+        )
+
+
+def read_chat_call(asked: Members, generator: Generator) -> ChatCall:
+    """A call from its JSON object.
+
+    Raises:
+        InvalidInput: A member is missing, unusable, or asks for what cannot be done.
+    """
+    _refuse(asked)
+    tools = read_tools(asked)
+    options = asked.part("chat_template_kwargs")
+    chat = Chat(
+        read_messages(asked),
+        tools,
+        read_choice(asked, tools),
+        asked.boolean("parallel_tool_calls", True),
+        {} if options is None else options.document,
+    )
+    streaming = asked.part("stream_options")
+    return ChatCall(
+        model=asked.text("model"),
+        chat=chat,
+        sampling=read_sampling(asked, generator),
+        max_tokens=_length(asked, generator),
+        stop=read_stops(asked),
+        format=_format(asked, chat),
+        choices=asked.integer("n", 1, MOST_ANSWERS) or 1,
+        logprobs=_logprobs(asked),
+        ignore_end=asked.boolean("ignore_eos"),
+        stream=asked.boolean("stream"),
+        usage=streaming is not None and streaming.boolean("include_usage"),
+    )
+
+
+def _refuse(asked: Members) -> None:
+    for name, reason in _REFUSED.items():
+        asked.refuse(name, reason)
+    for name, neutral in _NEUTRAL.items():
+        asked.refuse(name, _WHY[name], but=neutral)
+    if asked.items("modalities") not in ([], ["text"]):
+        raise InvalidInput("'modalities': answers are texts: expected [\"text\"]")
+
+
+def _length(asked: Members, generator: Generator) -> int | None:
+    newer = read_length(asked, "max_completion_tokens", generator)
+    older = read_length(asked, "max_tokens", generator)
+    return older if newer is None else newer
+
+
+def _logprobs(asked: Members) -> int | None:
+    likeliest = asked.integer("top_logprobs", 0, MOST_LIKELIEST)
+    if not asked.boolean("logprobs"):
+        if likeliest:
+            raise InvalidInput(f"'top_logprobs': {likeliest} needs 'logprobs' to be true")
+        return None
+    return likeliest or 0
+
+
+def _format(asked: Members, chat: Chat) -> Format | None:
+    """The one format that is asked for."""
+    part = asked.part("response_format")
+    theirs = read_format(part, None if part is None else part.part("json_schema"))
+    own = read_own_format(asked)
+    if theirs is not None and own is not None:
+        raise InvalidInput(f"'response_format' and '{own.kind}' exclude each other")
+    found = theirs or own
+    check_formats(found, chat, "response_format" if own is None else own.kind)
+    return found
+
+
+def check_formats(format: Format | None, chat: Chat, name: str) -> None:
+    """An answer that has a format is no call.
+
+    Raises:
+        InvalidInput: Both are asked for.
+    """
+    if format is not None and chat.tools and chat.tool_choice != "none":
+        raise InvalidInput(
+            f"'{name}' holds for the whole answer, which then calls no tools: "
+            f"expected 'tool_choice' to be none, got {chat.tool_choice!r}"
+        )
