@@ -86,8 +86,12 @@ def chat(
     Raises:
         InputError: Something cannot be sent; it is named.
     """
-    body = chat_body(model, messages, wanted, options)
-    return _call(CHAT, model, body, _Read(model, "ChatCompletion", class_of(wanted)))
+    return chat_of(model, content_of(model, chat_body(model, messages, wanted, options)), wanted)
+
+
+def chat_of(model: str, content: bytes, wanted: object) -> Call[Generation[Any]]:
+    """The same, of a body that was written before."""
+    return _call(CHAT, model, content, _Read(model, "ChatCompletion", class_of(wanted)))
 
 
 def chat_stream(
@@ -104,8 +108,8 @@ def completion(model: str, prompt: str, options: Mapping[str, Any]) -> Call[Gene
     Raises:
         InputError: Something cannot be sent; it is named.
     """
-    body = _completion_body(model, prompt, options)
-    return _call(COMPLETION, model, body, _Read(model, "Completion", None))
+    content = content_of(model, _completion_body(model, prompt, options))
+    return _call(COMPLETION, model, content, _Read(model, "Completion", None))
 
 
 def completion_stream(
@@ -220,10 +224,7 @@ def _closed(schema: Any) -> Any:
     return found
 
 
-def _call(
-    path: str, model: str, body: dict[str, Any], read: Callable[[Response], Any]
-) -> Call[Any]:
-    content = _json(model, body)
+def _call(path: str, model: str, content: bytes, read: Callable[[Response], Any]) -> Call[Any]:
     return Call(
         "POST",
         path,
@@ -240,11 +241,16 @@ def _stream(
     path: str, model: str, body: dict[str, Any], read: _ReadEvent
 ) -> tuple[StreamCall[Any], Collected]:
     told = {"stream": True, "stream_options": {"include_usage": True}}
-    call = _call(path, model, {**body, **told}, _nothing)
+    call = _call(path, model, content_of(model, {**body, **told}), _nothing)
     return StreamCall(call, read, DONE), read.collected
 
 
-def _json(model: str, body: dict[str, Any]) -> bytes:
+def content_of(model: str, body: dict[str, Any]) -> bytes:
+    """A request's body as JSON.
+
+    Raises:
+        InputError: A member that JSON cannot carry, or half of a character.
+    """
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:

@@ -31,9 +31,10 @@ class ChatBulk:
     options: Mapping[str, Any]
 
     def item(self, value: Any) -> Tensors:
-        """One prompt, checked, as the row of its call."""
+        """One prompt as the body of its request."""
+        body = calls.chat_body(self.model, value, self.wanted, self.options)
         row = np.empty(1, object)
-        row[0] = calls.chat(self.model, value, self.wanted, self.options)
+        row[0] = calls.content_of(self.model, body)
         return {_ROW: row}
 
     def block(self, value: object) -> Tensors:
@@ -50,7 +51,7 @@ class ChatBulk:
 
     def call(self, rows: Mapping[str, Any]) -> Call[InferResult]:
         """The request of one prompt."""
-        call: Call[Generation[Any]] = rows[_ROW].item()
+        call = calls.chat_of(self.model, rows[_ROW].item(), self.wanted)
 
         def read(response: Response) -> InferResult:
             answer = np.empty(1, object)
