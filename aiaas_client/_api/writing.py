@@ -70,6 +70,7 @@ class ChatOptions(GenerationOptions, total=False):
     top_logprobs: int | None
 
 
+_VALUES = frozenset({"const", "default", "enum", "examples"})  # in a schema, no schemas
 _NOT_SENT = frozenset({"extra", "timeout", "deadline"})
 _CHOICES = frozenset({"none", "auto", "required"})
 
@@ -213,12 +214,19 @@ def _schema(kind: Any, name: str) -> Any:
 
 
 def _closed(schema: Any) -> Any:
-    """A schema whose objects have their properties and no others, unless it says otherwise."""
+    """A schema whose objects have their properties and no others, unless it says otherwise.
+
+    Titles, which pydantic makes of the names, would be tokens that tell nothing.
+    """
     if isinstance(schema, list):
         return [_closed(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {name: _closed(value) for name, value in schema.items()}
+    found = {
+        name: value if name in _VALUES else _closed(value)
+        for name, value in schema.items()
+        if name != "title" or not isinstance(value, str)
+    }
     if schema.get("type") == "object" and "properties" in schema:
         found.setdefault("additionalProperties", False)
     return found

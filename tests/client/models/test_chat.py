@@ -151,7 +151,13 @@ def test_an_answer_is_of_the_class_that_was_asked_for(caller: Any, server: FakeS
     assert found.parsed == Person(name="Ada", age=36)
     form = sent(server)["response_format"]
     assert (form["type"], form["json_schema"]["name"]) == ("json_schema", "Person")
-    assert form["json_schema"]["schema"]["additionalProperties"] is False
+    assert form["json_schema"]["schema"] == {
+        "type": "object",
+        "description": "Somebody.",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
     stream = caller.client.chat("ada", "who?", response_format=Person, stream=True)
     every(caller, stream)
     assert stream.generation.parsed == found.parsed
