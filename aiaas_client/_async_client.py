@@ -6,6 +6,7 @@ from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from aiaas_client._models.client_chat import AsyncWriting
 from aiaas_client._models.task_models import AsyncTaskClient
 from aiaas_client._resources.models import AsyncModels
 from aiaas_client._resources.server import AsyncServerCalls
@@ -20,15 +21,20 @@ from aiaas_client._send.work import acarry_out
 
 if TYPE_CHECKING:
     from aiaas_client._models.async_model import AsyncModel, RawAsyncModel
+    from aiaas_client._models.chats import RawChat
     from aiaas_client._resources.datasets import RawAsyncDatasets
     from aiaas_client._resources.jobs import RawAsyncJobs
     from aiaas_client._resources.models import RawAsyncModels
+    from aiaas_client._send.flavours import Tasks
     from aiaas_client._transport.wire import AsyncTransport  # noqa: F401  # named in a base class
 
 
 @with_own_names
 class AsyncClient(
-    Configured[LoopSender, "AsyncTransport", AsyncMiddleware], AsyncTaskClient, AsyncServerCalls
+    Configured[LoopSender, "AsyncTransport", AsyncMiddleware],
+    AsyncTaskClient,
+    AsyncWriting,
+    AsyncServerCalls,
 ):
     """Calls models on a server, from one event loop at a time; otherwise as `Client`.
 
@@ -120,7 +126,15 @@ class RawAsyncClient(WithRawResponse):
     metadata = AsyncWhole(AsyncClient.metadata)
     infer = AsyncWhole(AsyncClient.infer)
     request = AsyncWhole(AsyncClient.request)
+    generate: AsyncWhole[..., Any] = AsyncWhole(AsyncClient.generate)
+    transcribe: AsyncWhole[..., Any] = AsyncWhole(AsyncClient.transcribe)
     feedback = AsyncWhole(AsyncClient.feedback)
+
+    @property
+    def chat(self) -> RawChat[Tasks]:
+        """As the client's."""
+        found: RawChat[Tasks] = self._member("chat")
+        return found
 
     @property
     def models(self) -> RawAsyncModels:

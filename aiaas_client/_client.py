@@ -6,6 +6,7 @@ from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from aiaas_client._models.client_chat import ThreadWriting
 from aiaas_client._models.task_models import TaskClient
 from aiaas_client._resources.models import Models
 from aiaas_client._resources.server import ThreadServerCalls
@@ -19,15 +20,19 @@ from aiaas_client._send.threads import ThreadSender
 from aiaas_client._send.work import carry_out
 
 if TYPE_CHECKING:
+    from aiaas_client._models.chats import RawChat
     from aiaas_client._models.model import Model, RawModel
     from aiaas_client._resources.datasets import RawDatasets
     from aiaas_client._resources.jobs import RawJobs
     from aiaas_client._resources.models import RawModels
+    from aiaas_client._send.flavours import Threads
     from aiaas_client._transport.wire import Transport  # noqa: F401  # named in a base class
 
 
 @with_own_names
-class Client(Configured[ThreadSender, "Transport", Middleware], TaskClient, ThreadServerCalls):
+class Client(
+    Configured[ThreadSender, "Transport", Middleware], TaskClient, ThreadWriting, ThreadServerCalls
+):
     """Calls models on a server, from any number of threads; make one for the life of a program.
 
     Args:
@@ -130,7 +135,15 @@ class RawClient(WithRawResponse):
     metadata = Whole(Client.metadata)
     infer = Whole(Client.infer)
     request = Whole(Client.request)
+    generate: Whole[..., Any] = Whole(Client.generate)
+    transcribe: Whole[..., Any] = Whole(Client.transcribe)
     feedback = Whole(Client.feedback)
+
+    @property
+    def chat(self) -> RawChat[Threads]:
+        """As the client's."""
+        found: RawChat[Threads] = self._member("chat")
+        return found
 
     @property
     def models(self) -> RawModels:

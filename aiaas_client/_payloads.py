@@ -157,9 +157,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return _array(np.asarray(value))
     if isinstance(value, tuple) and len(value) == 2:
-        recording = _recording(*value)
-        if recording is not None:
-            return _plain(recording)
+        file = recording(*value)
+        if file is not None:
+            return _plain(file)
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -219,7 +219,7 @@ def _dates(texts: Any) -> Any:
     return None if texts == "NaT" else texts
 
 
-def _recording(samples: Any, rate: Any) -> bytes | None:
+def recording(samples: Any, rate: Any) -> bytes | None:
     """The WAV file of `(samples, rate)`; None when the pair is none, but two values of a row."""
     if _is_number(samples) and isinstance(rate, np.ndarray) and rate.ndim:
         raise InputError("recording: expected (samples, rate), got (rate, samples)")

@@ -5,15 +5,18 @@
     client = Client("http://127.0.0.1:8000", middleware=[OpenTelemetryMiddleware()])
 
 The trace goes on in the server: its context travels in `traceparent`. Names follow the semantic
-conventions for HTTP clients; the model called is `aiaas.model`.
+conventions for HTTP clients; the model called is `aiaas.model`. Chats and completions have the
+names for generative AI besides: `gen_ai.operation.name`, `gen_ai.request.model`, and of an answer
+that comes as a whole its tokens and its duration. What a stream takes is known to its reader alone.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aiaas_client._errors import ConfigurationError
@@ -36,10 +39,19 @@ if TYPE_CHECKING:
 __all__ = ["AsyncOpenTelemetryMiddleware", "OpenTelemetryMiddleware"]
 
 Attributes = dict[str, str | int]
+Value = str | int | list[str]
 _SCOPE = "aiaas_client"
 _WITHOUT_MODEL = frozenset(
-    {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index", "/v2/models/stats"}
+    {
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/repository/index",
+        "/v2/models/stats",
+        "/v1/audio/transcriptions",  # which name the model in the body
+    }
 )
+_GENERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
 _VERBS = frozenset(
     {
         "infer",
@@ -53,6 +65,9 @@ _VERBS = frozenset(
         "unload",
     }
 )
+_TOKEN_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
+_GENERATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48,
+                       40.96, 81.92)  # fmt: skip
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -62,8 +77,10 @@ class _Attempt:
     def __init__(self, span: Span, attributes: Attributes) -> None:
         self._span = span
         self._attributes = attributes
+        self.body = bytearray()
 
     def answered(self, response: Response) -> None:
+        self.body = response.body
         self.tell("http.response.status_code", response.status)
         if response.status >= 400:
             self.failed(str(response.status))
@@ -74,6 +91,10 @@ class _Attempt:
 
     def tell(self, key: str, value: str | int) -> None:
         self._attributes[key] = value
+        self.describe(key, value)
+
+    def describe(self, key: str, value: Value) -> None:
+        """Say something that only the span has: its values are many."""
         self._span.set_attribute(key, value)
 
 
@@ -93,13 +114,28 @@ class _Instruments:
             description="Duration of one attempt of a call.",
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )
+        self._operation = meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            unit="s",
+            description="Duration of one attempt to have a model write.",
+            explicit_bucket_boundaries_advisory=_GENERATION_BUCKETS,
+        )
+        self._tokens = meter.create_histogram(
+            "gen_ai.client.token.usage",
+            unit="{token}",
+            description="Tokens of the prompt and of the answer.",
+            explicit_bucket_boundaries_advisory=_TOKEN_BUCKETS,
+        )
 
     @contextmanager
     def _around(self, request: WireRequest) -> Iterator[_Attempt]:
-        measured = _measured(request)
+        measured, generating = _measured(request), _generating(request)
         name = f"{request.method} {_route(request)}".rstrip()
+        if generating:
+            name = f"{generating['gen_ai.operation.name']} {request.call.model}"
+        attributes = {**measured, **_detail(request), **generating}
         with self._tracer.start_as_current_span(
-            name, kind=trace.SpanKind.CLIENT, attributes={**measured, **_detail(request)}
+            name, kind=trace.SpanKind.CLIENT, attributes=attributes
         ) as span:
             _propagate(request)
             attempt = _Attempt(span, measured)
@@ -110,7 +146,31 @@ class _Instruments:
                 attempt.failed(type(error).__qualname__)
                 raise
             finally:
-                self._duration.record(time.perf_counter() - began, measured)
+                took = time.perf_counter() - began
+                self._duration.record(took, measured)
+                if generating:
+                    self._generated(attempt, {**measured, **generating}, took)
+
+    def _generated(self, attempt: _Attempt, measured: Attributes, took: float) -> None:
+        """Record what a model wrote, unless this is but the beginning of a stream."""
+        if "error.type" not in measured and not attempt.body:
+            return
+        common = {name: value for name, value in measured.items() if name not in _HTTP_ONLY}
+        self._operation.record(took, common)
+        if "error.type" in measured:
+            return
+        told = _document(attempt.body)
+        choices, usage = told.get("choices"), told.get("usage")
+        if isinstance(choices, list):
+            reasons = [str(one.get("finish_reason")) for one in choices if isinstance(one, dict)]
+            attempt.describe("gen_ai.response.finish_reasons", reasons)
+        if not isinstance(usage, dict):
+            return
+        for kind, member in (("input", "prompt_tokens"), ("output", "completion_tokens")):
+            count = usage.get(member)
+            if isinstance(count, int):
+                attempt.describe(f"gen_ai.usage.{kind}_tokens", count)
+                self._tokens.record(count, {**common, "gen_ai.token.type": kind})
 
 
 def _measured(request: WireRequest) -> Attributes:
@@ -125,6 +185,29 @@ def _measured(request: WireRequest) -> Attributes:
     if request.call.model is not None:
         attributes["aiaas.model"] = request.call.model
     return attributes
+
+
+_HTTP_ONLY = frozenset({"http.request.method", "http.response.status_code", "aiaas.model"})
+
+
+def _generating(request: WireRequest) -> Attributes:
+    """The names for generative AI, of a call that has a model write; else none."""
+    operation = _GENERATIONS.get(request.path)
+    if operation is None or request.call.model is None:
+        return {}
+    return {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": "aiaas",
+        "gen_ai.request.model": request.call.model,
+    }
+
+
+def _document(body: bytearray) -> Mapping[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:  # whoever reads the answer says so
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _detail(request: WireRequest) -> Attributes:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from aiaas_client._cli import stubs as _stubs
 from aiaas_client._cli.about import about, set_
+from aiaas_client._cli.chat import chat
 from aiaas_client._cli.check import check, models_table
 from aiaas_client._cli.datasets import datasets, upload
 from aiaas_client._cli.deploy import deploy, export, import_
@@ -47,6 +48,7 @@ from aiaas_client._cli.session import (
 )
 from aiaas_client._cli.show import show
 from aiaas_client._cli.traffic import pin, promote, rollback, shadow, split, unalias, unpin
+from aiaas_client._cli.write import generate, transcribe
 from aiaas_client._client import Client
 from aiaas_client._errors import NotSupportedError
 from aiaas_client.protocol.messages import ModelStatistics, RepositoryEntry
@@ -129,7 +131,8 @@ def stubs(
 
 
 CALLS: tuple[Callable[..., None], ...] = (
-    *(models, infer, predict, explain, show, stats, load, unload, check, stubs),
+    *(models, infer, predict, chat, generate, transcribe, explain),
+    *(show, stats, load, unload, check, stubs),
 )
 REGISTRY: tuple[Callable[..., None], ...] = (
     *(deploy, versions, promote, unalias, split, shadow, pin, unpin, rollback),

@@ -9,24 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 from aiaas_client._models.arrays import InfersArray
 from aiaas_client._models.handle import KnownMetadata, told_metadata
-from aiaas_client._models.plain_calls import PlainCalls
 from aiaas_client._models.predicts import AsyncPredicts
+from aiaas_client._models.writes import Writes
 from aiaas_client._send.core import async_drive
+from aiaas_client._send.flavours import Tasks
 from aiaas_client._send.own_names import with_own_names
 from aiaas_client._send.raw import AsyncWhole, WithRawResponse
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine  # noqa: F401  # named in the base classes below
 
+    from aiaas_client._api.generation import Generation  # noqa: F401  # in bases below
     from aiaas_client._api.inference import InferResult
     from aiaas_client._bulk.batcher import AsyncBatcher  # noqa: F401  # named in the base classes below
     from aiaas_client._bulk.plan import BulkOptions, BulkPlan, Tensors
     from aiaas_client._errors import AiaasError  # noqa: F401  # named in the base classes below
     from aiaas_client._models.arrays import ArrayCall
     from aiaas_client._models.infers import InferOptions
+    from aiaas_client._models.streams import AsyncGenerationStream  # noqa: F401  # in bases below
     from aiaas_client._send.sender import (  # named in the base classes below
         AsyncSender,
         AsyncStream,  # noqa: F401
+    )
+    from aiaas_client.protocol.generation import (  # noqa: F401  # in bases below
+        Completion,
+        Transcription,
     )
     from aiaas_client.protocol.messages import (  # noqa: F401  # named in the base classes below
         ModelMetadata,
@@ -44,11 +51,16 @@ class AsyncModel(
         "AsyncGenerator[InferResult | AiaasError, None]",
         "AsyncBatcher",
     ],
-    PlainCalls[
+    Writes[
         "Coroutine[Any, Any, dict[str, Any]]",
         "Coroutine[Any, Any, list[ModelStatistics]]",
         "Coroutine[Any, Any, bool]",
         "AsyncStream[dict[str, Any]]",
+        Tasks,
+        "Coroutine[Any, Any, Generation[None]]",
+        "AsyncGenerationStream[Completion]",
+        "Coroutine[Any, Any, Transcription]",
+        "Coroutine[Any, Any, str]",
     ],
 ):
     """One served model, on an event loop; get it with `client.model(name, version)`.
@@ -59,6 +71,7 @@ class AsyncModel(
 
     _drive = staticmethod(async_drive)
     _batcher = "AsyncBatcher"
+    _flavour = Tasks
 
     def __init__(self, sender: AsyncSender, name: str, version: str | int | None = None) -> None:
         super().__init__(name, version, sender.facts)
@@ -161,7 +174,8 @@ class RawAsyncModel(WithRawResponse):
     infer_one = AsyncWhole(AsyncModel.infer_one)
     predict = AsyncWhole(AsyncModel.predict)
     explain: AsyncWhole[..., Any] = AsyncWhole(AsyncModel.explain)
-    generate = AsyncWhole(AsyncModel.generate)
+    generate: AsyncWhole[..., Any] = AsyncWhole(AsyncModel.generate)
+    transcribe: AsyncWhole[..., Any] = AsyncWhole(AsyncModel.transcribe)
     config = AsyncWhole(AsyncModel.config)
     statistics = AsyncWhole(AsyncModel.statistics)
     ready = AsyncWhole(AsyncModel.ready)

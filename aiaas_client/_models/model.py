@@ -11,20 +11,27 @@ from typing import TYPE_CHECKING, Any
 from aiaas_client._errors import InputError
 from aiaas_client._models.arrays import InfersArray
 from aiaas_client._models.handle import KnownMetadata, told_metadata
-from aiaas_client._models.plain_calls import PlainCalls
 from aiaas_client._models.predicts import ThreadPredicts
+from aiaas_client._models.writes import Writes
 from aiaas_client._send.core import drive
+from aiaas_client._send.flavours import Threads
 from aiaas_client._send.own_names import with_own_names
 from aiaas_client._send.raw import Whole, WithRawResponse
 
 if TYPE_CHECKING:
+    from aiaas_client._api.generation import Generation  # noqa: F401  # in bases below
     from aiaas_client._api.inference import InferResult
     from aiaas_client._bulk.batcher import Batcher  # noqa: F401  # named in the base classes below
     from aiaas_client._bulk.plan import BulkOptions, BulkPlan, Tensors
     from aiaas_client._errors import AiaasError  # noqa: F401  # named in the base classes below
     from aiaas_client._models.arrays import ArrayCall
     from aiaas_client._models.infers import InferOptions
+    from aiaas_client._models.streams import GenerationStream  # noqa: F401  # in bases below
     from aiaas_client._send.sender import Sender, Stream  # noqa: F401  # named in the base classes below
+    from aiaas_client.protocol.generation import (  # noqa: F401  # in bases below
+        Completion,
+        Transcription,
+    )
     from aiaas_client.protocol.messages import (  # noqa: F401  # named in the base classes below
         ModelMetadata,
         ModelStatistics,
@@ -41,7 +48,17 @@ class Model(
         "Generator[InferResult | AiaasError, None, None]",
         "Batcher",
     ],
-    PlainCalls[dict[str, Any], "list[ModelStatistics]", bool, "Stream[dict[str, Any]]"],
+    Writes[
+        dict[str, Any],
+        "list[ModelStatistics]",
+        bool,
+        "Stream[dict[str, Any]]",
+        Threads,
+        "Generation[None]",
+        "GenerationStream[Completion]",
+        "Transcription",
+        str,
+    ],
 ):
     """One served model, for threads; get it with `client.model(name, version)`.
 
@@ -51,6 +68,7 @@ class Model(
 
     _drive = staticmethod(drive)
     _batcher = "Batcher"
+    _flavour = Threads
 
     def __init__(self, sender: Sender, name: str, version: str | int | None = None) -> None:
         super().__init__(name, version, sender.facts)
@@ -140,7 +158,8 @@ class RawModel(WithRawResponse):
     infer_one = Whole(Model.infer_one)
     predict = Whole(Model.predict)
     explain: Whole[..., Any] = Whole(Model.explain)
-    generate = Whole(Model.generate)
+    generate: Whole[..., Any] = Whole(Model.generate)
+    transcribe: Whole[..., Any] = Whole(Model.transcribe)
     config = Whole(Model.config)
     statistics = Whole(Model.statistics)
     ready = Whole(Model.ready)

@@ -16,3 +16,14 @@ Truth = TypeVar("Truth")  # yes or no
 Document = TypeVar("Document")  # a JSON object
 Metadata = TypeVar("Metadata")  # a server's, or a model's
 Statistics = TypeVar("Statistics")
+
+
+class Threads:
+    """What is generic in a flavour is of this one where values are given themselves."""
+
+
+class Tasks:
+    """The same, where they are awaited."""
+
+
+Flavour = TypeVar("Flavour")  # one of these two

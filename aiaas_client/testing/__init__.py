@@ -15,6 +15,10 @@ task="text-classification")` answers `client.model("mood").predict("text")`.
 So are models that stream: `server.add_generator("story", tell)`, where `tell(prompt)` yields
 `{"text": ...}` for each event, answers `client.model("story").generate_stream(prompt="once")`.
 
+So are models that write and that hear: `server.add_writer("parrot", lambda messages:
+messages[-1]["content"])` answers `client.chat("parrot", "hello").text`, and `add_hearer` answers
+`client.transcribe`.
+
 Programs that deploy can be tested, too: the server has a registry in memory, with drafts, versions,
 aliases, traffic, history and rollback.
 

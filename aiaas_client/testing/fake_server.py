@@ -20,9 +20,11 @@ from aiaas_client.testing.registry import FakeRegistry
 from aiaas_client.testing.state import (
     FakeTask,
     GeneratorFunction,
+    HearerFunction,
     RecordedRequest,
     State,
     TaskFunction,
+    WriterFunction,
 )
 
 
@@ -183,8 +185,34 @@ class FakeServer(Faults):
         """
         self._state.generators[name] = function
 
+    def add_writer(self, name: str, function: WriterFunction) -> None:
+        """Serve `function` as a model that writes, for `chat` and `generate`, whole and streamed.
+
+        Args:
+            name: The model's name.
+            function: Called with the messages of a chat, or the prompt, and as keywords with those
+                options of the request that it has arguments for. Gives a text; or its pieces,
+                each an event of a stream; or `{"content": text or pieces, "tool_calls": [{"name",
+                "arguments"}], "finish_reason": "length"}`, all of which may be left out. A word
+                counts as a token. Errors are as those of generators.
+        """
+        self._state.writers[name] = function
+
+    def add_hearer(self, name: str, function: HearerFunction) -> None:
+        """Serve `function` as a model that hears, for `transcribe`.
+
+        Args:
+            name: The model's name.
+            function: Called with the recording's bytes, and as keywords with those fields of the
+                form that it has arguments for, such as `response_format`. Gives a text, or a
+                `Transcription` or its fields.
+        """
+        self._state.hearers[name] = function
+
     def remove(self, name: str) -> None:
         """Forget a model; it answers 404 from now on."""
+        self._state.hearers.pop(name, None)
+        self._state.writers.pop(name, None)
         self._state.generators.pop(name, None)
         self._state.models.pop(name, None)
         self._state.tasks.pop(name, None)

@@ -23,6 +23,7 @@ from aiaas_client.testing.fake_model import CODES, FakeError, FakeModel
 from aiaas_client.testing.generating import generated
 from aiaas_client.testing.managing import Managing
 from aiaas_client.testing.state import Answer, FakeTask, RecordedRequest, State
+from aiaas_client.testing.writing import heard, on_openai, written
 
 _LARGEST_BODY = 64 * 2**20
 
@@ -76,6 +77,12 @@ def _route(state: State, request: RecordedRequest, managing: Managing | None) ->
             if managing is None:
                 raise FakeError(404, "Not Found")
             return managing.answer(request, rest)
+        case ["v1", "chat", "completions"]:
+            return on_openai(lambda: written(state, request, chat=True))
+        case ["v1", "completions"]:
+            return on_openai(lambda: written(state, request, chat=False))
+        case ["v1", "audio", "transcriptions"]:
+            return on_openai(lambda: heard(state, request))
         case ["v1", "models", *rest] if rest:
             return _task_route(state, request, "/".join(rest))
         case ["v2"]:

@@ -15,6 +15,8 @@ from aiaas_client.testing.fake_model import FakeModel
 
 TaskFunction = Callable[..., "BaseModel | Mapping[str, Any]"]
 GeneratorFunction = Callable[..., Iterable[Mapping[str, Any]]]
+WriterFunction = Callable[..., str | Iterable[str] | Mapping[str, Any]]
+HearerFunction = Callable[..., "str | BaseModel | Mapping[str, Any]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class State:
     models: dict[str, FakeModel] = field(default_factory=dict)
     tasks: dict[str, FakeTask] = field(default_factory=dict)
     generators: dict[str, GeneratorFunction] = field(default_factory=dict)
+    writers: dict[str, WriterFunction] = field(default_factory=dict)
+    hearers: dict[str, HearerFunction] = field(default_factory=dict)
     faults: deque[Fault] = field(default_factory=deque)
     requests: list[RecordedRequest] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)

@@ -15,10 +15,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from aiaas_client import APIConnectionError
+from aiaas_client import APIConnectionError, BadRequestError
 from aiaas_client._api import oip as calls
+from aiaas_client._api import writing
 from aiaas_client._api.call import Call
 from aiaas_client.otel import AsyncOpenTelemetryMiddleware, OpenTelemetryMiddleware
+from tests.client.conftest import END
 
 
 class Telemetry:
@@ -37,6 +39,11 @@ class Telemetry:
 
     def spans(self) -> Any:
         return self._spans.get_finished_spans()
+
+    def metrics(self) -> dict[str, list[Any]]:
+        data: Any = self._reader.get_metrics_data()
+        found = data.resource_metrics[0].scope_metrics[0].metrics
+        return {metric.name: list(metric.data.data_points) for metric in found}
 
     def durations(self) -> list[Any]:
         data: Any = self._reader.get_metrics_data()
@@ -162,3 +169,48 @@ def test_a_stream_is_a_span_up_to_its_head(
     (span,) = telemetry.spans()
     assert span.name == "POST /v2/models/{model}/generate_stream"
     assert span.attributes["http.response.status_code"] == 200
+
+
+COMPLETION = {
+    "choices": [{"message": {"content": "hi"}, "finish_reason": "length"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+}
+
+
+def test_what_a_model_writes_has_the_names_of_generative_ai(
+    kind: str, call_through: Any, wire: Any, steps: Any, telemetry: Any
+) -> None:
+    server = wire(steps.answer(body=COMPLETION), steps.answer(400, {"error": "no"}))
+    with call_through(kind, server.url, middleware=telemetry.middleware(kind)) as caller:
+        caller.send(writing.chat("m", "hello", None, {}))
+        with pytest.raises(BadRequestError):
+            caller.send(writing.completion("m", "hello", {}))
+    chat, text = telemetry.spans()
+    assert (chat.name, text.name) == ("chat m", "text_completion m")
+    assert chat.attributes["gen_ai.request.model"] == "m"
+    assert chat.attributes["gen_ai.usage.input_tokens"] == 3
+    assert chat.attributes["gen_ai.usage.output_tokens"] == 1
+    assert chat.attributes["gen_ai.response.finish_reasons"] == ("length",)
+    assert text.attributes["error.type"] == "400"
+    metrics = telemetry.metrics()
+    tokens = metrics["gen_ai.client.token.usage"]
+    told = {point.attributes["gen_ai.token.type"]: point.sum for point in tokens}
+    assert told == {"input": 3, "output": 1}
+    operations = [one.attributes for one in metrics["gen_ai.client.operation.duration"]]
+    assert [one["gen_ai.operation.name"] for one in operations] == ["chat", "text_completion"]
+    assert operations[1]["error.type"] == "400"
+    assert "aiaas.model" not in operations[0]
+
+
+def test_of_a_stream_the_beginning_is_told(
+    kind: str, call_through: Any, wire: Any, steps: Any, telemetry: Any
+) -> None:
+    server = wire(steps.events('{"choices": []}', "[DONE]"))
+    with call_through(kind, server.url, middleware=telemetry.middleware(kind)) as caller:
+        take, _ = caller.stream(writing.chat_stream("m", "hello", None, {})[0])
+        assert take().choices == []
+        assert take() is END
+    (span,) = telemetry.spans()
+    assert span.name == "chat m"
+    assert "gen_ai.usage.input_tokens" not in span.attributes
+    assert set(telemetry.metrics()) == {"http.client.request.duration"}

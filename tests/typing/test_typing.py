@@ -24,7 +24,8 @@ ROOT = HERE.parents[1]
 )
 def test_the_public_api_type_checks(command):
     files = [
-        str(HERE / name) for name in ("public_api.py", "predictions.py", "registry.py", "work.py")
+        str(HERE / name)
+        for name in ("public_api.py", "predictions.py", "registry.py", "work.py", "writing.py")
     ]
     arguments = [sys.executable, "-m", *command, *files]
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
