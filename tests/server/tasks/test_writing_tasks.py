@@ -189,7 +189,7 @@ def test_signs_are_read_runs_merged_and_blanks_dropped(open_bundle: Any, vocabul
 
 def test_long_recordings_are_heard_in_windows(open_bundle: Any) -> None:
     assets = {"vocab.json": json.dumps(SIGNS).encode()}
-    bundle = open_bundle(spelling_model(), recognition(window=0.15), assets)
+    bundle = open_bundle(spelling_model(), recognition(window=0.15, cut="evenly"), assets)
     heard = bundle.predict(spelled("_ABC_" + "_____" + "_C_B_"))
     assert heard.text == "ABC CB"
     assert [(round(s.start, 2), round(s.end, 2)) for s in heard.segments] == [
