@@ -7,6 +7,7 @@ its length as u16, the closing zero counted, and its bytes.
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any, Final
 
@@ -88,7 +89,7 @@ class _Reader:
         kind = self.number("<B")
         if kind >= len(TYPES):
             raise BadWeights(f"'{name}': expected a type below {len(TYPES)}, got {kind}")
-        values = np.frombuffer(self.bytes(self.number("<I")), TYPES[kind])
-        if values.size != np.prod(shape, dtype=np.int64):
-            raise BadWeights(f"'{name}': expected {shape}, got {values.size} values")
-        return values.reshape(shape)
+        size = self.number("<I")
+        if size != math.prod(shape) * np.dtype(TYPES[kind]).itemsize:
+            raise BadWeights(f"'{name}': expected {shape} of type {kind}, got {size} bytes")
+        return np.frombuffer(self.bytes(size), TYPES[kind]).reshape(shape)
