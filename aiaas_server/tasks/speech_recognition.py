@@ -82,6 +82,7 @@ class RecordingInput(TaskSettings):
         window: Seconds heard at a time, at most.
         cut: At `silence`, or `evenly`, whatever is said there.
         enough: Seconds after which a window ends at the next pause: what segments are about.
+        pause: Seconds of silence that end a window in any case.
         margin: Seconds of silence left around speech.
         voice: A voice-activity model of the server that tells where somebody speaks; "" goes by
             how loud it is.
@@ -94,6 +95,7 @@ class RecordingInput(TaskSettings):
     window: Annotated[float, Field(gt=0, le=120)] = 30.0
     cut: Literal["silence", "evenly"] = "silence"
     enough: Seconds = 8.0
+    pause: Seconds = 1.0
     margin: Seconds = 0.2
     voice: str = ""
     max_seconds: Annotated[float, Field(gt=0)] = MAX_SECONDS
@@ -153,8 +155,14 @@ class SpeechRecognition:
             stretches = await self._spoken(samples, run)
         else:
             stretches = await run.thread(loud_stretches, samples)
-        enough, margin = round(self.heard.enough * RATE), round(self.heard.margin * RATE)
-        return plan(samples, stretches, longest=longest, enough=enough, margin=margin)
+        return plan(
+            samples,
+            stretches,
+            longest=longest,
+            enough=round(self.heard.enough * RATE),
+            pause=round(self.heard.pause * RATE),
+            margin=round(self.heard.margin * RATE),
+        )
 
     async def _spoken(self, samples: Samples, run: Run) -> list[Window]:
         """Stretches of speech, by the voice-activity model, piece by piece."""

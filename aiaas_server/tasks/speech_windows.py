@@ -61,20 +61,30 @@ def joined(stretches: Iterable[Window]) -> list[Window]:
 
 
 def plan(
-    samples: Samples, stretches: Sequence[Window], *, longest: int, enough: int, margin: int
+    samples: Samples,
+    stretches: Sequence[Window],
+    *,
+    longest: int,
+    enough: int,
+    pause: int,
+    margin: int,
 ) -> list[Window]:
     """The windows in which a recording is heard.
 
     Args:
         stretches: Of speech, in order and apart.
         longest: Of a window.
-        enough: A window of this length ends at the next pause.
+        enough: A window of this length ends at the next pause, however short.
+        pause: A pause of this length ends any window: behind a long one a recogniser may think
+            that all has been said.
         margin: Silence that is left around speech, or half the pause where that is less.
     """
     windows: list[Window] = []
+    apart = max(pause - 2 * margin, 1)  # of what the margins leave of a pause
     for piece in _cut(samples, _widened(stretches, margin, len(samples)), longest):
-        last = windows[-1] if windows else None
-        if last is None or last.end - last.begin >= enough or piece.end - last.begin > longest:
+        last = windows[-1] if windows else piece
+        is_full = last.end - last.begin >= enough or piece.end - last.begin > longest
+        if not windows or is_full or piece.begin - last.end >= apart:
             windows.append(piece)
         else:
             windows[-1] = Window(last.begin, piece.end)
