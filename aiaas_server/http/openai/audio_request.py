@@ -176,12 +176,13 @@ def read_speech(document: Mapping[str, Any]) -> SpeechCall:
         raise InvalidInput("'instructions': not supported")
     if document.get("stream_format") not in (None, "audio"):
         raise InvalidInput("'stream_format': expected 'audio'")
-    speed = document.get("speed")
-    params = {} if speed is None or speed == 1 else {"speed": _speed(speed)}
-    return SpeechCall(model, text, params, told)
+    speed = _speed(document.get("speed"))
+    return SpeechCall(model, text, {} if speed == 1 else {"speed": speed}, told)
 
 
 def _speed(value: Any) -> float:
+    if value is None:
+        return 1.0
     known = isinstance(value, int | float) and not isinstance(value, bool)
     if not known or not SLOWEST <= value <= FASTEST:
         raise InvalidInput(f"'speed': expected {SLOWEST} to {FASTEST}, got {value!r}")

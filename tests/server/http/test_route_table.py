@@ -91,6 +91,8 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", V1_VERSION): TOLD,
     ("POST", "/predict"): ({"text": "good film", "model": "{model}"}, "moods", 200),
     ("POST", "/v1/embeddings"): ({"input": "good", "model": "{model}"}, "vectors", 200),
+    ("POST", "/v1/audio/speech"): ({"input": "good", "model": "{model}"}, "moods", 400),
+    ("POST", "/v1/audio/transcriptions"): (b"", "", 415),
     ("GET", "/v2/health/live"): (b"", "", 200),
     ("GET", "/v2/health/ready"): (b"", "", 200),
     ("GET", "/v2"): (b"", "", 200),
