@@ -11,7 +11,8 @@ from aiaas_server.http.errors import MAX_TEXT, Problem
 
 # `:predict` and `:explain` under /v1/models are KServe's, with our own error body.
 _is_openai = re.compile(
-    r"/v1/(models(/[^/:]+)?|embeddings|completions|chat/completions|(files|batches)(/.*)?)"
+    r"/v1/(models(/[^/:]+)?|embeddings|completions|chat/completions|responses(/.*)?"
+    r"|audio/[^/]+|(files|batches)(/.*)?)"
 ).fullmatch
 _TYPES = {
     401: "authentication_error",
