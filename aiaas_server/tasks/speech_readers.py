@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple, Protocol
@@ -10,8 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.errors import InferenceFailed, InvalidInput
-from aiaas_server.core.generation import Ask, Sampling
+from aiaas_server.core.errors import InferenceFailed, InvalidInput, QueueFull
+from aiaas_server.core.generation import Answering, Ask, Sampling
 from aiaas_server.core.task import Params, Run
 from aiaas_server.tasks.ctc import greedy
 from aiaas_server.tasks.scores import softmax
@@ -19,6 +20,7 @@ from aiaas_server.tasks.task import Share, TaskSettings
 from aiaas_server.tasks.written import DecoderSettings, Token, decode, first_output
 
 MOST_PROMPT: Final = 5_000  # characters
+PAUSE: Final = 0.05  # seconds before a full queue is tried again, until the call's deadline
 
 
 class Heard(NamedTuple):
@@ -238,7 +240,7 @@ class GenerationReader:
         )
         tokens: list[int] = []
         logprobs: list[float] = []
-        answering = await run.model(self.settings.decoder, self.settings.version).generate(ask)
+        answering = await self._begun(ask, run)
         no_speech = 0.0
         try:
             async for piece in answering:
@@ -252,6 +254,15 @@ class GenerationReader:
         score = float(np.exp(np.mean(logprobs))) if logprobs else 0.0
         text = str(self.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
         return Heard(text, min(score, 1.0), tuple(tokens), no_speech)
+
+    async def _begun(self, ask: Ask, run: Run) -> Answering:
+        """An answer; where no room is left, once there is: half of the work is done already."""
+        model = run.model(self.settings.decoder, self.settings.version)
+        while True:
+            try:
+                return await model.generate(ask)
+            except QueueFull:
+                await asyncio.sleep(PAUSE)
 
     def _before(self, prompt: str) -> tuple[int, ...]:
         if not prompt.strip() or self.settings.previous is None:

@@ -69,6 +69,7 @@ Seconds = Annotated[float, Field(ge=0, le=120)]
 
 WINDOWS_AT_ONCE: Final = 8  # of one recording
 PIECE: Final = 60 * RATE  # samples that the voice-activity model hears at a time
+MOST_VALUES: Final = 400_000_000  # decoded at most: an hour in stereo at 48 kHz, and some
 
 
 class RecordingInput(TaskSettings):
@@ -181,7 +182,9 @@ class SpeechRecognition:
         return joined(found)
 
     def _decode(self, payload: Any) -> Samples:
-        return decode_audio(payload, rate=RATE, max_seconds=self.heard.max_seconds).samples
+        longest = self.heard.max_seconds
+        sound = decode_audio(payload, rate=RATE, max_seconds=longest, most_values=MOST_VALUES)
+        return sound.samples
 
     def _features(self, window: Samples) -> Array:
         if self.heard.features == "log-mel":

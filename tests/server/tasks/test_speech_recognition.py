@@ -14,7 +14,7 @@ from onnx import helper
 
 from aiaas_client.protocol.predictions import Transcript
 from aiaas_server.core.describe.card import Assets, Card
-from aiaas_server.core.errors import InvalidInput, LoadFailed, ModelNotFound
+from aiaas_server.core.errors import InvalidInput, LoadFailed, ModelNotFound, QueueFull
 from aiaas_server.core.generation import Ask, Chance, Piece, Told
 from aiaas_server.core.signature import Signature
 from aiaas_server.runtimes.onnx import open_session
@@ -237,6 +237,19 @@ def test_a_recording_of_ten_hours_is_refused_by_its_header() -> None:
     content[18:26] = (word >> 36 << 36 | 10 * 3600 * RATE).to_bytes(8, "big")
     with pytest.raises(InvalidInput, match=r"too long: 36000\.0 s, at most 60 s are accepted"):
         recogniser(bytes(content))
+
+
+def test_a_window_that_has_been_heard_waits_for_room_to_be_written_down() -> None:
+    refused = iter([QueueFull("no room"), QueueFull("no room")])
+
+    def full(ask: Ask) -> Written:
+        for error in refused:
+            raise error
+        return hears_pitch(ask)
+
+    recogniser = Recogniser(full)
+    assert recogniser(tone(5000)).text == "high"
+    assert len(recogniser.asked) == 3
 
 
 def test_a_writer_that_is_not_there_is_named() -> None:
