@@ -252,12 +252,32 @@ class Regression(Prediction):
     values: dict[str, float] = {}
 
 
+class SpokenSegment(Segment):
+    """A stretch of a recording and what was said in it, its `label`.
+
+    Attributes:
+        tokens: Behind the text, where the model writes tokens.
+        avg_logprob: Mean log-probability of one of them.
+        no_speech_prob: How probable it is that nobody spoke.
+    """
+
+    tokens: tuple[int, ...] = ()
+    avg_logprob: float = 0.0
+    no_speech_prob: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """What was said."""
+        return self.label
+
+
 class Transcript(Prediction):
     """What was said in a recording of `duration` seconds, and when."""
 
     text: str
     duration: float
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[SpokenSegment, ...] = ()
+    language: str = ""
 
 
 class GeneratedText(Prediction):
@@ -291,6 +311,7 @@ PREDICTIONS: Mapping[str, tuple[type[Prediction], ...]] = {
     "digits": (Classification,),
     "automatic-speech-recognition": (Transcript,),
     "text-to-text": (GeneratedText,),
+    "text-generation": (GeneratedText,),
 }
 
 

@@ -28,6 +28,7 @@ from aiaas_server.http.oip.repository import RepositoryRoutes
 from aiaas_server.http.oip.settings import SettingsRoutes
 from aiaas_server.http.oip.shared_memory import CudaMemoryRoutes, SystemMemoryRoutes
 from aiaas_server.http.oip.statistics import StatisticsRoutes
+from aiaas_server.http.openai.audio import AudioRoutes
 from aiaas_server.http.openai.chat import ChatRoutes
 from aiaas_server.http.openai.completions import CompletionRoutes
 from aiaas_server.http.openai.embeddings import EmbeddingRoutes
@@ -147,6 +148,7 @@ def make_router(
     generate = GenerateRoutes(pool, settings)
     repository = RepositoryRoutes(pool, settings, group)
     changed = SettingsRoutes(pool, settings, dynamic, group)
+    audio = AudioRoutes(pool, settings)
     both = ["GET", "POST"]
     routes: list[BaseRoute] = [
         # The busiest first: Starlette tries one after another.
@@ -181,6 +183,8 @@ def make_router(
         Route("/v1/models/{model}", predict.model),
         Route("/v1/models/{model}/versions/{version:version}", predict.model),
         Route("/v1/embeddings", EmbeddingRoutes(pool, settings).create, methods=["POST"]),
+        Route("/v1/audio/transcriptions", audio.transcriptions, methods=["POST"]),
+        Route("/v1/audio/speech", audio.speech, methods=["POST"]),
         Route("/metrics", statistics.metrics),
         *more,
     ]

@@ -28,6 +28,7 @@ TASKS: Mapping[str, str] = {
     "digits": "aiaas_server.tasks.digits",
     "automatic-speech-recognition": "aiaas_server.tasks.speech_recognition",
     "text-to-text": "aiaas_server.tasks.text_to_text",
+    "text-generation": "aiaas_server.tasks.text_generation",
     "pipeline": "aiaas_server.tasks.pipeline",
 }
 

@@ -2,7 +2,8 @@
 
 Accepted: WAV (8, 16, 24 and 32 bits, floating point), FLAC and Ogg files. Channels are averaged,
 the rate is changed by band-limited resampling. Length and rate are read from the header and checked
-before a sample is decoded. Decoding goes block by block: what is held is one channel.
+before a sample is decoded. Decoding goes block by block: what is held is one channel at the rate
+that is wanted.
 
 A program that writes to a pipe cannot know the length and makes one up, or leaves 0 (`as_piped`).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +48,15 @@ class Sound(NamedTuple):
         return len(self.samples) / self.rate
 
 
+class _Limits(NamedTuple):
+    seconds: float
+    values: int
+
+    def most(self, file: Any) -> float:
+        """Samples of a channel that are accepted."""
+        return min(self.seconds * int(file.samplerate), self.values / int(file.channels))
+
+
 def need_audio() -> None:
     """Import what decodes audio, when a task is opened.
 
@@ -56,13 +67,20 @@ def need_audio() -> None:
     need("soxr")
 
 
-def decode_audio(payload: object, *, rate: int, max_seconds: float = MAX_SECONDS) -> Sound:
+def decode_audio(
+    payload: object,
+    *,
+    rate: int,
+    max_seconds: float = MAX_SECONDS,
+    most_values: int = MOST_VALUES,
+) -> Sound:
     """The recording at `rate` samples a second.
 
     Args:
         payload: The bytes of a file.
         rate: Wanted by the model.
         max_seconds: Longer recordings are refused before they are decoded.
+        most_values: The same for samples times channels, which decoding takes its time for.
     Raises:
         InvalidInput: Not a recording, damaged, empty, too long, or of a kind not accepted.
     """
@@ -73,18 +91,8 @@ def decode_audio(payload: object, *, rate: int, max_seconds: float = MAX_SECONDS
         raise InvalidInput(f"the audio is empty (0 bytes), expected {ACCEPTED}")
     if not content.startswith(BEGINNINGS):
         raise InvalidInput(f"the audio is not {ACCEPTED}; it begins with {content[:16]!r}")
-    samples, from_rate = _decoded(as_piped(content), max_seconds)
-    return Sound(resampled(samples, from_rate, rate), rate)
-
-
-def resampled(samples: Samples, from_rate: int, to_rate: int) -> Samples:
-    """The same sound with another number of samples a second."""
-    if from_rate == to_rate:
-        return np.ascontiguousarray(samples)
-    import soxr
-
-    changed: Samples = soxr.resample(samples, from_rate, to_rate).astype(np.float32)
-    return changed
+    limits = _Limits(max_seconds, most_values)
+    return Sound(_decoded(as_piped(content), rate, limits), rate)
 
 
 def encode_wav(sound: Sound) -> bytes:
@@ -136,14 +144,14 @@ def _are_chunks(content: bytes, place: int) -> bool:
     return place in (len(content), len(content) + 1)
 
 
-def _decoded(content: bytes, max_seconds: float) -> tuple[Samples, int]:
-    """One channel of samples `(n,)` and their rate."""
+def _decoded(content: bytes, rate: int, limits: _Limits) -> Samples:
+    """One channel of samples `(n,)`, `rate` a second."""
     from aiaas_server.tasks.straight_file import StraightFile
 
     try:
         with StraightFile(io.BytesIO(content)) as file:
-            _check(file, max_seconds)
-            samples = _mixed(file, _most(file, max_seconds))
+            _check(file, limits)
+            samples, count = _mixed(file, rate, limits.most(file))
             declared, from_rate = file.frames, file.samplerate
     except InvalidInput:
         raise
@@ -153,18 +161,22 @@ def _decoded(content: bytes, max_seconds: float) -> tuple[Samples, int]:
             f"the audio is damaged or cut off ({len(content)} bytes came): {reason}"
         ) from None
     place, size = _data_chunk(content)
-    if len(samples) < declared < UNKNOWN_FRAMES or place + size > len(content):
+    if count < declared < UNKNOWN_FRAMES or place + size > len(content):
         raise InvalidInput(
-            f"the audio is cut off: its header promises more than the {len(samples)} samples "
-            f"({len(samples) / from_rate:.2f} s) that came"
+            f"the audio is cut off: its header promises more than the {count} samples "
+            f"({count / from_rate:.2f} s) that came"
         )
-    if not len(samples):
+    if not count:
         raise InvalidInput("the audio has no samples")
-    return samples, from_rate
+    return samples
 
 
-def _mixed(file: Any, most: float) -> Samples:
-    """The mean of all channels `(n,)`; the decoder may know no length and be unable to seek."""
+def _mixed(file: Any, rate: int, most: float) -> tuple[Samples, int]:
+    """The mean of all channels at `rate`, and how many samples it came from.
+
+    The decoder may know no length and be unable to seek.
+    """
+    change = _rate_change(file.samplerate, rate)
     parts = []
     count = 0
     rows = max(1, BLOCK // file.channels)
@@ -172,15 +184,26 @@ def _mixed(file: Any, most: float) -> Samples:
         block = file.read(rows, dtype="float32", always_2d=True)
         if not np.isfinite(block).all():
             raise InvalidInput("the audio has samples that are not numbers (NaN or infinite)")
-        parts.append(block.mean(axis=1, dtype=np.float32))
         count += len(block)
         if count > most:
             raise _too_long(f"more than {most / file.samplerate:.1f} s", most, file)
-        if len(block) < rows:
-            return np.concatenate(parts)
+        is_last = len(block) < rows
+        parts.append(change(block.mean(axis=1, dtype=np.float32), is_last))
+        if is_last:
+            return np.concatenate(parts), count
 
 
-def _check(file: Any, max_seconds: float) -> None:
+def _rate_change(from_rate: int, to_rate: int) -> Callable[[Samples, bool], Samples]:
+    """Blocks, and whether it is the last one, to blocks of the same sound at another rate."""
+    if from_rate == to_rate:
+        return lambda block, is_last: block
+    import soxr
+
+    stream: Any = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32")
+    return lambda block, is_last: stream.resample_chunk(block, last=is_last)
+
+
+def _check(file: Any, limits: _Limits) -> None:
     if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
         raise InvalidInput(
             f"the audio has {file.samplerate} samples a second, "
@@ -190,14 +213,9 @@ def _check(file: Any, max_seconds: float) -> None:
         raise InvalidInput(
             f"the audio has {file.channels} channels, at most {MOST_CHANNELS} are accepted"
         )
-    if _most(file, max_seconds) < file.frames < UNKNOWN_FRAMES:
+    if limits.most(file) < file.frames < UNKNOWN_FRAMES:
         told = f"{file.frames / file.samplerate:.1f} s"
-        raise _too_long(told, _most(file, max_seconds), file)
-
-
-def _most(file: Any, max_seconds: float) -> float:
-    """Samples of a channel that are accepted."""
-    return min(max_seconds * int(file.samplerate), MOST_VALUES / int(file.channels))
+        raise _too_long(told, limits.most(file), file)
 
 
 def _too_long(told: str, most: float, file: Any) -> InvalidInput:

@@ -1,20 +1,24 @@
-"""Recordings to text, in two usual ways:
+"""Recordings to text, in three usual ways:
 
 * `ctc`: one model from the waveform, or its log-mel spectrogram, to a score for every sign at every
   step (wav2vec 2.0 and its kin);
-* `encoder-decoder`: the card's own model reads the spectrogram, a decoder of the same server writes
-  the text token by token (Whisper and its kin).
+* `generation`: the card's own model reads the spectrogram, and a model of the same server that
+  writes (with a `generation` part in its card) the text, many windows and callers in one step
+  (Whisper and its kin; `aiaas pull whisper-tiny-en`);
+* `encoder-decoder`: the same with a decoder without a cache, as common exporters make it.
 
-Longer recordings are heard window by window, one after another; a word across a cut may suffer.
-
-No such weights come in a package, so this task was tried on small models made for its tests, not on
-real ones; `docs/tasks_media.md` says how to bring yours.
+Longer recordings are cut between stretches of speech, and several windows are heard at once.
 
 Cards:
 
     {"task": "automatic-speech-recognition", "assets": {"vocab.json": "..."},
      "preprocessing": {"features": "waveform", "normalize": true},
      "postprocessing": {"kind": "ctc", "vocabulary": "vocab.json", "blank": "<pad>"}}
+
+    {"task": "automatic-speech-recognition", "assets": {"tokenizer.json": "..."},
+     "preprocessing": {"features": "log-mel", "bands": 80, "voice": "silero-vad"},
+     "postprocessing": {"kind": "generation", "decoder": "whisper-tiny-en-decoder",
+                        "begin": [50257, 50362], "no_speech": {"token": 50361}}}
 
     {"task": "automatic-speech-recognition", "assets": {"tokenizer.json": "..."},
      "preprocessing": {"features": "log-mel", "bands": 80},
@@ -27,23 +31,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import Field
 
-from aiaas_client.protocol.predictions import Prediction, Segment, Transcript
+from aiaas_client.protocol.predictions import Prediction, Segments, SpokenSegment, Transcript
 from aiaas_client.protocol.tensors import Array
+from aiaas_server.core.concurrency import work_through
 from aiaas_server.core.describe.card import Assets, Card, read_settings
 from aiaas_server.core.errors import InferenceFailed, LoadFailed
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.task import Params, PayloadKind, Run
-from aiaas_server.tasks.audio import MAX_SECONDS, Samples, decode_audio, need_audio
-from aiaas_server.tasks.ctc import greedy
+from aiaas_server.tasks.audio import (
+    MAX_SECONDS,
+    Samples,
+    Sound,
+    decode_audio,
+    encode_wav,
+    need_audio,
+)
 from aiaas_server.tasks.log_mel import RATE, log_mel
-from aiaas_server.tasks.scores import softmax
+from aiaas_server.tasks.speech_readers import (
+    CtcOutput,
+    CtcReader,
+    DecoderReader,
+    EncoderDecoderOutput,
+    GenerationOutput,
+    GenerationReader,
+    Reader,
+)
+from aiaas_server.tasks.speech_windows import Window, evenly, joined, loud_stretches, plan
 from aiaas_server.tasks.task import TaskSettings
-from aiaas_server.tasks.written import DecoderSettings, decode, first_output, open_tokenizer
+from aiaas_server.tasks.written import open_tokenizer
+
+Seconds = Annotated[float, Field(ge=0, le=120)]
+
+WINDOWS_AT_ONCE: Final = 8  # of one recording
+PIECE: Final = 60 * RATE  # samples that the voice-activity model hears at a time
+MOST_VALUES: Final = 400_000_000  # decoded at most: an hour in stereo at 48 kHz, and some
 
 
 class RecordingInput(TaskSettings):
@@ -54,7 +80,13 @@ class RecordingInput(TaskSettings):
             `(1, bands, frames)`, each window filled with silence.
         normalize: The waveform gets mean 0 and variance 1.
         bands: Of the spectrogram.
-        window: Seconds heard at a time.
+        window: Seconds heard at a time, at most.
+        cut: At `silence`, or `evenly`, whatever is said there.
+        enough: Seconds after which a window ends at the next pause: what segments are about.
+        pause: Seconds of silence that end a window in any case.
+        margin: Seconds of silence left around speech.
+        voice: A voice-activity model of the server that tells where somebody speaks; "" goes by
+            how loud it is.
         max_seconds: Longer recordings are refused.
     """
 
@@ -62,73 +94,97 @@ class RecordingInput(TaskSettings):
     normalize: bool = True
     bands: Literal[80, 128] = 80
     window: Annotated[float, Field(gt=0, le=120)] = 30.0
+    cut: Literal["silence", "evenly"] = "silence"
+    enough: Seconds = 8.0
+    pause: Seconds = 1.0
+    margin: Seconds = 0.2
+    voice: str = ""
     max_seconds: Annotated[float, Field(gt=0)] = MAX_SECONDS
 
 
-class CtcOutput(TaskSettings):
-    """How a score for every sign at every step is read.
-
-    Attributes:
-        vocabulary: Asset: a JSON list of signs in the model's order, or an object of sign ->
-            number.
-        blank: The sign that stands for none.
-        space: The sign that stands for a space.
-        special: Signs that are left out of the text.
-        activation: What the output still needs to become probabilities.
-    """
-
-    kind: Literal["ctc"] = "ctc"
-    vocabulary: str
-    blank: str = "<pad>"
-    space: str = "|"
-    special: tuple[str, ...] = ("<s>", "</s>", "<unk>", "<pad>")
-    activation: Literal["none", "softmax"] = "softmax"
-
-
-class EncoderDecoderOutput(DecoderSettings):
-    """How the decoder writes; `tokenizer` is an asset."""
-
-    kind: Literal["encoder-decoder"]
-    tokenizer: str = "tokenizer.json"
-
-
-class Reader(Protocol):
-    """The model's output for one window to its text and score."""
-
-    async def __call__(self, outputs: Mapping[str, Array], run: Run) -> tuple[str, float]: ...
-
-
 class SpeechRecognition:
-    """A run a window, and the decoder's."""
+    """A run a window, and what its reader needs."""
 
     input: PayloadKind = "audio"
     predictions: tuple[type[Prediction], ...] = (Transcript,)
-    params: type[Params] = Params
 
     def __init__(self, input_name: str, heard: RecordingInput, read: Reader) -> None:
         self.input_name = input_name
         self.heard = heard
         self.read = read
+        self.params: type[Params] = read.params
 
     async def predict(self, payload: Any, params: Params, run: Run) -> Transcript:
+        self.read.check(params)
         samples = await run.thread(self._decode, payload)
-        size = round(self.heard.window * RATE)
-        segments = []
-        for begin in range(0, len(samples), size):
-            window = samples[begin : begin + size]
-            tensor = await run.thread(self._features, window)
-            text, score = await self.read(await run({self.input_name: tensor}), run)
-            if text:
-                start, end = begin / RATE, (begin + len(window)) / RATE
-                segments.append(Segment(start=start, end=end, score=score, label=text))
+        windows = await self._windows(samples, run)
+
+        async def hear(window: Window) -> SpokenSegment | None:
+            return await self._hear(samples, window, params, run)
+
+        found = await work_through(windows, hear, WINDOWS_AT_ONCE)
+        segments = tuple(segment for segment in found if segment is not None)
         return Transcript(
             text=" ".join(segment.label for segment in segments),
             duration=len(samples) / RATE,
-            segments=tuple(segments),
+            segments=segments,
+            language=self.read.language,
         )
 
+    async def _hear(
+        self, samples: Samples, window: Window, params: Params, run: Run
+    ) -> SpokenSegment | None:
+        tensor = await run.thread(self._features, samples[window.begin : window.end])
+        heard = await self.read(await run({self.input_name: tensor}), params, run)
+        if not heard.text:
+            return None
+        return SpokenSegment(
+            start=round(window.begin / RATE, 3),
+            end=round(window.end / RATE, 3),
+            score=heard.score,
+            label=heard.text,
+            tokens=heard.tokens,
+            avg_logprob=float(np.log(max(heard.score, 1e-9))),
+            no_speech_prob=heard.no_speech,
+        )
+
+    async def _windows(self, samples: Samples, run: Run) -> list[Window]:
+        longest = max(1, round(self.heard.window * RATE))
+        if self.heard.cut == "evenly":
+            return evenly(len(samples), longest)
+        if self.heard.voice:
+            stretches = await self._spoken(samples, run)
+        else:
+            stretches = await run.thread(loud_stretches, samples)
+        return plan(
+            samples,
+            stretches,
+            longest=longest,
+            enough=round(self.heard.enough * RATE),
+            pause=round(self.heard.pause * RATE),
+            margin=round(self.heard.margin * RATE),
+        )
+
+    async def _spoken(self, samples: Samples, run: Run) -> list[Window]:
+        """Stretches of speech, by the voice-activity model, piece by piece."""
+        voice = run.model(self.heard.voice)
+        params: dict[str, Any] = {"stream": True}
+        found: list[Window] = []
+        for begin in range(0, len(samples), PIECE):
+            piece = await run.thread(encode_wav, Sound(samples[begin : begin + PIECE], RATE))
+            heard = await voice.predict(piece, params)
+            if not isinstance(heard, Segments):
+                raise InferenceFailed(f"model '{self.heard.voice}' tells no stretches of speech")
+            params = {"state": heard.state}
+            for segment in heard.segments:
+                last = min(round(segment.end * RATE), len(samples))
+                found.append(Window(round(segment.start * RATE), last))
+        return joined(found)
+
     def _decode(self, payload: Any) -> Samples:
-        return decode_audio(payload, rate=RATE, max_seconds=self.heard.max_seconds).samples
+        longest = self.heard.max_seconds
+        sound = decode_audio(payload, rate=RATE, max_seconds=longest, most_values=MOST_VALUES)
+        return sound.samples
 
     def _features(self, window: Samples) -> Array:
         if self.heard.features == "log-mel":
@@ -136,44 +192,6 @@ class SpeechRecognition:
         if self.heard.normalize:
             window = (window - window.mean()) / np.sqrt(window.var() + 1e-7)
         return window[None].astype(np.float32)
-
-
-class CtcReader:
-    """Signs from scores."""
-
-    def __init__(self, signs: tuple[str, ...], settings: CtcOutput) -> None:
-        self.signs = signs
-        self.settings = settings
-        self.blank = signs.index(settings.blank)
-
-    async def __call__(self, outputs: Mapping[str, Array], run: Run) -> tuple[str, float]:
-        scores = first_output(outputs)[0]  # (steps, signs)
-        if scores.shape[1] != len(self.signs):
-            raise InferenceFailed(
-                f"the model tells {scores.shape[1]} signs apart, the vocabulary {len(self.signs)}"
-            )
-        if self.settings.activation == "softmax":
-            scores = softmax(scores)
-        decoded = greedy(scores, blank=self.blank)
-        found = (self.signs[number] for number in decoded.signs)
-        kept = [sign for sign in found if sign not in self.settings.special]
-        text = "".join(" " if sign == self.settings.space else sign for sign in kept)
-        return " ".join(text.split()), decoded.score
-
-
-class DecoderReader:
-    """Tokens written by the decoder."""
-
-    def __init__(self, tokenizer: Any, settings: EncoderDecoderOutput) -> None:
-        self.tokenizer = tokenizer
-        self.settings = settings
-
-    async def __call__(self, outputs: Mapping[str, Array], run: Run) -> tuple[str, float]:
-        hidden = first_output(outputs)
-        mask = np.ones(hidden.shape[:2], np.int64)
-        written = await decode(self.settings, hidden, mask, run)
-        text = self.tokenizer.decode(list(written.tokens), skip_special_tokens=True)
-        return str(text).strip(), float(np.exp(written.score))
 
 
 def open_task(
@@ -193,7 +211,11 @@ def open_task(
 
 
 def _reader(card: Card, assets: Assets, signature: Signature) -> Reader:
-    if card.postprocessing.get("kind") == "encoder-decoder":
+    kind = card.postprocessing.get("kind")
+    if kind == "generation":
+        writes = read_settings(GenerationOutput, card.postprocessing, "postprocessing")
+        return GenerationReader(open_tokenizer(assets, writes.tokenizer), writes)
+    if kind == "encoder-decoder":
         written = read_settings(EncoderDecoderOutput, card.postprocessing, "postprocessing")
         return DecoderReader(open_tokenizer(assets, written.tokenizer), written)
     settings = read_settings(CtcOutput, card.postprocessing, "postprocessing")

@@ -83,14 +83,21 @@ def _magika() -> tuple[Bundle, ...]:
     return (Bundle("magika", content(files.MAGIKA_MODEL), card, assets),)
 
 
-def _silero() -> tuple[Bundle, ...]:
+def _silero(name: str = "silero-vad") -> tuple[Bundle, ...]:
     card = {
         "task": "voice-activity",
         "description": "Silero VAD, 16 kHz: where somebody speaks, in clips and in streams",
         "preprocessing": {"rate": 16000, "frame": 512, "context": 64},
     }
     assets = {"LICENSE": content(files.SILERO_LICENCE)}
-    return (Bundle("silero-vad", content(files.SILERO_MODEL), card, assets, NOT_BATCHED),)
+    return (Bundle(name, content(files.SILERO_MODEL), card, assets, NOT_BATCHED),)
+
+
+def _whisper() -> tuple[Bundle, ...]:
+    from aiaas_server.zoo.whisper import bundles
+
+    # Its own, under a name of its own: whoever has pulled the other may change that one.
+    return (*bundles.make(voice="whisper-tiny-en-voice"), *_silero("whisper-tiny-en-voice"))
 
 
 def _ocr() -> tuple[Bundle, ...]:
@@ -227,6 +234,21 @@ ENTRIES: dict[str, ZooEntry] = {
             11.3,
             (files.SILERO_MODEL, files.SILERO_LICENCE),
             _silero,
+        ),
+        ZooEntry(
+            "whisper-tiny-en",
+            "automatic-speech-recognition",
+            "What is said in an English recording, and when; three models",
+            "MIT",
+            82.0,
+            (
+                files.WHISPER_WEIGHTS,
+                files.WHISPER_TOKENIZER,
+                files.WHISPER_CONFIG,
+                files.SILERO_MODEL,
+                files.SILERO_LICENCE,
+            ),
+            _whisper,
         ),
         ZooEntry(
             "pp-ocr",

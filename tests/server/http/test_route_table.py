@@ -96,6 +96,8 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/v1/chat/completions"): CHAT,
     ("POST", "/v1/completions"): ({"model": "{model}", "prompt": "hi"}, "moods", 400),
     ("POST", "/v1/responses"): ({"model": "{model}", "input": "hi"}, "moods", 400),
+    ("POST", "/v1/audio/speech"): ({"input": "good", "model": "{model}"}, "moods", 400),
+    ("POST", "/v1/audio/transcriptions"): (b"", "", 415),
     ("GET", "/v2/health/live"): (b"", "", 200),
     ("GET", "/v2/health/ready"): (b"", "", 200),
     ("GET", "/v2"): (b"", "", 200),

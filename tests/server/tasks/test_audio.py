@@ -8,11 +8,12 @@ import struct
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiaas_server.core.errors import InvalidInput
-from aiaas_server.tasks.audio import Sound, decode_audio, encode_wav, resampled
+from aiaas_server.tasks.audio import BLOCK, Sound, decode_audio, encode_wav
 
 RATE = 16_000
 
@@ -66,8 +67,8 @@ def test_other_rates_become_the_wanted_one(rate: int) -> None:
 
 
 def test_what_the_lower_rate_cannot_hold_is_removed_not_folded() -> None:
-    high = tone(96_000, pitch=20_000)
-    assert np.abs(resampled(high, 96_000, RATE)[500:-500]).max() < 0.01
+    high = recorded(tone(96_000, pitch=20_000), 96_000, form="FLOAT")
+    assert np.abs(decode_audio(high, rate=RATE).samples[500:-500]).max() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,22 @@ def test_what_the_lower_rate_cannot_hold_is_removed_not_folded() -> None:
 def test_what_is_wrong_with_a_recording_is_said(payload: object, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         decode_audio(payload, rate=RATE)
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+def test_block_by_block_is_as_at_once(rate: int) -> None:
+    """Longer than a block in stereo, so that the rate is changed across several."""
+    sound = np.random.default_rng(0).uniform(-0.9, 0.9, (BLOCK + 1234, 2)).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, sound, rate, format="WAV", subtype="FLOAT")
+    found = decode_audio(file.getvalue(), rate=RATE).samples
+    expected = soxr.resample(sound.mean(axis=1, dtype=np.float32), rate, RATE)
+    assert found.tolist() == expected.tolist()
+
+
+def test_what_takes_long_to_decode_is_refused_by_its_number_of_values() -> None:
+    with pytest.raises(InvalidInput, match=r"too long: 0.5 s, at most 0.25 s are accepted"):
+        decode_audio(recorded(tone()), rate=RATE, most_values=RATE // 4)
 
 
 def test_a_long_recording_is_refused_before_decoding() -> None:

@@ -13,6 +13,7 @@ from aiaas_server.core.errors import InvalidInput, LoadFailed, ModelNotFound
 from aiaas_server.tasks.audio import Sound, encode_wav
 from aiaas_server.tasks.log_mel import RATE, log_mel, mel_filters
 from tests.graphs import model, value
+from tests.speech_models import SIGNS, recognition, spelled, spelling_model
 
 WORDS = ["<pad>", "</s>", "<unk>", "one", "two", "eins", "zwei", "low", "high"]
 END = WORDS.index("</s>")
@@ -135,43 +136,6 @@ def test_a_card_without_its_parts_is_refused(open_bundle: Any, onnx_models: Any)
         alone.predict("one")
 
 
-SIGNS = ["<pad>", "|", "A", "B", "C"]
-
-
-def spelling_model() -> bytes:
-    """The level of each 10 ms, in tenths, is the number of a sign."""
-    nodes = [
-        helper.make_node("Reshape", ["input_values", "frames"], ["cut"]),
-        helper.make_node("ReduceMean", ["cut"], ["level"], axes=[2], keepdims=1),
-        helper.make_node("Sub", ["level", "levels"], ["off"]),
-        helper.make_node("Mul", ["off", "off"], ["square"]),
-        helper.make_node("Mul", ["square", "sharp"], ["logits"]),
-    ]
-    return model(
-        nodes,
-        [value("input_values", ["batch", "samples"])],
-        [value("logits", ["batch", "steps", len(SIGNS)])],
-        frames=np.array([1, -1, 160], np.int64),
-        levels=np.arange(len(SIGNS), dtype=np.float32)[None, None] / 10,
-        sharp=np.float32(-5000),
-    )
-
-
-def spelled(signs: str) -> bytes:
-    """A recording for the model above: each sign 30 ms, `_` the blank."""
-    numbers = [0 if sign == "_" else SIGNS.index(sign) for sign in signs]
-    levels = np.repeat(np.array(numbers, np.float32) / 10, 480)
-    return encode_wav(Sound(levels, RATE))
-
-
-def recognition(**preprocessing: Any) -> dict[str, Any]:
-    return {
-        "task": "automatic-speech-recognition",
-        "preprocessing": {"normalize": False, **preprocessing},
-        "postprocessing": {"kind": "ctc", "vocabulary": "vocab.json"},
-    }
-
-
 @pytest.mark.parametrize(
     "vocabulary",
     [json.dumps(SIGNS), json.dumps({sign: i for i, sign in enumerate(SIGNS)})],
@@ -189,7 +153,7 @@ def test_signs_are_read_runs_merged_and_blanks_dropped(open_bundle: Any, vocabul
 
 def test_long_recordings_are_heard_in_windows(open_bundle: Any) -> None:
     assets = {"vocab.json": json.dumps(SIGNS).encode()}
-    bundle = open_bundle(spelling_model(), recognition(window=0.15), assets)
+    bundle = open_bundle(spelling_model(), recognition(window=0.15, cut="evenly"), assets)
     heard = bundle.predict(spelled("_ABC_" + "_____" + "_C_B_"))
     assert heard.text == "ABC CB"
     assert [(round(s.start, 2), round(s.end, 2)) for s in heard.segments] == [
