@@ -118,19 +118,21 @@ def _made_up(session: Session, settings: GenerationSettings) -> dict[str, Array]
 
 
 def _try(network: Network, pace: Pace, constants: Mapping[str, Array]) -> None:
-    """Run pieces and steps of a prompt of one token many times, and see what they take.
+    """Run steps and pieces of a prompt, and see what they take.
 
     Raises:
         LoadFailed: The model cannot do a step.
     """
-    tries = [(1, False)] * _TRIES + [(size, True) for size in _TRIED if size < network.context]
+    tries = [(1, False)] * _TRIES + [(size, True) for size in _TRIED if size + 2 < network.context]
     slot, longest = 0, 0.0
     for size, is_piece in tries:
         if longest > _LONG:
             return
         try:
-            network.open(slot, [0] * (size + 1), constants)
+            network.open(slot, [0] * (size + 2), constants)
             try:
+                if not is_piece:
+                    network.extend(slot, [0], 0)  # a step has something behind it
                 started = time.perf_counter()
                 if is_piece:
                     network.extend(slot, [0] * size, 0)
