@@ -266,3 +266,4 @@ def test_whoever_leaves_a_stream_frees_the_model(server: LiveServer, client: ope
 
 def test_the_model_is_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").object == "model"
