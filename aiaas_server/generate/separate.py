@@ -12,19 +12,10 @@ from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.errors import InferenceFailed, InvalidInput, OutOfMemory
 from aiaas_server.core.session import Session, StopToken
 from aiaas_server.core.signature import TensorSpec
+from aiaas_server.generate.feeds import fed, past
 from aiaas_server.generate.groups import Group, joined
 from aiaas_server.generate.prefix import BLOCK, PrefixCache
-from aiaas_server.generate.tensor_names import (
-    BRANCH,
-    IDS,
-    KEEP,
-    LOGITS,
-    MASK,
-    POSITIONS,
-    Tensors,
-    check_constants,
-    first_name,
-)
+from aiaas_server.generate.tensor_names import LOGITS, Tensors, check_constants, first_name
 
 Pads = Literal["never", "before", "behind"]
 
@@ -209,7 +200,9 @@ class SeparateNetwork:
         tensors = graph.tensors
         fixed = [first_name(cache) for cache in tensors.fixed] if begins else []
         outputs = [LOGITS, *(cache.present for cache in tensors.caches), *fixed]
-        inputs = self._inputs(graph, group, ids, keep)
+        inputs = fed(tensors, group, ids, keep)
+        if not begins or graph is self._later:  # a graph that only begins takes no past
+            inputs |= past(tensors, group)
         try:
             logits, *arrays = graph.session.run(inputs, outputs, stop)
         except InvalidInput as error:  # no caller chose these shapes
@@ -222,32 +215,6 @@ class SeparateNetwork:
             fixed=arrays[count:] if begins else group.fixed,
         )
         return logits.astype(np.float32, copy=False), longer
-
-    def _inputs(self, graph: _Graph, group: Group, ids: Array, keep: int) -> dict[str, Array]:
-        tensors = graph.tensors
-        batch, count = ids.shape
-        begins = not group.longest
-        lengths = np.array(group.lengths)[:, None]  # (rows, 1)
-        inputs: dict[str, Array] = {IDS: ids.astype(tensors.ids, copy=False)}
-        if tensors.mask is not None:
-            inputs[MASK] = group.seen(count).astype(tensors.mask)
-        if tensors.positions is not None:
-            inputs[POSITIONS] = (lengths + np.arange(count)).astype(tensors.positions)
-        if tensors.keep_rank is not None:
-            inputs[KEEP] = np.full((1,) * tensors.keep_rank, keep, np.int64)
-        if tensors.branches:
-            inputs[BRANCH] = np.array([not begins])
-        inputs |= {spec.name: group.constants[spec.name] for spec in tensors.constants}
-        if begins and graph is not self._later:
-            return inputs  # the graph that begins takes none
-        caches, fixed = group.caches, group.fixed
-        if begins and (tensors.branches or tensors.fixed):
-            # The branch that begins reads none of them, but they must have elements.
-            caches = [cache.empty(batch, 1) for cache in tensors.caches]
-            fixed = [cache.empty(batch, 1) for cache in tensors.fixed]
-        inputs |= {c.past: array for c, array in zip(tensors.caches, caches, strict=True)}
-        inputs |= {c.past: array for c, array in zip(tensors.fixed, fixed, strict=True)}
-        return inputs
 
     # Groups
 
