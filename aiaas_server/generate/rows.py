@@ -18,14 +18,20 @@ from aiaas_server.generate.tensor_names import CacheTensor
 _NO_RESERVE: Final = 0x4000 if hasattr(mmap, "MADV_NOHUGEPAGE") else 0  # Linux has both
 
 
-class Rows:
-    """One row a slot, each with room for the whole context, in every layer.
+_FIRST: Final = 512
+"""Tokens of the first rows: processes that only try a model have little address space."""
 
-    The system gives memory page by page as a row is written, so that rows grow without being
-    copied, and each takes what its own tokens need. What a row no longer needs is given back.
+
+class Rows:
+    """One row a slot, with equal room for tokens, in every layer.
+
+    The system gives memory page by page as a row is written, so that each takes what its own
+    tokens need. What a row no longer needs is given back. Rows that all become too short are
+    copied to longer ones, which happens a few times in the life of a process.
 
     Attributes:
-        arrays: `(rows, heads, capacity, head)`, contiguous, one for each tensor of `caches`.
+        arrays: `(rows, heads, at least capacity, head)`, contiguous, one for each of `caches`.
+        capacity: Tokens that a row has room for.
         row_bytes: Memory of a row by the tokens that it holds, 0 to `context`.
 
     Raises:
@@ -33,21 +39,32 @@ class Rows:
     """
 
     def __init__(self, caches: Sequence[CacheTensor], rows: int, context: int) -> None:
-        maps = []
-        self.arrays: list[Array] = []
+        self._caches = tuple(caches)
+        self._count = rows
+        self._context = context
+        self.capacity = min(context, _FIRST)
+        self._maps, self.arrays = self._made(self.capacity)
+        lengths = np.arange(context + 1)
         total = np.zeros(context + 1, np.int64)
         for cache in caches:
-            token = cache.head * cache.dtype.itemsize  # bytes of one head
-            # Whole pages, so that giving back those of one row spares its neighbours.
-            whole = mmap.PAGESIZE // gcd(mmap.PAGESIZE, token)
-            capacity = -(-context // whole) * whole
-            shape = (rows, cache.heads, capacity, cache.head)
-            maps.append(_space(rows * cache.heads * capacity * token))
-            self.arrays.append(np.frombuffer(maps[-1], cache.dtype).reshape(shape))
-            pages = -(-np.arange(context + 1) * token // mmap.PAGESIZE)
+            pages = -(-lengths * _token(cache) // mmap.PAGESIZE)
             total += pages * (cache.heads * mmap.PAGESIZE)
         self.row_bytes: list[int] = total.tolist()
-        self._maps = maps
+
+    def grow(self, length: int, used: Sequence[int]) -> None:
+        """Make room for rows of `length`, up to the context; arrays of before are the caller's.
+
+        Args:
+            used: Tokens that count, by row.
+        Raises:
+            LoadFailed: There is not so much address space; nothing has changed.
+        """
+        capacity = min(self._context, max(2 * self.capacity, length))
+        maps, arrays = self._made(capacity)
+        for old, new in zip(self.arrays, arrays, strict=True):
+            for row, count in enumerate(used):
+                new[row, :, :count] = old[row, :, :count]
+        self.capacity, self._maps, self.arrays = capacity, maps, arrays
 
     def view(self, low: int, high: int) -> list[Array]:
         """Rows `low` up to `high`, as contiguous arrays."""
@@ -79,6 +96,27 @@ class Rows:
             for number in range(row * heads, (row + 1) * heads):
                 if begin < size:
                     _give_back(space, number * size + begin, size - begin)
+
+    def release(self) -> None:
+        """Let go of the arrays; their memory is free with the last view of them."""
+        self.arrays, self._maps = [], []
+
+    def _made(self, capacity: int) -> tuple[list[mmap.mmap], list[Array]]:
+        maps, arrays = [], []
+        for cache in self._caches:
+            token = _token(cache)
+            # Whole pages, so that giving back those of one row spares its neighbours.
+            whole = mmap.PAGESIZE // gcd(mmap.PAGESIZE, token)
+            tokens = -(-capacity // whole) * whole
+            maps.append(_space(self._count * cache.heads * tokens * token))
+            shape = (self._count, cache.heads, tokens, cache.head)
+            arrays.append(np.frombuffer(maps[-1], cache.dtype).reshape(shape))
+        return maps, arrays
+
+
+def _token(cache: CacheTensor) -> int:
+    """Bytes of a token in one head."""
+    return cache.head * cache.dtype.itemsize
 
 
 def _space(size: int) -> mmap.mmap:

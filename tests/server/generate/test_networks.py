@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,11 +20,13 @@ from aiaas_server.generate.networks import open_network
 from aiaas_server.generate.separate import SeparateNetwork
 from aiaas_server.generate.shared import SharedNetwork
 from aiaas_server.runtimes.onnx import open_session
+from aiaas_server.zoo.llama.graph import Cache, build
 from tests import tiny_llm
 from tests.server.generate import forms
 from tests.server.generate.reference import hold, tiny_session
 
 SLOTS = 4
+CACHES: tuple[Cache, ...] = ("shared", "separate")
 CONTEXT = 128
 
 
@@ -207,6 +209,29 @@ def test_what_is_closed_takes_no_memory(name: str) -> None:
     assert found.measures()["kv_bytes"] == 0
     assert found.measures()["kv_bytes_limit"] == GenerationLimits().cache_bytes
     found.release()
+
+
+def test_rows_grow_behind_what_they_first_had_room_for() -> None:
+    config = replace(tiny_llm.CONFIG, context=1200)
+    models = [build(config, tiny_llm.weights(), cache) for cache in CACHES]
+    networks = [
+        open_network(
+            open_session(model.SerializeToString()), _none, Card(1200), GenerationLimits(SLOTS)
+        )
+        for model in models
+    ]
+    random = np.random.default_rng(0)
+    for slot, count in ((0, 40), (1, 500)):
+        prompt = [int(t) for t in random.integers(0, 384, count)]
+        for found in networks:
+            found.open(slot, prompt, {})
+            found.extend(slot, prompt, 1)
+    for count in (20, 560):
+        more = [int(t) for t in random.integers(0, 384, count)]
+        one, other = (found.extend(1, more, 5).copy() for found in networks)
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+        one, other = (found.step([0, 1], [7, 8]).copy() for found in networks)
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_a_row_between_others_that_is_full_is_moved_away() -> None:

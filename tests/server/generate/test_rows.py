@@ -66,7 +66,8 @@ def test_what_is_forgotten_is_gone_and_its_neighbours_are_not() -> None:
 def test_address_space_takes_no_memory_before_it_is_written() -> None:
     before = resident()
     large = CacheTensor("past_key_values.0.key", "present.0.key", 8, 128, np.dtype(np.float32))
-    rows = Rows([large] * 4, 8, 1 << 17)  # 17 GB
+    rows = Rows([large] * 4, 8, 1 << 17)
+    rows.grow(1 << 17, [0] * 8)  # 17 GB
     rows.arrays[0][3, :, :1000] = 1
     assert resident() - before < 64 << 20
     rows.forget(3)
@@ -91,3 +92,21 @@ def test_rows_change_places_with_as_many_tokens_as_count() -> None:
 def test_more_space_than_there_is_is_refused() -> None:
     with pytest.raises(LoadFailed, match="keys and values: no address space of "):
         Rows([KEYS], 1 << 30, 1000)
+
+
+def test_rows_that_grow_keep_what_counts() -> None:
+    rows = Rows([KEYS, HALVES], 2, 5000)
+    assert rows.capacity == 512
+    for number, array in enumerate(rows.arrays):
+        array[1, :, :500] = number + 1
+    rows.grow(513, [0, 500])
+    assert rows.capacity == 1024
+    rows.grow(3000, [0, 500])
+    assert rows.capacity == 3000
+    rows.grow(3001, [0, 500])
+    assert rows.capacity == 5000
+    for number, array in enumerate(rows.arrays):
+        assert array.shape[2] >= 5000
+        assert (array[1, :, :500] == number + 1).all()
+        assert not array[1, :, 500:].any()
+        assert not array[0].any()
