@@ -21,12 +21,10 @@ class CallScanner:
 
     Attributes:
         name: Of the function; None before it is known.
-        raw: All that was read.
     """
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self.raw = ""
         self._place: Place = "object"
         self._key = ""
         self._token = ""  # the key or the value that is being read, as it is written
@@ -51,7 +49,6 @@ class CallScanner:
         for count, sign in enumerate(text):
             if self._place in ("done", "broken"):
                 return count
-            self.raw += sign
             self._read(sign)
         return len(text)
 

@@ -138,12 +138,17 @@ class Chats:
 
     def _written(self, chat: Chat, tools: Sequence[Mapping[str, Any]], form: CallForm) -> str:
         messages = _with_names([_read(message) for message in chat.messages])
-        if not self._template.knows_tools:
-            messages = [_without_calls(message, form) for message in messages]
-            if tools:
-                messages = _told(messages, form.instructions(tools))
         given = [{"type": "function", "function": dict(tool)} for tool in tools]
-        return self._template.render(messages, given, chat.options)
+        if self._template.knows_tools:
+            return self._template.render(messages, given, chat.options)
+        messages = [_without_calls(message, form) for message in messages]
+        if not tools:
+            return self._template.render(messages, (), chat.options)
+        instructions = form.instructions(tools)
+        try:
+            return self._template.render(_told(messages, instructions), (), chat.options)
+        except InvalidInput:  # some models know no system message
+            return self._template.render(_asked(messages, instructions), (), chat.options)
 
 
 def _shown(chat: Chat) -> str:
@@ -208,3 +213,12 @@ def _told(messages: list[Message], instructions: str) -> list[Message]:
         joined = f"{first['content']}\n\n{instructions}" if first["content"] else instructions
         return [{**first, "content": joined}, *messages[1:]]
     return [{"role": "system", "content": instructions}, *messages]
+
+
+def _asked(messages: list[Message], instructions: str) -> list[Message]:
+    """The same as a part of what the user says first."""
+    for at, message in enumerate(messages):
+        if message.get("role") == "user":
+            joined = {**message, "content": f"{instructions}\n\n{message['content']}"}
+            return [*messages[:at], joined, *messages[at + 1 :]]
+    return messages

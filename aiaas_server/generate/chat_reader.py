@@ -76,7 +76,9 @@ class CallReader:
         unsure = "" if self._announced else self._unsure
         left = unsure + (self._held if self._place != "rest" else "")
         self._held = self._unsure = ""
-        if self._calls and not left.strip(_BETWEEN + "]"):
+        rest = left.strip(_BETWEEN + "]")
+        cut = self._place == "calls" and self._marks.closing.startswith(rest)
+        if self._calls and (cut or not rest):
             return []
         return [TextDelta(left)] if left else []
 

@@ -127,6 +127,15 @@ def test_the_system_message_that_is_there_is_kept() -> None:
     assert text.count("<|im_start|>system") == 1
 
 
+def test_a_model_without_system_messages_is_told_of_tools_by_the_user() -> None:
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('No system!') }}{% endif %}"
+    _, text = prompt(Chat([USER], TOOLS), source=strict + TEMPLATE)
+    assert text.startswith("<|im_start|>user\n# Tools")
+    assert "\n\nHow is it in Paris?<|im_end|>" in text
+    with pytest.raises(InvalidInput, match="No system!"):
+        prompt(Chat([{"role": "system", "content": "x"}, USER], TOOLS), source=strict + TEMPLATE)
+
+
 @pytest.mark.parametrize("form", sorted(FORMS))
 def test_calls_of_earlier_answers_are_written_as_the_model_writes_them(form: str) -> None:
     _, text = prompt(Chat(PAST, TOOLS), form)

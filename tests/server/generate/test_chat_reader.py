@@ -67,6 +67,7 @@ ANSWERS = [
     ("hermes", f"<tool_call>[{CALL}, {OTHER}]</tool_call>", "", [WEATHER, TIME]),
     ("hermes", f"<tool_call>{CALL}</tool_call>\nDone.", "\nDone.", [WEATHER]),
     ("hermes", f"<tool_call>\n{CALL}", "", [WEATHER]),
+    ("hermes", f"<tool_call>\n{CALL}\n</tool", "", [WEATHER]),  # cut off by its length
     ("hermes", "<tool_call>\nnonsense\n</tool_call>", "<tool_call>\nnonsense\n</tool_call>", []),
     ("hermes", '<tool_call>{"x": 1}</tool_call>', '<tool_call>{"x": 1}</tool_call>', []),
     ("hermes", '<tool_call>{"name": "we', '<tool_call>{"name": "we', []),
@@ -85,6 +86,8 @@ ANSWERS = [
     ("json", '{"name": "time", "arguments": null}', "", [TIME]),
     ("json", '{"name": "time", "arguments": "{\\"a\\": 1}"}', "", [("time", {"a": 1})]),
     ("json", '{"type": "function", "name": "time", "parameters": {}}', "", [TIME]),
+    ("json", '{"name": 5}', '{"name": 5}', []),
+    ("json", '{"name": }', '{"name": }', []),
     ("json", f"Look: {CALL}", f"Look: {CALL}", []),
     ("llama3", LLAMA, "", [WEATHER]),
     ("llama3", f"<|python_tag|>{LLAMA}", "", [WEATHER]),

@@ -76,6 +76,7 @@ def test_a_conversation_is_written_up_to_where_the_answer_begins() -> None:
         pytest.param(
             "{{ 'aXa' | replace('a', 'b') }}{{ 'aa'.replace('a', 'c') }}", "bXbcc", id="replace"
         ),
+        pytest.param("{{ [1, 2] | sum }}{{ 'ab' | list | length }}", "32", id="sum"),
         pytest.param("{{ 'a\nb' | indent(2) }}", "a\n  b", id="indent"),
         pytest.param("{{ strftime_now('%d%%') | length }}", "3", id="date"),
         pytest.param("{{ (7 * 6) ~ (2 ** 3) ~ (7 % 4) ~ ('ab' * 2) }}", "4283abab", id="sums"),
@@ -159,6 +160,10 @@ HOSTILE = {
     "formatted": "{{ '%1000000000d' % 1 }}",
     "formatted by a method": "{{ '{:1000000000}'.format(1) }}",
     "indented": "{{ [1] | tojson(indent=10 ** 9) }}",
+    "indented text": "{{ 'a' | indent(10 ** 9, true) }}",
+    "list of characters": "{{ ('a' * 9999999) | list | length }}",
+    "sum of lists": "{{ [[1]] | sum(start=[]) }}",
+    "attributes joined": "{{ [''] | join(attribute='__class__') }}",
     "rounded": "{{ 5 | round(-10 ** 9) }}",
     "padded date": "{{ strftime_now('%1000000000Y') }}",
     "text in a block": "{% set x %}" + LOOP + "y" * 9999 + END + "{% endset %}",
