@@ -51,6 +51,7 @@ class Form(NamedTuple):
 
 FORMS = {
     "shared": Form(tiny_llm.model_bytes),
+    "shared, all logits": Form(lambda: forms.bare("num_logits_to_keep", kept="shared")),
     "shared, copied": Form(tiny_llm.model_bytes, Card(cache="separate")),
     "separate": Form(lambda: tiny_llm.model_bytes("separate")),
     "no positions": Form(lambda: forms.bare("position_ids")),
