@@ -136,9 +136,11 @@ class SeparateNetwork:
         }
 
     def release(self) -> None:
-        """Let go of all memory."""
+        """Let go of all memory; the network is of no use afterwards."""
         self._of.clear()
         self._prefix.clear()
+        if self._first is not self._later:
+            self._later.session.close()  # it was opened for this network
 
     # Runs
 

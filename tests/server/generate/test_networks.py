@@ -17,6 +17,7 @@ from aiaas_server.core.errors import (
     InferenceFailed,
     InvalidInput,
     LoadFailed,
+    ModelUnavailable,
     OutOfMemory,
 )
 from aiaas_server.core.generation import GenerationLimits
@@ -270,6 +271,18 @@ def test_rows_grow_behind_what_they_first_had_room_for() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
         one, other = (found.step([0, 1], [7, 8]).copy() for found in networks)
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_what_was_released_holds_nothing() -> None:
+    later = open_session(forms.going_on())
+    first, _ = session_of("two files")
+    found = open_network(
+        first, lambda _: later, Card(with_past="later.onnx"), GenerationLimits(SLOTS)
+    )
+    found.release()
+    with pytest.raises(ModelUnavailable):
+        later.run({}, ["logits"])
+    assert found.measures()["prefix_bytes"] == found.measures()["kv_bytes"] == 0
 
 
 def test_a_row_between_others_that_is_full_is_moved_away() -> None:
