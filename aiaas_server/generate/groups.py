@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -49,7 +49,7 @@ class Group:
             [self.lengths[row]],
             [array[one, :, self.own(row)].copy() for array in self.caches],
             [array[one].copy() for array in self.fixed],
-            {name: array[one] for name, array in self.constants.items()},
+            {name: array[one].copy() for name, array in self.constants.items()},
             self.ends,
         )
 
@@ -76,6 +76,27 @@ class Group:
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """What must be alike for rows to be joined."""
         return tuple(array.shape[1:] for array in (*self.fixed, *self.constants.values()))
+
+
+def narrowed(group: Group, slots: Collection[int]) -> Group:
+    """Fewer slots of a group, which is of no use afterwards.
+
+    What came with requests may be far larger than keys and values: of it only the rows are moved
+    that the others leave a gap for.
+    """
+    order, count = list(group.slots), len(slots)
+    gaps = [row for row in range(count) if order[row] not in slots]
+    behind = [row for row in range(count, len(order)) if order[row] in slots]
+    for gap, row in zip(gaps, behind, strict=True):
+        order[gap] = order[row]
+        for array in (*group.fixed, *group.constants.values()):
+            array[gap] = array[row]
+    caches_alone = replace(group, fixed=[], constants={})
+    return replace(
+        joined([caches_alone] * count, order[:count]),
+        fixed=[array[:count] for array in group.fixed],
+        constants={name: array[:count] for name, array in group.constants.items()},
+    )
 
 
 def joined(groups: Sequence[Group], slots: Sequence[int]) -> Group:

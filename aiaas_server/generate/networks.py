@@ -58,7 +58,7 @@ def _of_two(
     of_first = {spec.name for spec in begins.inputs}
     of_later = {spec.name for spec in goes_on.inputs}
     needed = [name for name in constants if name in of_later or name not in of_first]
-    later = read_tensors(goes_on, needed)
+    later = read_tensors(goes_on, needed, begins=False)
     first = read_first(begins, later, constants)
     pads = _pads(goes_on, later)
     return SeparateNetwork(goes_on, later, first=(begins, first), pads=pads, **sizes)

@@ -13,7 +13,7 @@ from aiaas_server.core.errors import InferenceFailed, InvalidInput, OutOfMemory
 from aiaas_server.core.session import Session, StopToken
 from aiaas_server.core.signature import TensorSpec
 from aiaas_server.generate.feeds import fed, past
-from aiaas_server.generate.groups import Group, joined
+from aiaas_server.generate.groups import Group, joined, narrowed
 from aiaas_server.generate.prefix import BLOCK, PrefixCache
 from aiaas_server.generate.tensor_names import LOGITS, Tensors, check_constants, first_name
 
@@ -136,9 +136,11 @@ class SeparateNetwork:
         }
 
     def release(self) -> None:
-        """Let go of all memory."""
+        """Let go of all memory; the network is of no use afterwards."""
         self._of.clear()
         self._prefix.clear()
+        if self._first is not self._later:
+            self._later.session.close()  # it was opened for this network
 
     # Runs
 
@@ -233,8 +235,13 @@ class SeparateNetwork:
         """A group of just these slots, the one there is or a new one."""
         groups = [self._of[slot].group for slot in slots]
         group = groups[0]
-        if any(other is not group for other in groups) or len(group.slots) != len(slots):
-            group = joined(groups, slots)
+        is_one = all(other is group for other in groups)
+        if not is_one or len(group.slots) != len(slots):
+            rest = [self._of[s].group for s in group.slots if s in self._of and s not in slots]
+            if is_one and all(other is not group for other in rest):
+                group = narrowed(group, slots)
+            else:
+                group = joined(groups, slots)
             for slot in slots:
                 self._of[slot].group = group
         return group
