@@ -92,7 +92,7 @@ def divisors(schema: Any) -> Iterator[float]:
     """All numbers that stand under `multipleOf`."""
     if isinstance(schema, Mapping):
         for key, value in schema.items():
-            if key == "multipleOf" and isinstance(value, int | float) and value is not True:
+            if key == "multipleOf" and type(value) in (int, float):
                 yield value
             yield from divisors(value)
     elif isinstance(schema, list | tuple):

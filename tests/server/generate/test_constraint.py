@@ -196,6 +196,7 @@ def test_an_empty_answer_may_be_the_only_one(grammars: Grammars) -> None:
             id="divisors together",
         ),
         pytest.param({"multipleOf": True}, "", id="divisor of the wrong kind"),
+        pytest.param({"multipleOf": False}, "", id="divisor of the wrong kind too"),
         pytest.param({"minimum": float("nan")}, "", id="not a number"),
         pytest.param([1], "expected a schema, which is an object, got list", id="list"),
         pytest.param(None, "got null", id="nothing"),
