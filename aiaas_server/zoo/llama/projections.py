@@ -1,4 +1,4 @@
-"""The weights of a graph in the precision that was chosen; all computing is in float32.
+"""The weights of a graph in the precision that was chosen; what comes and goes is float32.
 
 * `float16` halves the file; the runtime widens the weights when it loads them.
 * `int8` quarters it. Feed-forward and output projections stay 8-bit in memory and are multiplied as
