@@ -20,6 +20,7 @@ from aiaas_server.core.model import Aliases, Choose
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.garbage import settle, unsettle
 from aiaas_server.generate import open_generator
+from aiaas_server.generate.measures import families_of
 from aiaas_server.http.gate import Endpoint, Gate
 from aiaas_server.http.hot import HotEndpoint, HotRoutes
 from aiaas_server.http.incoming import route_path
@@ -87,7 +88,8 @@ class Application:
         self.pool = pool
         self.settings = settings
         self._platform = platform
-        counts = RequestMetrics(() if platform is None else platform.measures)
+        further = () if platform is None else platform.measures
+        counts = RequestMetrics((lambda: families_of(pool.models()), *further))
         dynamic, regions = DynamicSettings(), Regions()
         operations = Operations(pool, dynamic, regions)
         if platform is not None:

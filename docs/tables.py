@@ -16,6 +16,8 @@ from pydantic import SecretStr
 
 from aiaas_server import settings
 from aiaas_server.core.statistics import Statistics
+from aiaas_server.generate.accounts import Counts
+from aiaas_server.generate.measures import families_of
 from aiaas_server.jobs.recipes import RECIPES, AnyRecipe, recipe
 from aiaas_server.observe import metrics
 
@@ -49,7 +51,8 @@ def metrics_page() -> str:
     statistics = Statistics()
     statistics.batch_curve = {"unit": "rows", "cap": 1, "points": []}
     model = SimpleNamespace(name="m", version=1, statistics=statistics)
-    page = metrics.render([model], {"invalid_input": 1}).decode()
+    writer = SimpleNamespace(name="m", version=1, generator=SimpleNamespace(counts=Counts()))
+    page = metrics.render([model], {"invalid_input": 1}, families=families_of([writer])).decode()
     lines = [
         "# Metrics",
         "",

@@ -172,7 +172,7 @@ HOMES = {
         "aiaas_client.protocol.predictions",
         "aiaas_client._api.explanations",
     ),
-    "tokenizers": ("aiaas_server.tasks",),
+    "tokenizers": ("aiaas_server.tasks", "aiaas_server.generate.vocabulary"),
     "soundfile": ("aiaas_server.tasks",),
     "pydantic": PACKAGES,
     "pydantic_core": PACKAGES,

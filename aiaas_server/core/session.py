@@ -110,9 +110,20 @@ class KeptRuns(Protocol):
     """Runs over arrays that stay where they are: each of them is an input and an output."""
 
     def run(
-        self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        stop: StopToken | None = None,
+        into: Mapping[str, Array] | None = None,
     ) -> list[Array]:
-        """Run once, as `Session.run`; the kept arrays are read, and extended in place."""
+        """Run once, as `Session.run`; the kept arrays are read, and extended in place.
+
+        Args:
+            into: Contiguous memory for further outputs, of just their shape and type.
+        Raises:
+            DeadlineExceeded: `stop` ended the run.
+            InferenceFailed: Anything else that goes wrong.
+        """
         ...
 
 

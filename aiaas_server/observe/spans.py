@@ -71,7 +71,7 @@ class SpanObserver:
 
 
 def _attributes(record: InferenceRecord) -> dict[str, Any]:
-    return {
+    found = {
         "aiaas.model": record.model,
         "aiaas.model_version": str(record.version),
         "aiaas.request_id": record.caller.request_id,
@@ -80,6 +80,16 @@ def _attributes(record: InferenceRecord) -> dict[str, Any]:
         "aiaas.queue_seconds": record.queue_seconds,
         "aiaas.compute_seconds": record.compute_seconds,
     }
+    if record.units.tokens_in:  # of OpenTelemetry's conventions for models that generate
+        found |= {
+            "gen_ai.operation.name": "generate_content",
+            "gen_ai.provider.name": "aiaas",
+            "gen_ai.request.model": record.model,
+            "gen_ai.response.model": record.model,
+            "gen_ai.usage.input_tokens": record.units.tokens_in,
+            "gen_ai.usage.output_tokens": record.units.tokens_out,
+        }
+    return found
 
 
 def described(found: Resource) -> Resource:

@@ -16,7 +16,7 @@ from aiaas_server.runtimes.values import cost_in_values
 from aiaas_server.runtimes.wire import ModelFile, read_model
 
 _WORDS: Final = 32
-_SHARES: Final = "GroupQueryAttention"
+_SHARES: Final = b"GroupQueryAttention"
 _VOCABULARIES: Final = (b"cats_strings", b"keys_strings", b"pool_strings", b"string_vocabulary")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -10,29 +9,18 @@ from typing import Any, Final
 import onnxruntime as ort
 
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.errors import (
-    DeadlineExceeded,
-    InferenceFailed,
-    InvalidInput,
-    LoadFailed,
-    ModelUnavailable,
-    OutOfMemory,
-    ServerError,
-)
+from aiaas_server.core.errors import LoadFailed, ModelUnavailable, NotSupported
 from aiaas_server.core.session import GraphFacts, StopToken
+from aiaas_server.runtimes.blame import Blame
 from aiaas_server.runtimes.bound import BoundRuns
-from aiaas_server.runtimes.failures import is_room, lost_device, of_device
+from aiaas_server.runtimes.kept import KeptArrays
 from aiaas_server.runtimes.options import Arena, stoppable
-from aiaas_server.runtimes.reasons import clean, explain, where
+from aiaas_server.runtimes.providers import CPU
 from aiaas_server.runtimes.recorded import RecordedRuns
 from aiaas_server.runtimes.specs import metadata_of, servable, spec_of
 from aiaas_server.runtimes.texts import as_bytes, as_text, refuse_empty
 
-_log = logging.getLogger("aiaas_server")
-
 _NOTHING_FOUND: Final = GraphFacts()
-_CALLERS: Final = ("INVALID_ARGUMENT", "Integer division by zero")  # the caller's mistakes
-_MAX_LOGGED: Final = 1024
 
 
 class OnnxSession:
@@ -75,7 +63,7 @@ class OnnxSession:
             raise LoadFailed("cuda_graphs: a model with text cannot be recorded")
         self._recorded = recorded
         self._arena = arena
-        self._lost = False  # the device, which is told once
+        self._blame = Blame((*self.inputs, *self.outputs), len(self.inputs), arena)
 
     def run(
         self, inputs: Mapping[str, Array], outputs: Sequence[str], stop: StopToken | None = None
@@ -103,7 +91,7 @@ class OnnxSession:
             if arrays is None:
                 arrays = session.run(outputs, inputs, options)
         except Exception as error:  # onnxruntime's errors share no base class below Exception
-            raise self._translated(error, inputs, stop) from error
+            raise self._blame.of(error, inputs, stop) from error
         assert arrays is not None, "the plain run gives a list"
         if self._text_outputs:
             return [
@@ -112,40 +100,14 @@ class OnnxSession:
             ]
         return arrays
 
+    def keep(self, arrays: Mapping[tuple[str, str], Array]) -> KeptArrays:
+        """Bind memory of the caller's; see `core.session.KeepsArrays`."""
+        if self._session is None:
+            raise ModelUnavailable("the model was unloaded", retry_after=1.0)
+        if self.providers != (CPU,):
+            raise NotSupported(f"kept arrays: expected the CPU alone, got {self.providers[0]}")
+        return KeptArrays(self._session, arrays, self._blame)
+
     def close(self) -> None:
         """Let go of the session; its memory is free when the last run has ended."""
         self._session = self._recorded = self._bound = None
-
-    def _translated(
-        self, error: Exception, inputs: Mapping[str, Array], stop: StopToken | None
-    ) -> ServerError:
-        if stop is not None and stop.stopped:
-            return DeadlineExceeded("the run was stopped: nobody waits for its answer")
-        text = str(error)
-        level = logging.DEBUG if stop is not None and stop.tries else logging.WARNING
-        _log.log(level, "a run failed: %s", " ".join(text.split())[:_MAX_LOGGED])
-        if device := of_device(text):
-            self._device_failed(text)
-            kind = OutOfMemory if is_room(device) else InferenceFailed
-            return kind(f"inference failed{where(text)}: {device}")
-        said = explain(text)
-        reason = where(text) + (f": {said}" if said else "")
-        if isinstance(error, ValueError) or any(mark in text for mark in _CALLERS):
-            return InvalidInput(f"the model refuses these shapes or values{reason}")
-        if self._may_blame(inputs):
-            return InvalidInput(f"the model cannot run on these shapes or values{reason}")
-        return InferenceFailed(f"inference failed{where(text)}: {said or clean(text)}")
-
-    def _device_failed(self, text: str) -> None:
-        if self._arena is not None:
-            self._arena.give_back()
-        if lost_device(text) and not self._lost:
-            self._lost = True
-            _log.error("the device is lost to this process: restart the server to use it again")
-
-    def _may_blame(self, inputs: Mapping[str, Array]) -> bool:
-        """Whether the caller had the freedom to give shapes that the graph cannot join."""
-        tensors = (*self.inputs, *self.outputs)
-        batch = int(all(spec.shape[:1] == (-1,) for spec in tensors))  # leading axes of the batch
-        varies = any(-1 in spec.shape[batch:] for spec in self.inputs)
-        return varies or any(array.size == 0 for array in inputs.values())

@@ -105,6 +105,16 @@ class Assets:
             raise LoadFailed(f"asset '{name}': expected sha256 {expected}, got {found}")
         return content
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a file, readable or not."""
+        try:
+            self._read(name)
+        except (FileNotFoundError, KeyError):
+            return False
+        except OSError:
+            return True
+        return True
+
     def read_text(self, name: str) -> str:
         """The same as text: UTF-8, or UTF-16 with a byte order mark.
 

@@ -66,14 +66,14 @@ class Unloader:
         """Close `model` when its last request is answered, and call `then`.
 
         Nobody finds it any more, but calls that found it before may still run it, some of them
-        several times; those of a model that was reloaded are handed on.
+        several times; those of a model that was reloaded are handed on, unless it writes.
         """
         if model.successor is not None or not model.in_use:
             model.scheduler.refuse()
 
         async def finish() -> None:
             try:
-                while model.in_use and model.successor is None and not self._closed:  # noqa: ASYNC110  # no event
+                while self._is_wanted(model):  # noqa: ASYNC110  # no event
                     await asyncio.sleep(_LOOK_AGAIN)
                 if model.generator is not None:
                     model.generator.close()
@@ -90,6 +90,11 @@ class Unloader:
         self.ending.add(task)
         task.add_done_callback(self.ending.discard)
         return task
+
+    def _is_wanted(self, model: LoadedModel) -> bool:
+        """Whether calls that found it may still need it; answers that are written stay with it."""
+        handed_on = model.successor is not None and model.generator is None
+        return model.in_use > 0 and not handed_on and not self._closed
 
     async def close(self, refusal: ServerError, grace: float) -> None:
         """Fail what is pending with `refusal`, and wait at most `grace` seconds for what runs."""

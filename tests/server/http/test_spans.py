@@ -101,3 +101,15 @@ def test_a_failure_is_an_error(exporter: InMemorySpanExporter, observer: SpanObs
     assert span.status.status_code is StatusCode.ERROR
     assert (span.attributes or {})["error.type"] == "REJECTED"
     assert (span.end_time or 0) - (span.start_time or 0) == 500_000_000
+
+
+def test_an_answer_of_a_language_model_has_its_tokens(
+    exporter: InMemorySpanExporter, observer: SpanObserver
+) -> None:
+    observer(InferenceRecord("m", 1, Units(1, 12, 34), 8, 0.0, 0.5, 0.5, None))
+    observer(InferenceRecord("plain", 1, Units(1), 8, 0.0, 0.5, 0.5, None))
+    spoken, plain = exporter.get_finished_spans()
+    told = {key: value for key, value in (spoken.attributes or {}).items() if "gen_ai" in key}
+    assert told["gen_ai.request.model"] == "m"
+    assert (told["gen_ai.usage.input_tokens"], told["gen_ai.usage.output_tokens"]) == (12, 34)
+    assert not any(key.startswith("gen_ai") for key in plain.attributes or {})
