@@ -16,7 +16,7 @@ from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.incoming import RequestContext, SizeLimit, context_of, read_body
 from aiaas_server.http.json_body import parse_body
-from aiaas_server.http.lookup import in_use, obtain
+from aiaas_server.http.lookup import in_use, obtain_named
 from aiaas_server.http.members import Members
 from aiaas_server.http.sampling import seed_of
 from aiaas_server.settings import Settings
@@ -87,7 +87,7 @@ class Writers:
             InvalidInput: It does not write.
             ServerError: As `ModelPool.obtain`.
         """
-        model = await obtain(self._pool, name, None, context_of(request))
+        model = await obtain_named(self._pool, name, context_of(request))
         held.enter_context(in_use(model))
         return self.of(request, model)
 

@@ -258,9 +258,13 @@ def test_what_is_wrong_is_found_before_it_is_sent(caller: Any, server: FakeServe
             chat("chat", options.pop("messages"), **options)
     with pytest.raises(InputError, match="prompt: expected text, got list"):
         caller.client.generate("chat", ["a"])
-    with pytest.raises(InputError, match="version: models that write answer with the one that"):
-        caller.client.model("chat", 2).chat("hello")
     assert server.requests == []
+
+
+def test_a_handle_of_a_version_asks_that_version(caller: Any, server: FakeServer) -> None:
+    for version, named in ((2, "chat@2"), ("production", "chat@production")):
+        caller.run(caller.client.model("chat", version).chat("hello"))
+        assert json.loads(server.requests[-1].body)["model"] == named
 
 
 def test_leaving_a_stream_early_stops_the_model(caller: Any, server: FakeServer) -> None:
