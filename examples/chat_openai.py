@@ -11,7 +11,11 @@ import json
 import os
 
 import openai
-from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolUnionParam
+from openai.types.chat import (
+    ChatCompletionMessageFunctionToolCall,
+    ChatCompletionMessageParam,
+    ChatCompletionToolUnionParam,
+)
 from pydantic import BaseModel, Field
 from serving import serve
 from zoo import repository
@@ -76,8 +80,10 @@ def call_a_function(client: openai.OpenAI) -> None:
         tool_choice="required",  # "auto" needs a model that was trained to call
         temperature=0,
     )
-    (call,) = asked.choices[0].message.tool_calls or ()
-    assert call.type == "function"
+    calls = asked.choices[0].message.tool_calls
+    assert calls, "tool_choice is required"
+    call = calls[0]
+    assert isinstance(call, ChatCompletionMessageFunctionToolCall), "the tool is a function"
     city = json.loads(call.function.arguments)["city"]
     print(f"{call.function.name}: {city}")
     messages += [
