@@ -25,7 +25,7 @@ from rich.table import Table
 from serving import serve
 from zoo import digits, photographs, recordings, repository, samples
 
-from aiaas_client import Client, FileType
+from aiaas_client import Client, FileType, ModelStatistics
 from aiaas_server.zoo.packages import cache_dir, fetch
 from aiaas_server.zoo.pull import pull
 
@@ -109,11 +109,14 @@ def answer_a_question(client: Client) -> Step:
         stopwatch() as seconds,
         model.chat(QUESTION, max_tokens=60, temperature=0, stream=True) as answer,
     ):
-        for piece in answer.text_stream:
+        pieces = answer.text_stream
+        console.print(next(pieces), end="", markup=False)
+        outcome = f"first after {seconds():.2f} s"
+        for piece in pieces:
             console.print(piece, end="", markup=False)
     console.print("\n")
-    told = answer.generation
-    return Step("text-generation", model.name, told.usage.completion_tokens, seconds(), told.text)
+    tokens = answer.generation.usage.completion_tokens
+    return Step("text-generation", model.name, tokens, seconds(), outcome)
 
 
 def write_down_speech(client: Client) -> Step:
@@ -232,10 +235,16 @@ def show(client: Client, steps: list[Step]) -> None:
             f"{step.items:,}",
             f"{step.seconds:.3f}",
             f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}",
-            f"{told.mean_batch_size:.1f}",
+            f"{mean_batch(told):.1f}",
             step.outcome,
         )
     console.print(table)
+
+
+def mean_batch(told: ModelStatistics) -> float:
+    """Items of a mean run: of a language model answers of a step, each of which takes many."""
+    runs = [(one.batch_size, one.compute_infer.count) for one in told.batch_stats]
+    return sum(size * count for size, count in runs) / max(1, sum(count for _, count in runs))
 
 
 class Seconds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiaas_server.zoo.packages import PackagedFile
+from aiaas_server.zoo.packages import PackagedFile, fetch
 
 SPEECH = PackagedFile(
     "useful-moonshine-onnx",
@@ -12,3 +12,10 @@ SPEECH = PackagedFile(
 )
 SPOKEN = "Ever tried, ever failed. No matter, try again. Fail again. Fail better."
 """What is said in it, as `whisper-tiny-en` writes it."""
+
+
+def speech() -> bytes:
+    """The recording's file, WAV, fetched if it is not there yet."""
+    for _ in fetch((SPEECH,)):
+        pass
+    return SPEECH.path.read_bytes()

@@ -37,8 +37,8 @@ def run(*arguments: str) -> str:
 def test_quickstart_does_the_main_job_and_stops_cleanly(tmp_path: Path) -> None:
     printed = run("examples/quickstart.py", "--out", str(tmp_path))
     for expected in (
-        "The capital of France is Paris.",
-        recordings.SPOKEN,
+        "The capital of France is Paris.\n",
+        recordings.SPOKEN[:46],  # the table wraps the rest
         "espresso 0.951",
         "tripod 0.937",
         "Refunds are paid",
