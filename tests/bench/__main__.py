@@ -21,6 +21,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 import bulk
 import curves
 import features
+import generate
 import jobs
 import lifecycle
 import many
@@ -52,6 +53,7 @@ GROUPS: dict[str, Callable[[Plan], Iterable[table.Row]]] = {
     "many": many.rows,
     "lifecycle": lifecycle.rows,
     "jobs": jobs.rows,
+    "generate": generate.rows,
 }
 CURVES = "curves"
 
