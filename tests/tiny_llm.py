@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from aiaas_server.zoo.llama.graph import Cache, LlamaConfig, build
 
 CONFIG = LlamaConfig(
-    vocabulary=384, width=64, inner=96, layers=2, heads=4, kv_heads=2, head=16, context=512
+    vocabulary=384, width=64, inner=96, layers=2, heads=4, kv_heads=2, head=16, context=1024
 )
 END = "<|im_end|>"
 BEGIN = "<|im_start|>"

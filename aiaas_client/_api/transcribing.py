@@ -117,5 +117,5 @@ class _Read:
 
     def __call__(self, response: Response) -> Any:
         if self.format in ("json", "verbose_json"):
-            return read_document("Transcription", self.model, response.body)
+            return read_document("Transcription", self.model, response.json())
         return response.text

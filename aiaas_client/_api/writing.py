@@ -281,7 +281,7 @@ class _Read:
     parsed: type[BaseModel] | None
 
     def __call__(self, response: Response) -> Generation[Any]:
-        document = read_document(self.kind, self.model, response.body)
+        document = read_document(self.kind, self.model, read_json(response.body))
         return Generation(document, response.request_id, response.timing, None, self.parsed)
 
 
@@ -302,13 +302,13 @@ class _ReadEvent:
         failure = stream_error(document, self.model)
         if failure is not None:
             raise failure
-        chunk = read_document(self.kind, self.model, event.data)
+        chunk = read_document(self.kind, self.model, document)
         self.collected.add(chunk)
         return chunk
 
 
-def read_document(kind: str, model: str, text: bytes | bytearray | str) -> Any:
-    """Read a document of `protocol.generation`.
+def read_document(kind: str, model: str, document: Any) -> Any:
+    """Read a document of `protocol.generation`; a member that is null is one that is not told.
 
     Raises:
         ProtocolError: It is none.
@@ -318,10 +318,17 @@ def read_document(kind: str, model: str, text: bytes | bytearray | str) -> Any:
     from aiaas_client.protocol import generation
 
     try:
-        return getattr(generation, kind).model_validate_json(text)
+        return getattr(generation, kind).model_validate(_told(document))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "body"
         raise errors.ProtocolError(
             f"model {model!r}: not a {kind}: {where}: {first['msg']}", model=model
         ) from error
+
+
+def _told(document: Any) -> Any:
+    """A document without members that are null: other servers put them where ours has none."""
+    if isinstance(document, dict):
+        return {name: _told(value) for name, value in document.items() if value is not None}
+    return [_told(one) for one in document] if isinstance(document, list) else document

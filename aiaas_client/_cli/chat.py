@@ -76,7 +76,10 @@ def chat(
     options = given(
         max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stop
     )
-    with client_of(server, local=local_of(model, models, server)) as client:
+    local = local_of(model, models, server)
+    with client_of(server, local=local) as client:
+        if local is not None:
+            client.models.load(model)  # now, not while the first answer is waited for
         Conversation(client.model(model).chat, system, options).run()
 
 

@@ -132,9 +132,10 @@ def table_of(prediction: Prediction) -> Table:
     fields = {name: value for name, value in prediction if value not in ("", (), {}, None)}
     rows = next((v for v in fields.values() if _is_findings(v)), None)
     if rows is not None:
-        table = Table(*type(rows[0]).model_fields, box=None)
+        shown = [name for name, field in type(rows[0]).model_fields.items() if field.repr]
+        table = Table(*shown, box=None)
         for row in rows:
-            table.add_row(*(escape(_shown(value)) for _, value in row))
+            table.add_row(*(escape(_shown(getattr(row, name))) for name in shown))
         return table
     scores = fields.pop("scores", None)
     if isinstance(scores, Mapping) and scores:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overlo
 
 from aiaas_client._api import writing as calls
 from aiaas_client._api.writing import ChatOptions
-from aiaas_client._errors import InputError
 from aiaas_client._models.streams import generation_stream
 from aiaas_client._send.flavours import Flavour, Tasks, Threads
 from aiaas_client._send.raw import RawResponse, WithRawResponse
@@ -224,12 +223,8 @@ class ModelChat(Generic[Flavour]):
         return RawChat(self, self._sender)
 
     def _target(self) -> str:
-        """The name that is sent.
-
-        Raises:
-            InputError: The handle is of one version, which OpenAI's routes cannot name.
-        """
-        return unversioned(self._name, self._version)
+        """The name that is sent."""
+        return with_version(self._name, self._version)
 
 
 class RawChat(WithRawResponse, Generic[Flavour]):
@@ -255,13 +250,6 @@ def limited_by(sender: Any, options: dict[str, Any]) -> Any:
     return found
 
 
-def unversioned(name: str, version: str | None) -> str:
-    """The name of a model on routes that know no versions.
-
-    Raises:
-        InputError: A version was asked for.
-    """
-    if version is not None:
-        text = "version: models that write answer with the one that serves"
-        raise InputError(f"model {name!r}: {text}, got {version!r}", model=name)
-    return name
+def with_version(name: str, version: str | None) -> str:
+    """What a body calls a model, or a version of it: `m`, `m@3`, `m@production`."""
+    return name if version is None else f"{name}@{version}"

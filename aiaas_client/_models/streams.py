@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._send.sender import AsyncStream, Stream
 
@@ -12,12 +13,20 @@ if TYPE_CHECKING:
     from aiaas_client._api.generation import Generation
 
 Event = TypeVar("Event")
+Texts = TypeVar("Texts")  # a generator of texts
 
 
-class Collecting:
-    """What is known of a stream besides its events."""
+class Collecting(Generic[Texts], ABC):
+    """What is known of a stream besides its events.
 
-    _collected: Collected
+    Args:
+        stream: The events as a sender gives them.
+        collected: What adds them up.
+    """
+
+    def __init__(self, stream: Any, collected: Collected) -> None:
+        self._events = stream._events
+        self._collected = collected
 
     @property
     def generation(self) -> Generation[Any]:
@@ -25,22 +34,22 @@ class Collecting:
         last event it is all of it, with its `usage`."""
         return self._collected.generation()
 
+    @property
+    def text_stream(self) -> Texts:
+        """The text of the first choice, piece by piece; leaving it early closes the stream."""
+        return self._texts()
 
-class GenerationStream(Stream[Event], Collecting):
+    @abstractmethod
+    def _texts(self) -> Texts:
+        """Go through the events."""
+
+
+class GenerationStream(Collecting[Generator[str, None, None]], Stream[Event]):
     """The events of one answer: `ChatChunk`s of a chat, `Completion`s of a text.
 
     The request is sent with the first step. Leaving `text_stream` early, `close()`, or the end of
     a `with` closes the connection, and the server stops writing.
     """
-
-    def __init__(self, events: Stream[Event], collected: Collected) -> None:
-        super().__init__(events._events)
-        self._collected = collected
-
-    @property
-    def text_stream(self) -> Generator[str, None, None]:
-        """The text of the first choice, piece by piece."""
-        return self._texts()
 
     def _texts(self) -> Generator[str, None, None]:
         with self:
@@ -49,17 +58,8 @@ class GenerationStream(Stream[Event], Collecting):
                     yield text
 
 
-class AsyncGenerationStream(AsyncStream[Event], Collecting):
+class AsyncGenerationStream(Collecting[AsyncGenerator[str, None]], AsyncStream[Event]):
     """The events of one answer on an event loop; otherwise as `GenerationStream`."""
-
-    def __init__(self, events: AsyncStream[Event], collected: Collected) -> None:
-        super().__init__(events._events)
-        self._collected = collected
-
-    @property
-    def text_stream(self) -> AsyncGenerator[str, None]:
-        """The text of the first choice, piece by piece."""
-        return self._texts()
 
     async def _texts(self) -> AsyncGenerator[str, None]:
         async with self:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, Unpa
 
 from aiaas_client._api import transcribing
 from aiaas_client._api import writing as calls
-from aiaas_client._models.chats import ModelChat, limited_by, unversioned
+from aiaas_client._models.chats import ModelChat, limited_by, with_version
 from aiaas_client._models.plain_calls import Documents, PlainCalls
 from aiaas_client._models.streams import generation_stream
 from aiaas_client._send.flavours import Document, Flavour, Statistics, Truth
@@ -98,7 +98,7 @@ class Writes(
             AiaasError: anything else.
         """
         if isinstance(given, str):
-            return write(self._sender, unversioned(self.name, self.version), given, values)
+            return write(self._sender, with_version(self.name, self.version), given, values)
         return super().generate(given, **values)
 
     @overload
@@ -122,7 +122,7 @@ class Writes(
             NotSupportedError: This server has no models that hear.
             InputError: It cannot be sent at all.
         """
-        steps = hear(unversioned(self.name, self.version), audio, format, options)
+        steps = hear(with_version(self.name, self.version), audio, format, options)
         return self._carry_out(steps, limited_by(self._sender, options))
 
 

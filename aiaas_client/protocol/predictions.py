@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+)
 
 from aiaas_client.protocol import pictures
 from aiaas_client.protocol.tensors import Array
@@ -261,9 +268,10 @@ class SpokenSegment(Segment):
         no_speech_prob: How probable it is that nobody spoke.
     """
 
-    tokens: tuple[int, ...] = ()
-    avg_logprob: float = 0.0
-    no_speech_prob: float = 0.0
+    # Not shown: the reader of a transcript wants its text.
+    tokens: tuple[int, ...] = Field(default=(), repr=False)
+    avg_logprob: float = Field(default=0.0, repr=False)
+    no_speech_prob: float = Field(default=0.0, repr=False)
 
     @property
     def text(self) -> str:

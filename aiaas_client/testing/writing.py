@@ -85,9 +85,10 @@ def _posted(request: RecordedRequest) -> RecordedRequest:
 
 
 def _find(served: Mapping[str, Any], name: Any) -> Callable[..., Any]:
-    if name not in served:
+    plain = name.partition("@")[0] if isinstance(name, str) else name  # all versions are one
+    if plain not in served:
         raise FakeError(404, f"model {name!r} is not found", code="model_not_found")
-    found: Callable[..., Any] = served[name]
+    found: Callable[..., Any] = served[plain]
     return found
 
 

@@ -269,6 +269,13 @@ class Generator(Protocol):
         """Let go of the memory; answers that are still written end as if unloaded."""
         ...
 
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Block until nothing runs any more; False where that takes longer than `timeout` seconds.
+
+        The session is closed behind it, and no thread is inside the runtime when the process ends.
+        """
+        ...
+
 
 class Generates(Protocol):
     """A loaded version, which may have a generator."""

@@ -8,6 +8,7 @@ and each token.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,9 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.core.generation import Format
 from aiaas_server.generate.formats import grammar_of
+
+# What the library says before it says what is wrong with a schema.
+_WRAPPED = re.compile(r'^(at \d+\(\d+\): )?failed to (compile JSON schema|parse "%json"): ')
 
 Bits = npt.NDArray[np.int32]
 
@@ -226,6 +230,7 @@ def reason(error: str) -> str:
     lines = [line.strip() for line in error.replace("<non-verbose/>", "").splitlines()]
     inner = next((line for line in lines if line.startswith("error: ")), "")
     told = inner.removeprefix("error: ") or next(filter(None, lines), "it cannot be read")
+    told = _WRAPPED.sub("", told)
     if told.startswith("NoExtension"):
         return "nothing can satisfy it"
     return told if len(told) <= 300 else told[:300] + "..."

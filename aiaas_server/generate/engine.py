@@ -6,6 +6,7 @@ The work is done in a thread of its own, see `writer.py`; nothing in here waits 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
@@ -38,6 +39,8 @@ from aiaas_server.generate.pace import Pace
 from aiaas_server.generate.settings import GenerationSettings
 from aiaas_server.generate.vocabulary import Vocabulary
 from aiaas_server.generate.writer import FillsMasks, Sent, Writer
+
+_log = logging.getLogger("aiaas_server")
 
 SHORT: Final = 2000
 """Characters that are made tokens on the loop: a hop to a thread would take longer."""
@@ -241,13 +244,20 @@ class Engine:
 
 def hand_over(sent: Sequence[Sent]) -> None:
     """Give readers what one run wrote; on their loop."""
-    for job, piece, error, tokens in sent:
-        written = job.written
-        written.cached_tokens, written.probed = job.cached, job.probed or ()
-        if piece is not None:
-            written.take(piece, tokens)
-        elif error is not None:
-            written.fail(error)
+    for one in sent:
+        try:
+            _give(one)
+        except Exception:  # the others are not to wait for ever
+            _log.exception("handing over what was written failed")
+
+
+def _give(one: Sent) -> None:
+    job, written = one.job, one.job.written
+    written.cached_tokens, written.probed = job.cached, job.probed or ()
+    if one.piece is not None:
+        written.take(one.piece, one.tokens)
+    elif one.error is not None:
+        written.fail(one.error)
 
 
 def _fair_key(caller: Caller) -> str:

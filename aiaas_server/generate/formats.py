@@ -11,9 +11,9 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
-from llguidance import LLMatcher, regex_to_lark
+from llguidance import regex_to_lark
 
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.core.generation import Format
@@ -25,8 +25,12 @@ _LARGEST_DIVISOR = 20_000
 _DIVISOR = re.compile(r'"multipleOf"\s*:\s*([-+0-9.eE]+)')
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 
-# What a schema's own `x-guidance` would say. Of several of these options the more permissive wins,
-# so that the schema's are taken out besides.
+# Else the library looks for what must follow, and looks for ever behind `/a+/ /a+/`. It stands
+# last, so that errors tell the lines of what was sent.
+_FOOT = '\n%llguidance {"no_forcing": true}\n'
+_KEPT_BACK = ("%llguidance", "%lark")  # would bring options of their own, which win
+
+# In the place of what a schema's own `x-guidance` says.
 JSON_OPTIONS: dict[str, Any] = {
     "whitespace_flexible": False,
     "item_separator": ", ?",
@@ -37,13 +41,13 @@ JSON_OPTIONS: dict[str, Any] = {
 
 
 def grammar_of(format: Format) -> str:
-    """The grammar that `LLMatcher` takes.
+    """The grammar that `LLMatcher` takes, in Lark's notation.
 
     Raises:
         InvalidInput: Not a value of that kind, too long, or a number in it costs too much.
     """
     try:
-        return _GRAMMARS[format.kind](format.value)
+        return _GRAMMARS[format.kind](format.value) + _FOOT
     except InvalidInput as error:
         raise InvalidInput(f"{format.kind}: {error.message}") from None
     except RecursionError:
@@ -61,23 +65,26 @@ def _json_schema(schema: Any) -> str:
         schema = {} if schema else {"enum": []}
     if not isinstance(schema, Mapping):
         raise InvalidInput(f"expected a schema, which is an object, got {_kind(schema)}")
-    plain = {key: value for key, value in schema.items() if key != "x-guidance"}
-    text = _bounded(json.dumps(plain, allow_nan=False))
-    check_divisors(divisors(plain))
-    return LLMatcher.grammar_from_json_schema(text, overrides=cast(Any, JSON_OPTIONS))
+    text = _bounded(json.dumps({**schema, "x-guidance": JSON_OPTIONS}, allow_nan=False))
+    check_divisors(divisors(schema))
+    return f"start: %json {text}"
 
 
 def _regex(expression: Any) -> str:
+    text = _text(expression, "a regular expression")
+    if (len(text) - len(text.rstrip("\\"))) % 2:
+        raise InvalidInput("expected a regular expression, got one that ends in a single backslash")
     # `\d` is 0 to 9, as callers mean it, and not each digit of Unicode.
-    plain = regex_to_lark(_text(expression, "a regular expression"), "d")
-    return LLMatcher.grammar_from_regex(plain)
+    return f"start: /{regex_to_lark(text, 'd')}/"
 
 
 def _lark(grammar: Any) -> str:
     text = _text(grammar, "a grammar")
+    if text.lstrip().startswith("{"):
+        raise InvalidInput("expected a grammar in Lark's notation, got JSON")
     shown = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
     check_divisors(_number(found[1]) for found in _DIVISOR.finditer(shown))
-    return LLMatcher.grammar_from_lark(text)
+    return text
 
 
 _GRAMMARS: Mapping[str, Callable[[Any], str]] = {
@@ -92,7 +99,7 @@ def divisors(schema: Any) -> Iterator[float]:
     """All numbers that stand under `multipleOf`."""
     if isinstance(schema, Mapping):
         for key, value in schema.items():
-            if key == "multipleOf" and isinstance(value, int | float) and value is not True:
+            if key == "multipleOf" and type(value) in (int, float):
                 yield value
             yield from divisors(value)
     elif isinstance(schema, list | tuple):
@@ -129,6 +136,9 @@ def _text(value: Any, kind: str) -> str:
         raise InvalidInput(f"expected {kind}, which is a text, got {_kind(value)}")
     if not value:
         raise InvalidInput(f"expected {kind}, got an empty text")
+    for word in _KEPT_BACK:
+        if word in value:
+            raise InvalidInput(f"expected {kind} without '{word}'")
     return _bounded(value)
 
 

@@ -9,7 +9,7 @@ from aiaas_server.core.errors import LoadFailed, NotSupported
 from aiaas_server.core.generation import GenerationLimits
 from aiaas_server.core.session import KeepsArrays, Session
 from aiaas_server.generate.network import Network
-from aiaas_server.generate.separate import SeparateNetwork
+from aiaas_server.generate.separate import Pads, SeparateNetwork
 from aiaas_server.generate.shared import SharedNetwork
 from aiaas_server.generate.tensor_names import Kept, Tensors, read_first, read_tensors
 
@@ -58,16 +58,19 @@ def _of_two(
     of_first = {spec.name for spec in begins.inputs}
     of_later = {spec.name for spec in goes_on.inputs}
     needed = [name for name in constants if name in of_later or name not in of_first]
-    later = read_tensors(goes_on, needed)
+    later = read_tensors(goes_on, needed, begins=False)
     first = read_first(begins, later, constants)
     pads = _pads(goes_on, later)
     return SeparateNetwork(goes_on, later, first=(begins, first), pads=pads, **sizes)
 
 
-def _pads(session: Session, tensors: Tensors) -> bool:
-    """Whether shorter rows may begin with what the mask hides."""
-    hides = tensors.mask is not None and tensors.positions is not None
-    return hides and not session.graph.shared_cache  # that one takes the mask's sum for a length
+def _pads(session: Session, tensors: Tensors) -> Pads:
+    """Where zeros may stand in rows that are shorter than others."""
+    if tensors.mask is None:
+        return "never"
+    if session.graph.shared_cache:
+        return "behind"  # it takes the mask's sum for a row's length
+    return "never" if tensors.positions is None else "before"
 
 
 def _runs_in_place(session: Session, tensors: Tensors, cache: str) -> bool:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _TRIED: Final = (SIZES[0], SIZES[6], SIZES[-1])
 """Tokens of the pieces that are run at the load, so that their times are known."""
 _USUAL_TEMPLATE: Final = GenerationSettings.model_fields["template"].default
+_LONG: Final = 0.5  # seconds of a piece behind which no longer one is tried
 _TRIES: Final = 3  # of a step: the first one also sets up what later ones find
 
 
@@ -117,21 +118,26 @@ def _made_up(session: Session, settings: GenerationSettings) -> dict[str, Array]
 
 
 def _try(network: Network, pace: Pace, constants: Mapping[str, Array]) -> None:
-    """Run pieces and steps of a prompt of one token many times, and see what they take.
+    """Run steps and pieces of a prompt, and see what they take.
 
     Raises:
         LoadFailed: The model cannot do a step.
     """
-    tries = [(size, True) for size in _TRIED if size < network.context] + [(1, False)] * _TRIES
+    tries = [(1, False)] * _TRIES + [(size, True) for size in _TRIED if size + 2 < network.context]
+    slot, longest = 0, 0.0
     for size, is_piece in tries:
-        slot = 0
+        if longest > _LONG:
+            return
         try:
-            network.open(slot, [0] * (size + 1), constants)
+            network.open(slot, [0] * (size + 2), constants)
             try:
+                if not is_piece:
+                    network.extend(slot, [0], 0)  # a step has something behind it
                 started = time.perf_counter()
                 if is_piece:
                     network.extend(slot, [0] * size, 0)
-                    pace.filled(size, time.perf_counter() - started)
+                    longest = time.perf_counter() - started
+                    pace.filled(size, longest)
                 else:
                     logits = network.step([slot], [0])
                     pace.stepped(1, time.perf_counter() - started)

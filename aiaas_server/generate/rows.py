@@ -97,6 +97,10 @@ class Rows:
                 if begin < size:
                     _give_back(space, number * size + begin, size - begin)
 
+    def release(self) -> None:
+        """Let go of the arrays; their memory is free with the last view of them."""
+        self.arrays, self._maps = [], []
+
     def _made(self, capacity: int) -> tuple[list[mmap.mmap], list[Array]]:
         maps, arrays = [], []
         for cache in self._caches:

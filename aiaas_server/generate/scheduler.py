@@ -1,7 +1,8 @@
 """Who is served next: of lengths, callers and costs. It runs nothing, and knows no clock.
 
 Steps, which give each answer its next token, take turns with pieces of prompts that are no dearer
-than a step. So whoever is being answered waits for two steps at most, whoever else joins.
+than a step. So whoever is being answered waits for two steps at most, however long the prompt is
+that joins. A short prompt is one piece: a run costs much before its first token.
 
 Callers get slots by the tokens they were served, fewest first; one that comes new begins where the
 least served one is, and cannot save up. Source: Sheng et al. 2024, *Fairness in Serving Large
@@ -20,6 +21,8 @@ from aiaas_server.generate.pace import Pace
 
 MARGIN: Final = 32
 """Tokens that an answer should have room for when it is admitted: else it is preempted at once."""
+SHORT: Final = 48
+"""Tokens of a prompt that is run as a whole."""
 _REMEMBERED: Final = 1024  # callers without work whose counts are kept
 
 
@@ -76,7 +79,10 @@ class Scheduler(Generic[J]):
         self._waiting: dict[str, deque[J]] = {}  # no empty ones
         self._served: dict[str, int] = {}
         self._pace = pace
-        self._filled_last = False
+        self._slots = slots
+        self._fills = 0  # since the last step
+        self._begun: set[J] = set()  # whose prompts are being run
+        self._writing: set[J] = set()  # who were part of a step
         self._full = False  # of memory, until one leaves
 
     @property
@@ -145,12 +151,27 @@ class Scheduler(Generic[J]):
         """The next run; None where nobody has a slot."""
         ready = [job for job in self.running if job.left == 1]
         filling = [job for job in self.running if job.left > 1]
-        if filling and not (ready and self._filled_last):
-            self._filled_last = True
-            job = min(filling, key=lambda job: self._served[job.fair_key])
-            return Fill(job, min(job.left, self._pace.piece(len(ready))))
-        self._filled_last = False
-        return Step(ready) if ready else None
+        whole = [job for job in filling if job not in self._begun and job.left <= SHORT]
+        if whole and self._fills < self._slots and self._writing.isdisjoint(ready):
+            job = self._least_served(whole)  # who came together begins together
+            return self._fill(job, job.left)
+        if filling and not (ready and self._fills):
+            job = self._least_served(filling)
+            piece = SHORT if job in whole else self._pace.piece(len(ready))
+            return self._fill(job, min(job.left, piece))
+        if not ready:
+            return None
+        self._fills = 0
+        self._writing.update(ready)
+        return Step(ready)
+
+    def _fill(self, job: J, tokens: int) -> Fill[J]:
+        self._fills += 1
+        self._begun.add(job)
+        return Fill(job, tokens)
+
+    def _least_served(self, jobs: Sequence[J]) -> J:
+        return min(jobs, key=lambda job: self._served[job.fair_key])
 
     # Bookkeeping
 
@@ -173,5 +194,7 @@ class Scheduler(Generic[J]):
 
     def _release(self, job: J) -> None:
         self.running.remove(job)
+        self._begun.discard(job)
+        self._writing.discard(job)
         self._free.append(job.slot)
         job.slot = -1

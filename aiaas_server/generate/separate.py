@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -11,19 +12,12 @@ from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.errors import InferenceFailed, InvalidInput, OutOfMemory
 from aiaas_server.core.session import Session, StopToken
 from aiaas_server.core.signature import TensorSpec
-from aiaas_server.generate.groups import Group, joined
+from aiaas_server.generate.feeds import fed, past
+from aiaas_server.generate.groups import Group, joined, narrowed
 from aiaas_server.generate.prefix import BLOCK, PrefixCache
-from aiaas_server.generate.tensor_names import (
-    BRANCH,
-    IDS,
-    KEEP,
-    LOGITS,
-    MASK,
-    POSITIONS,
-    Tensors,
-    check_constants,
-    first_name,
-)
+from aiaas_server.generate.tensor_names import LOGITS, Tensors, check_constants, first_name
+
+Pads = Literal["never", "before", "behind"]
 
 
 @dataclass(slots=True)
@@ -42,15 +36,15 @@ class _Graph:
 class SeparateNetwork:
     """A `Network` by plain runs; see `generate.network.Network`.
 
-    Slots that run together are joined to one batch, shorter ones behind zeros that the mask hides,
+    Slots that run together are joined to one batch, shorter ones beside zeros that the mask hides,
     and stay so until a step is asked of others. A run needs the memory of its group twice.
 
     Args:
         session: Of the graph that goes on behind tokens before; of both where there is no `first`.
         tensors: What it takes and gives.
         first: The graph that begins.
-        pads: Whether rows of different lengths may be joined: the graph hides what the mask says,
-            and is told the positions; else only rows of equal length are.
+        pads: Where shorter rows may have zeros that the mask hides; with "never" only rows of equal
+            length are joined.
         slots: Most answers at a time.
         context: Most tokens of one.
         cache_bytes: Most memory of keys and values.
@@ -65,7 +59,7 @@ class SeparateNetwork:
         tensors: Tensors,
         *,
         first: tuple[Session, Tensors] | None = None,
-        pads: bool,
+        pads: Pads,
         slots: int,
         context: int,
         cache_bytes: int,
@@ -89,7 +83,7 @@ class SeparateNetwork:
         longest = max(lengths, default=0)
         if len(lengths) > self.slots or longest > self.context:
             return False
-        tokens = len(lengths) * longest if self._pads else sum(lengths)
+        tokens = len(lengths) * longest if self._pads != "never" else sum(lengths)
         return tokens * self._later.tensors.token_bytes <= self._limit
 
     def open(self, slot: int, tokens: Sequence[int], constants: Mapping[str, Array]) -> int:
@@ -107,7 +101,7 @@ class SeparateNetwork:
             caches = [cache.empty(1) for cache in tensors.caches]
         count = len(blocks) * BLOCK
         rows = {name: constants[name][None] for name in constants}
-        group = Group((slot,), [count], caches, constants=rows)
+        group = Group((slot,), [count], caches, constants=rows, ends=self._pads != "behind")
         self._of[slot] = _Slot(list(tokens[:count]), len(tokens), group)
         return count
 
@@ -142,9 +136,11 @@ class SeparateNetwork:
         }
 
     def release(self) -> None:
-        """Let go of all memory."""
+        """Let go of all memory; the network is of no use afterwards."""
         self._of.clear()
         self._prefix.clear()
+        if self._first is not self._later:
+            self._later.session.close()  # it was opened for this network
 
     # Runs
 
@@ -206,48 +202,21 @@ class SeparateNetwork:
         tensors = graph.tensors
         fixed = [first_name(cache) for cache in tensors.fixed] if begins else []
         outputs = [LOGITS, *(cache.present for cache in tensors.caches), *fixed]
-        inputs = self._inputs(graph, group, ids, keep)
+        inputs = fed(tensors, group, ids, keep)
+        if not begins or graph is self._later:  # a graph that only begins takes no past
+            inputs |= past(tensors, group)
         try:
             logits, *arrays = graph.session.run(inputs, outputs, stop)
         except InvalidInput as error:  # no caller chose these shapes
             raise InferenceFailed(error.message) from error
         count = len(tensors.caches)
-        longer = Group(
-            group.slots,
-            [length + ids.shape[1] for length in group.lengths],
-            arrays[:count],
-            arrays[count:] if begins else group.fixed,
-            group.constants,
+        longer = replace(
+            group,
+            lengths=[length + ids.shape[1] for length in group.lengths],
+            caches=arrays[:count],
+            fixed=arrays[count:] if begins else group.fixed,
         )
         return logits.astype(np.float32, copy=False), longer
-
-    def _inputs(self, graph: _Graph, group: Group, ids: Array, keep: int) -> dict[str, Array]:
-        tensors = graph.tensors
-        batch, count = ids.shape
-        begins = not group.longest
-        lengths = np.array(group.lengths)[:, None]  # (rows, 1)
-        inputs: dict[str, Array] = {IDS: ids.astype(tensors.ids, copy=False)}
-        if tensors.mask is not None:
-            total = group.longest + count
-            seen = np.arange(total) >= group.longest - lengths
-            inputs[MASK] = seen.astype(tensors.mask)
-        if tensors.positions is not None:
-            inputs[POSITIONS] = (lengths + np.arange(count)).astype(tensors.positions)
-        if tensors.keep_rank is not None:
-            inputs[KEEP] = np.full((1,) * tensors.keep_rank, keep, np.int64)
-        if tensors.branches:
-            inputs[BRANCH] = np.array([not begins])
-        inputs |= {spec.name: group.constants[spec.name] for spec in tensors.constants}
-        if begins and graph is not self._later:
-            return inputs  # the graph that begins takes none
-        caches, fixed = group.caches, group.fixed
-        if begins and (tensors.branches or tensors.fixed):
-            # The branch that begins reads none of them, but they must have elements.
-            caches = [cache.empty(batch, 1) for cache in tensors.caches]
-            fixed = [cache.empty(batch, 1) for cache in tensors.fixed]
-        inputs |= {c.past: array for c, array in zip(tensors.caches, caches, strict=True)}
-        inputs |= {c.past: array for c, array in zip(tensors.fixed, fixed, strict=True)}
-        return inputs
 
     # Groups
 
@@ -258,7 +227,7 @@ class SeparateNetwork:
             state = self._of[slot]
             length = len(state.tokens)
             # One that begins may need another graph, so it does not run with those that go on.
-            key = (bool(length) if self._pads else length, state.group.shapes())
+            key = (length if self._pads == "never" else bool(length), state.group.shapes())
             parts.setdefault(key, []).append(slot)
         return list(parts.values())
 
@@ -266,8 +235,13 @@ class SeparateNetwork:
         """A group of just these slots, the one there is or a new one."""
         groups = [self._of[slot].group for slot in slots]
         group = groups[0]
-        if any(other is not group for other in groups) or len(group.slots) != len(slots):
-            group = joined(groups, slots)
+        is_one = all(other is group for other in groups)
+        if not is_one or len(group.slots) != len(slots):
+            rest = [self._of[s].group for s in group.slots if s in self._of and s not in slots]
+            if is_one and all(other is not group for other in rest):
+                group = narrowed(group, slots)
+            else:
+                group = joined(groups, slots)
             for slot in slots:
                 self._of[slot].group = group
         return group

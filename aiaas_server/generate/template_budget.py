@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
@@ -82,11 +82,11 @@ class Metered(NodeTransformer):
         if isinstance(node, nodes.For) and node.test is not None:
             node.test = nodes.And(_turn([]), node.test)  # what is left out takes a turn as well
         if isinstance(node, nodes.Concat):
-            return _call("joined", list(node.nodes), node.lineno)
+            return _call("joined", [*node.nodes], node.lineno)
         # A tuple may also be what a loop assigns to.
         made = isinstance(node, nodes.List | nodes.Dict | nodes.Tuple)
         if made and getattr(node, "ctx", "load") == "load":
-            return _call("built", [node], node.lineno)
+            return _call("built", [cast(nodes.Expr, node)], node.lineno)
         return node
 
 

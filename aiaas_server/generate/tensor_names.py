@@ -95,20 +95,28 @@ class Tensors:
         return sum(cache.token_bytes for cache in self.caches)
 
 
-def read_tensors(graph: Described, constants: Sequence[str] = ()) -> Tensors:
+def read_tensors(
+    graph: Described, constants: Sequence[str] = (), *, begins: bool = True
+) -> Tensors:
     """Find the tensors of a decoder that takes keys and values of the tokens before.
 
+    Args:
+        begins: Whether it runs without tokens before too, and gives what an encoder made.
     Raises:
         LoadFailed: An input or output is missing, unknown, or not of the form that it must have.
     """
     inputs = {spec.name: spec for spec in graph.inputs}
     outputs = {spec.name: spec for spec in graph.outputs}
-    caches = tuple(_caches(inputs, outputs))
+    caches = tuple(_caches(inputs, outputs, constants))
     if not caches:
         raise LoadFailed(f"it has no input '{_PAST}0.key'; got {_listed(inputs)}")
     known = {IDS, MASK, POSITIONS, KEEP, BRANCH, *(cache.past for cache in caches), *constants}
     _refuse_unknown(inputs, known)
     growing = tuple(cache for cache in caches if cache.present)
+    fixed = tuple(cache for cache in caches if not cache.present)
+    if begins:
+        for cache in fixed:
+            _one(outputs, first_name(cache), "output")
     if not growing:
         raise LoadFailed(f"it has no output 'present.0.key'; got {_listed(outputs)}")
     return Tensors(
@@ -118,7 +126,7 @@ def read_tensors(graph: Described, constants: Sequence[str] = ()) -> Tensors:
         keep_rank=_keep_rank(inputs.get(KEEP)),
         branches=BRANCH in inputs,
         caches=growing,
-        fixed=tuple(cache for cache in caches if not cache.present),
+        fixed=fixed,
         constants=tuple(_one(inputs, name, "input") for name in constants),
         vocabulary=_vocabulary(_one(outputs, LOGITS, "output")),
         logits=dtype_of(outputs[LOGITS].datatype),
@@ -184,9 +192,11 @@ def first_name(cache: CacheTensor) -> str:
     return _PRESENT[0] + cache.past.removeprefix(_PAST)
 
 
-def _caches(inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec]) -> Iterator[CacheTensor]:
+def _caches(
+    inputs: dict[str, TensorSpec], outputs: dict[str, TensorSpec], constants: Sequence[str]
+) -> Iterator[CacheTensor]:
     for name, spec in inputs.items():
-        if not name.startswith(_PAST):
+        if not name.startswith(_PAST) or name in constants:
             continue
         rest = name.removeprefix(_PAST)
         found = [prefix + rest for prefix in _PRESENT if prefix + rest in outputs]

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.errors import InferenceFailed, OutOfMemory, ServerError, bare
+from aiaas_server.core.errors import InferenceFailed, InvalidInput, OutOfMemory, ServerError, bare
 from aiaas_server.core.generation import Piece
 from aiaas_server.core.session import StopToken
 from aiaas_server.core.statistics import Statistics
@@ -188,6 +188,7 @@ class Writer:
     def _admit(self) -> None:
         while (job := self._jobs.admit(self._has_room)) is not None:
             try:
+                self._refuse_outsized(job)
                 job.filled = self._network.open(job.slot, job.tokens, job.ask.constants)
                 job.opened = True
                 if job.probed is None and job.filled:  # its logits are wanted all the same
@@ -200,6 +201,14 @@ class Writer:
                 self._fail(job, error)
                 continue
             self._admitted(job)
+
+    def _refuse_outsized(self, job: Job) -> None:
+        """Raise InvalidInput where a prompt would not fit if it were alone."""
+        if not job.count and not self._has_room([job.length]):
+            raise InvalidInput(
+                f"the prompt has {job.length} tokens: their keys and values take more memory "
+                "than the server gives them (generate_cache_bytes)"
+            )
 
     def _has_room(self, lengths: Sequence[int]) -> bool:
         context = self._network.context
@@ -261,7 +270,7 @@ class Writer:
         """Give each job its next token; one that is alone may guess ahead."""
         if self._speculate and len(self._jobs.running) == 1:
             guesses = jobs[0].guesses(self._pace.cost)
-            if guesses:
+            if guesses and self._has_room([jobs[0].length + len(guesses)]):
                 self._check(jobs[0], guesses)
                 return
         slots, tokens = [job.slot for job in jobs], [job.tokens[-1] for job in jobs]

@@ -11,6 +11,8 @@ from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.incoming import RequestContext, context_of
 
+MAX_VERSION_DIGITS = 18  # few enough for any integer type
+
 
 @contextmanager
 def in_use(model: LoadedModel) -> Iterator[None]:
@@ -41,6 +43,20 @@ async def obtain(
         ServerError: As `ModelPool.obtain`.
     """
     return await pool.obtain(name, version, context.caller, context.deadline)
+
+
+async def obtain_named(pool: ModelPool, name: str, context: RequestContext) -> LoadedModel:
+    """The model that a body names, as `obtain`: `m`, or a version of it, `m@3` or `m@production`.
+
+    OpenAI's routes have no other place for a version.
+    """
+    model, _, version = name.partition("@")
+    return await obtain(pool, model, _version(version), context)
+
+
+def _version(text: str) -> int | str | None:
+    digits = text.isascii() and text.isdigit() and len(text) <= MAX_VERSION_DIGITS
+    return int(text) if digits else text or None
 
 
 async def obtain_addressed(pool: ModelPool, request: Request) -> LoadedModel:

@@ -19,6 +19,7 @@ from aiaas_server.http.answers import with_common_headers
 from aiaas_server.http.incoming import CONTEXT, RequestContext
 from aiaas_server.http.kserve.explain import ExplainRoutes
 from aiaas_server.http.kserve.predict import PredictRoutes
+from aiaas_server.http.lookup import MAX_VERSION_DIGITS
 from aiaas_server.http.oip.dynamic_settings import DynamicSettings
 from aiaas_server.http.oip.generate_extension import GenerateRoutes
 from aiaas_server.http.oip.health import HealthRoutes
@@ -36,8 +37,6 @@ from aiaas_server.http.openai.responses import ResponseRoutes
 from aiaas_server.http.openapi import DescribedRoute, OpenApiRoute
 from aiaas_server.http.process_group import ProcessGroup
 from aiaas_server.settings import Settings
-
-MAX_VERSION_DIGITS = 18
 
 VERSION = f"[0-9]{{1,{MAX_VERSION_DIGITS}}}|{ALIAS}"
 """A version in a path: digits, few enough for any integer type, or a name that it may have."""

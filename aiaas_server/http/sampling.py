@@ -114,6 +114,21 @@ def read_format(part: Members | None, schema: Members | None) -> Format | None:
     return Format("json_schema", value)
 
 
+def read_one_format(asked: Members, theirs: Format | None, name: str) -> Format | None:
+    """The one format that is asked for: OpenAI's, or one of our own.
+
+    Args:
+        theirs: As `read_format` gives it.
+        name: Of the member that it stands in.
+    Raises:
+        InvalidInput: There are two.
+    """
+    own = read_own_format(asked)
+    if theirs is not None and own is not None:
+        raise InvalidInput(f"'{name}' and '{own.kind}' exclude each other")
+    return theirs or own
+
+
 def _top_p(asked: Members, default: float) -> float:
     value = asked.number("top_p", 0, 1, default)
     if value == 0:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 from starlette.requests import Request
 
+from aiaas_server.core.errors import OutputTooLarge
 from aiaas_server.core.generation import Answering, Ask, Generator, Piece, generator_of
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.incoming import RequestContext, SizeLimit, context_of, read_body
 from aiaas_server.http.json_body import parse_body
-from aiaas_server.http.lookup import in_use, obtain
+from aiaas_server.http.lookup import in_use, obtain_named
 from aiaas_server.http.members import Members
 from aiaas_server.http.sampling import seed_of
 from aiaas_server.settings import Settings
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 AT_ONCE: Final = 16
 """Answers of one call that are written at a time: one call does not fill the queue for all."""
+_TOLD: Final = 64  # bytes of JSON, at least, that tell a log-probability
 Came = tuple[int, Piece] | Exception
 
 
@@ -32,12 +34,14 @@ class Writer(NamedTuple):
 
     Attributes:
         deadline: On the loop's clock.
+        max_bytes: Of an answer that is told whole.
     """
 
     model: LoadedModel
     generator: Generator
     context: RequestContext
     deadline: float
+    max_bytes: int
 
 
 class Asked(NamedTuple):
@@ -83,7 +87,7 @@ class Writers:
             InvalidInput: It does not write.
             ServerError: As `ModelPool.obtain`.
         """
-        model = await obtain(self._pool, name, None, context_of(request))
+        model = await obtain_named(self._pool, name, context_of(request))
         held.enter_context(in_use(model))
         return self.of(request, model)
 
@@ -94,7 +98,8 @@ class Writers:
             InvalidInput: It does not write.
         """
         context = context_of(request)
-        return Writer(model, generator_of(model), context, self._deadline(context))
+        deadline, most = self._deadline(context), self._settings.max_answer_bytes
+        return Writer(model, generator_of(model), context, deadline, most)
 
     def _deadline(self, context: RequestContext) -> float:
         """When nobody waits any more: an answer takes long, and whoever reads it says nothing."""
@@ -138,6 +143,23 @@ class Answers:
     def all(self) -> list[Answering]:
         """Those that have begun, in order."""
         return [self._begun[index] for index in sorted(self._begun)]
+
+    async def kept_pieces(self) -> AsyncGenerator[tuple[int, Piece], None]:
+        """As `pieces`, for whoever keeps them all to the end.
+
+        Raises:
+            ServerError: One of them breaks off, or there would be too much to tell.
+        """
+        size, most = 0, self._writer.max_bytes
+        async with aclosing(self.pieces()) as pieces:
+            async for index, piece in pieces:
+                size += len(piece.text) + sum([_TOLD * (1 + len(t.likeliest)) for t in piece.told])
+                if size > most:
+                    raise OutputTooLarge(
+                        f"the answer has more than {most} bytes: ask for fewer tokens or "
+                        "log-probabilities, or for a stream"
+                    )
+                yield index, piece
 
     async def pieces(self) -> AsyncGenerator[tuple[int, Piece], None]:
         """Pieces of all answers as they come, each with the index of its answer.

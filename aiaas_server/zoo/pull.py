@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,12 +100,11 @@ def write_bundle(
         if _holds(home / str(version), files):
             return Pulled(bundle.name, version, home / str(version), is_new=False)
     version = max(versions, default=0) + 1
-    home.mkdir(parents=True, exist_ok=True)
     target = home / str(version)
-    with _removed_if_empty(home):
+    with _removed_if_new(home):
+        if bundle.config and not any((home / n).exists() for n in ("config.json", "config.pbtxt")):
+            write_atomically(home / "config.json", json.dumps(bundle.config, indent=2).encode())
         _write_directory(target, files, check)
-    if bundle.config and not any((home / n).exists() for n in ("config.json", "config.pbtxt")):
-        write_atomically(home / "config.json", json.dumps(bundle.config, indent=2).encode())
     return Pulled(bundle.name, version, target, is_new=True)
 
 
@@ -145,13 +144,15 @@ def _equals(path: Path, chunks: Iterator[bytes | memoryview]) -> bool:
 
 
 @contextmanager
-def _removed_if_empty(home: Path) -> Iterator[None]:
+def _removed_if_new(home: Path) -> Iterator[None]:
     """A model whose first version could not be written leaves no directory."""
+    is_new = not home.exists()
+    home.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # it has versions
-            home.rmdir()
+        if is_new:
+            shutil.rmtree(home, ignore_errors=True)
         raise
 
 

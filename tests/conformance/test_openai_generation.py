@@ -251,8 +251,8 @@ def test_bad_calls_raise_the_clients_own_errors(
 
 def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
-        client.completions.create(model="tiny", prompt=[5] * 600)
-    assert "600" in raised.value.message
+        client.completions.create(model="tiny", prompt=[5] * 1100)
+    assert "1100" in raised.value.message
     assert str(CONFIG.context) in raised.value.message
 
 
@@ -266,3 +266,4 @@ def test_whoever_leaves_a_stream_frees_the_model(server: LiveServer, client: ope
 
 def test_the_model_is_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").object == "model"

@@ -77,6 +77,7 @@ class Unloader:
                     await asyncio.sleep(_LOOK_AGAIN)
                 if model.generator is not None:
                     model.generator.close()
+                    await asyncio.to_thread(model.generator.wait_closed)
                 await model.scheduler.close()
             finally:
                 self._going -= 1

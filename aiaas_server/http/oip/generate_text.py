@@ -142,7 +142,7 @@ async def _begin(writer: Writer, call: TextCall, held: ExitStack) -> Answers:
 async def _whole(writer: Writer, call: TextCall, held: ExitStack) -> Document:
     answers = await _begin(writer, call, held)
     came: list[Piece] = []
-    async with aclosing(answers.pieces()) as pieces:
+    async with aclosing(answers.kept_pieces()) as pieces:
         async for _, piece in pieces:
             came.append(piece)
     text = "".join(piece.text for piece in came)

@@ -28,7 +28,7 @@ from aiaas_server.http.incoming import (
 )
 from aiaas_server.http.json import FAST_JSON
 from aiaas_server.http.json_body import parse_body
-from aiaas_server.http.lookup import in_use, obtain
+from aiaas_server.http.lookup import in_use, obtain_named
 from aiaas_server.http.multipart import boundary_of
 from aiaas_server.http.openai.audio_request import (
     Form,
@@ -87,7 +87,7 @@ class AudioRoutes:
             InvalidInput: It has another task, or something was wrong with the payload.
         """
         context = context_of(request)
-        model = await obtain(self._pool, name, None, context)
+        model = await obtain_named(self._pool, name, context)
         if model.card is None or model.card.task != task:
             does = "transcribes no recordings" if task == RECOGNITION else "speaks no texts"
             raise InvalidInput(f"model '{name}' {does}")

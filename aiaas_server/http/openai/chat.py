@@ -61,7 +61,7 @@ async def _begin(writer: Writer, call: ChatCall, held: ExitStack) -> tuple[Promp
 async def _whole(head: Head, call: ChatCall, prompt: Prompt, answers: Answers) -> Document:
     """The answer when all of it is there."""
     read = [ChatAnswer(prompt.reader()) for _ in range(call.choices)]
-    async with aclosing(answers.pieces()) as pieces:
+    async with aclosing(answers.kept_pieces()) as pieces:
         async for index, piece in pieces:
             read[index].take(piece)
     choices = [

@@ -17,7 +17,7 @@ from aiaas_server.http.sampling import (
     MOST_LIKELIEST,
     read_format,
     read_length,
-    read_own_format,
+    read_one_format,
     read_sampling,
     read_stops,
 )
@@ -132,25 +132,23 @@ def _logprobs(asked: Members) -> int | None:
 
 
 def _format(asked: Members, chat: Chat) -> Format | None:
-    """The one format that is asked for."""
     part = asked.part("response_format")
     theirs = read_format(part, None if part is None else part.part("json_schema"))
-    own = read_own_format(asked)
-    if theirs is not None and own is not None:
-        raise InvalidInput(f"'response_format' and '{own.kind}' exclude each other")
-    found = theirs or own
-    check_formats(found, chat, "response_format" if own is None else own.kind)
+    found = read_one_format(asked, theirs, "response_format")
+    check_format(found, chat, "response_format" if theirs is not None else "")
     return found
 
 
-def check_formats(format: Format | None, chat: Chat, name: str) -> None:
+def check_format(format: Format | None, chat: Chat, name: str) -> None:
     """An answer that has a format is no call.
 
+    Args:
+        name: Of the member that the format stands in; "" where that is its kind.
     Raises:
         InvalidInput: Both are asked for.
     """
     if format is not None and chat.tools and chat.tool_choice != "none":
         raise InvalidInput(
-            f"'{name}' holds for the whole answer, which then calls no tools: "
+            f"'{name or format.kind}' holds for the whole answer, which then calls no tools: "
             f"expected 'tool_choice' to be none, got {chat.tool_choice!r}"
         )

@@ -12,7 +12,7 @@ from aiaas_server.http.sampling import (
     MOST_LIKELIEST,
     read_format,
     read_length,
-    read_own_format,
+    read_one_format,
     read_sampling,
     read_stops,
 )
@@ -115,7 +115,4 @@ def _tokens(given: list[Any], generator: Generator) -> tuple[int, ...]:
 def _format(asked: Members) -> Format | None:
     part = asked.part("response_format")
     theirs = read_format(part, None if part is None else part.part("json_schema"))
-    own = read_own_format(asked)
-    if theirs is not None and own is not None:
-        raise InvalidInput(f"'response_format' and '{own.kind}' exclude each other")
-    return theirs or own
+    return read_one_format(asked, theirs, "response_format")

@@ -87,7 +87,7 @@ async def _whole(
 ) -> Document:
     """The answers when all of them are there."""
     read: list[list[Piece]] = [[] for _ in texts]
-    async with aclosing(answers.pieces()) as pieces:
+    async with aclosing(answers.kept_pieces()) as pieces:
         async for index, piece in pieces:
             read[index].append(piece)
     choices = []

@@ -22,7 +22,7 @@ from aiaas_server.http.errors import HttpError
 from aiaas_server.http.incoming import SizeLimit, context_of, read_body, while_connected
 from aiaas_server.http.json import FAST_JSON
 from aiaas_server.http.json_body import parse_body
-from aiaas_server.http.lookup import in_use, obtain
+from aiaas_server.http.lookup import in_use, obtain_named
 from aiaas_server.http.slices import check_count, written
 from aiaas_server.settings import Settings
 
@@ -44,7 +44,7 @@ class EmbeddingRoutes:
         body = await read_body(request, self._max_json, context.deadline)
         document = await parse_body(body, self._settings.offload_json_bytes)
         call = read_call(document, self._settings.max_instances)
-        model = await obtain(self._pool, call.model, None, context)
+        model = await obtain_named(self._pool, call.model, context)
         check_task(model, call.model)
         work = self._predictor.predict(
             model, call.payloads, call.params, context.deadline, context.caller

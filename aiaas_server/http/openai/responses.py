@@ -56,7 +56,7 @@ async def _begin(writer: Writer, call: ResponseCall, held: ExitStack) -> tuple[P
 async def _whole(call: ResponseCall, answer: ChatAnswer, answers: Answers) -> Document:
     """The answer when all of it is there."""
     document = ResponseDocument(call)
-    async with aclosing(answers.pieces()) as pieces:
+    async with aclosing(answers.kept_pieces()) as pieces:
         async for _, piece in pieces:
             answer.take(piece)
     document.output += whole_output(answer, call.logprobs is not None)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from aiaas_server.core.errors import InvalidInput
 from aiaas_server.core.generation import Ask, Chat, Format, Generator, Prompt, Sampling
 from aiaas_server.http.members import Members, members_of
-from aiaas_server.http.openai.chat_request import check_formats
+from aiaas_server.http.openai.chat_request import check_format
 from aiaas_server.http.openai.messages import (
     check_tools,
     read_choice,
@@ -23,7 +22,7 @@ from aiaas_server.http.sampling import (
     MOST_LIKELIEST,
     read_format,
     read_length,
-    read_own_format,
+    read_one_format,
     read_sampling,
     read_stops,
 )
@@ -157,9 +156,6 @@ def _format(asked: Members, chat: Chat) -> Format | None:
     text = asked.part("text")
     part = None if text is None else text.part("format")
     theirs = read_format(part, part)
-    own = read_own_format(asked)
-    if theirs is not None and own is not None:
-        raise InvalidInput(f"'text.format' and '{own.kind}' exclude each other")
-    found = theirs or own
-    check_formats(found, chat, "text.format" if own is None else own.kind)
+    found = read_one_format(asked, theirs, "text.format")
+    check_format(found, chat, "text.format" if theirs is not None else "")
     return found

@@ -17,7 +17,15 @@ from typer.testing import CliRunner
 
 from aiaas_client._cli.commands import register
 from aiaas_client._cli.predict import table_of
-from aiaas_client.protocol.predictions import Box, Detections, Embedding, Segment, Segments
+from aiaas_client.protocol.predictions import (
+    Box,
+    Detections,
+    Embedding,
+    Segment,
+    Segments,
+    SpokenSegment,
+    Transcript,
+)
 from aiaas_server.app import create_app
 from aiaas_server.settings import Settings
 from tests.server.http.serving import serving
@@ -177,6 +185,16 @@ def test_wrong_use_is_one_line_and_an_exit_code(
             ["start", "end", "score", "label"],
             2,
             id="segments",
+        ),
+        pytest.param(
+            Transcript(
+                text="one",
+                segments=(SpokenSegment(start=0, end=1, label="one", tokens=(1, 2)),),
+                duration=1,
+            ),
+            ["start", "end", "score", "label"],
+            1,
+            id="transcript",
         ),
         pytest.param(Embedding(vector=(0.5,) * 384), ["field", "value"], 1, id="vector"),
     ],

@@ -12,7 +12,13 @@ from pydantic import BaseModel
 
 pytest.importorskip("aiaas_server.generate.opening", reason="what runs such models is not here")
 
-from aiaas_client import AsyncClient, BadRequestError, Client, InputError
+from aiaas_client import (
+    AsyncClient,
+    BadRequestError,
+    Client,
+    InputError,
+    VersionNotFoundError,
+)
 from aiaas_server.app import create_app
 from aiaas_server.settings import Settings
 from tests.server.http.serving import serving
@@ -101,6 +107,16 @@ def test_what_the_server_refuses_is_told(client: Client) -> None:
         client.chat("tiny", MESSAGES, temperature=-1.0)
     with pytest.raises(InputError, match="at least one"):
         client.chat("tiny", [])
+
+
+def test_a_version_is_asked_by_its_number(client: Client) -> None:
+    newest = client.chat("tiny", MESSAGES, **FEW).text
+    assert client.model("tiny", 1).chat(MESSAGES, **FEW).text == newest
+    assert client.chat("tiny@1", MESSAGES, **FEW).text == newest
+    with pytest.raises(VersionNotFoundError, match="7"):
+        client.model("tiny", 7).chat(MESSAGES, **FEW)
+    with pytest.raises(VersionNotFoundError, match="staging"):
+        client.chat("tiny@staging", MESSAGES, **FEW)
 
 
 def test_leaving_early_frees_the_model(client: Client) -> None:

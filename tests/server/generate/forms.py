@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from functools import cache
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from aiaas_server.zoo.llama.graph import Cache
 from tests import tiny_llm
 
 PAST = "past_key_values."
 _NUMBERS = itertools.count()
 
 
-def bare(*removed: str) -> bytes:
+def bare(*removed: str, kept: Cache = "separate") -> bytes:
     """Without some of its inputs, which the graph works out of the length of the past."""
-    model = _separate()
+    model = _read(kept)
     nodes: list[onnx.NodeProto] = []
     add = _Nodes(nodes)
     past = add.size(f"{PAST}0.key", 2)
@@ -42,7 +42,7 @@ def bare(*removed: str) -> bytes:
 
 def merged() -> bytes:
     """One file with two branches, of which `use_cache_branch` takes the one or the other."""
-    model = _separate()
+    model = _read()
     nodes: list[onnx.NodeProto] = []
     add = _Nodes(nodes)
     flag = add("Cast", "use_cache_branch", to=TensorProto.INT64)  # (1,)
@@ -57,7 +57,7 @@ def merged() -> bytes:
 
 def beginning() -> bytes:
     """The first of two files: it takes no past."""
-    model = _separate()
+    model = _read()
     pasts = _pasts(model)
     config = tiny_llm.CONFIG
     nodes: list[onnx.NodeProto] = []
@@ -70,7 +70,7 @@ def beginning() -> bytes:
 
 def going_on() -> bytes:
     """The second: one token a run."""
-    model = _separate()
+    model = _read()
     (ids,) = (given for given in model.graph.input if given.name == "input_ids")
     ids.type.tensor_type.shape.dim[1].dim_value = 1
     return _written(model, [], ())
@@ -78,7 +78,7 @@ def going_on() -> bytes:
 
 def halved() -> bytes:
     """Keys and values in float16; the rest as it is."""
-    model = _separate()
+    model = _read()
     nodes: list[onnx.NodeProto] = []
     after: list[onnx.NodeProto] = []
     for name in _pasts(model):
@@ -98,7 +98,7 @@ def halved() -> bytes:
 
 def shifted() -> bytes:
     """The logits shifted by a constant that comes with each request, `[batch, any]`, summed."""
-    model = _separate()
+    model = _read()
     _rename(model, "logits", "plain")
     info = helper.make_tensor_value_info("hint", TensorProto.FLOAT, ["batch", "any"])
     model.graph.input.append(info)
@@ -157,13 +157,8 @@ class _Nodes:
         return self("Gather", self("Shape", name), self.constant(np.int64(axis)))
 
 
-@cache
-def _content() -> bytes:
-    return tiny_llm.model_bytes("separate")
-
-
-def _separate() -> onnx.ModelProto:
-    return onnx.load_from_string(_content())
+def _read(kept: Cache = "separate") -> onnx.ModelProto:
+    return onnx.load_from_string(tiny_llm.model_bytes(kept))
 
 
 def _pasts(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -188,6 +183,5 @@ def _written(
     inputs = [given for given in model.graph.input if given.name not in removed]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content

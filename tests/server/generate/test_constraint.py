@@ -29,6 +29,8 @@ NESTED: dict[str, Any] = {"type": "object"}
 for _ in range(400):
     NESTED = {"type": "array", "items": NESTED}
 
+ENDLESS = {"type": "array", "items": {"$ref": "#"}, "minItems": 1, "maxItems": 1}
+
 
 @pytest.fixture(scope="module")
 def grammars() -> Grammars:
@@ -196,6 +198,7 @@ def test_an_empty_answer_may_be_the_only_one(grammars: Grammars) -> None:
             id="divisors together",
         ),
         pytest.param({"multipleOf": True}, "", id="divisor of the wrong kind"),
+        pytest.param({"multipleOf": False}, "", id="divisor of the wrong kind too"),
         pytest.param({"minimum": float("nan")}, "", id="not a number"),
         pytest.param([1], "expected a schema, which is an object, got list", id="list"),
         pytest.param(None, "got null", id="nothing"),
@@ -224,7 +227,17 @@ def test_schemas_that_cannot_be_kept_to_are_refused(
         pytest.param("regex", "", "empty text", id="empty"),
         pytest.param("regex", 5, "got int", id="number"),
         pytest.param("regex", r"[^\x00-\x{10FFFF}]", "nothing can satisfy it", id="no character"),
-        pytest.param("grammar", "start: foo", "foo", id="unknown rule"),
+        pytest.param("regex", "a/b\\", "single backslash", id="backslash"),
+        pytest.param("regex", "a\n%llguidance {}", "without '%llguidance'", id="options"),
+        pytest.param("grammar", "start: foo", 'at 1(8): unknown name: "foo"', id="unknown rule"),
+        pytest.param("grammar", '{"grammars": []}', "got JSON", id="the library's own form"),
+        pytest.param(
+            "grammar",
+            'start: /a+/ /a+/\n%llguidance {"no_forcing": false}',
+            "without '%llguidance'",
+            id="options in a grammar",
+        ),
+        pytest.param("grammar", "start: %lark {\nstart: /a+/\n}", "without '%lark'", id="inner"),
         pytest.param("grammar", "start: start", "nothing can satisfy it", id="endless"),
         pytest.param("grammar", '%import "/etc/passwd"\nstart: "a"', "", id="file"),
         pytest.param("grammar", "start: " + "(" * 3000 + '"a"' + ")" * 3000, "", id="nested"),
@@ -248,21 +261,29 @@ def test_expressions_and_grammars_that_cannot_be_kept_to_are_refused(
         pytest.param("regex", "(a{1000}){1000}", id="repeated"),
         pytest.param("regex", "(a?){500}a{500}", id="optional"),
         pytest.param("json_schema", {"type": "string", "pattern": "^(a{999}){999}$"}, id="pattern"),
+        pytest.param("json_schema", ENDLESS, id="items without end"),
         pytest.param("grammar", 'start: x{1000000}\nx: "a"', id="rule"),
+        pytest.param("grammar", "start: /a+/ /a+/", id="nothing else may follow"),
+        pytest.param("grammar", 'start: "a" start', id="without end"),
     ],
 )
-def test_what_costs_too_much_ends_in_an_error_and_not_in_an_empty_answer(
+def test_what_can_hardly_end_is_followed_step_by_step(
     grammars: Grammars, kind: Any, value: Any
 ) -> None:
-    """Whether it is seen at once or at a later token, it is seen."""
-    try:
-        written = matcher(grammars, kind, value)
-    except InvalidInput:
-        return
-    answer = write(written, 0)
-    assert answer.failed
+    """The library would look ahead for what must follow, and some of these have no end."""
+    answer = write(matcher(grammars, kind, value), 0)
+    assert not answer.failed
+    assert not answer.finished
+
+
+def test_what_costs_too_much_ends_in_an_error_and_not_in_an_empty_answer(
+    grammars: Grammars,
+) -> None:
+    properties = {f"p{i}": {"type": "string"} for i in range(3000)}
+    written = matcher(grammars, "json_schema", {**PERSON, "properties": properties, "required": []})
+    assert write(written, 1).failed
     assert written.failure is not None
-    assert "too" in written.failure.message.lower()
+    assert "max is 2000" in written.failure.message
     assert not written.is_over
 
 

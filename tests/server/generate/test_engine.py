@@ -279,6 +279,47 @@ async def test_one_that_has_all_memory_and_not_enough_fails_alone() -> None:
         assert await o.tokens(Ask((1, 2), max_tokens=40)) == greedy((1, 2), 40)
 
 
+async def test_a_prompt_that_never_fits_is_refused() -> None:
+    async with opened(FakeNetwork(memory=50)) as o:
+        with pytest.raises(InvalidInput, match="the prompt has 60 tokens: their keys and values"):
+            await o.tokens(Ask((1,) * 60))
+        assert o.statistics.failures["OTHER"] == 1
+
+
+async def test_guesses_need_no_more_memory_than_there_is() -> None:
+    network = FakeNetwork(memory=103, period=1)
+    async with opened(network, pace=FreeGuesses()) as o:
+        assert await o.tokens(Ask((1, 2, 3), max_tokens=101)) == greedy((1, 2, 3), 101, period=1)
+        assert o.engine.counts.guessed > 0
+
+
+async def test_no_memory_to_open_another_is_waited_for() -> None:
+    network = Reluctant()
+    gate = Gate(network)
+    async with opened(network) as o:
+        answers = [await o.start(Ask((k,), max_tokens=9)) for k in range(3)]
+        gate.let()
+        for k, answer in enumerate(answers):
+            assert tokens_of(await pieces_of(answer)) == greedy((k,), 9)
+        assert o.engine.counts.preemptions > 0
+        network.error = KeyError("a mistake")
+        with pytest.raises(InferenceFailed, match="generation failed: KeyError"):
+            await o.tokens(Ask((1,), max_tokens=3))
+
+
+class Reluctant(FakeNetwork):
+    """Opens no slot beside another, whatever it said of the room."""
+
+    error: Exception | None = None
+
+    def open(self, slot: Any, tokens: Any, constants: Any) -> int:
+        if self.error is not None:
+            raise self.error
+        if self.held:
+            raise OutOfMemory("no room beside another")
+        return super().open(slot, tokens, constants)
+
+
 # Leaving
 
 

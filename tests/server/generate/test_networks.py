@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -12,19 +12,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiaas_server.core.errors import InferenceFailed, InvalidInput, LoadFailed, OutOfMemory
+from aiaas_server.core.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidInput,
+    LoadFailed,
+    ModelUnavailable,
+    OutOfMemory,
+)
 from aiaas_server.core.generation import GenerationLimits
-from aiaas_server.core.session import Session
+from aiaas_server.core.session import Session, StopToken
 from aiaas_server.generate.network import Network
 from aiaas_server.generate.networks import open_network
 from aiaas_server.generate.separate import SeparateNetwork
 from aiaas_server.generate.shared import SharedNetwork
 from aiaas_server.runtimes.onnx import open_session
+from aiaas_server.zoo.llama.graph import Cache, build
 from tests import tiny_llm
 from tests.server.generate import forms
 from tests.server.generate.reference import hold, tiny_session
 
 SLOTS = 4
+CACHES: tuple[Cache, ...] = ("shared", "separate")
 CONTEXT = 128
 
 
@@ -49,6 +58,7 @@ class Form(NamedTuple):
 
 FORMS = {
     "shared": Form(tiny_llm.model_bytes),
+    "shared, all logits": Form(lambda: forms.bare("num_logits_to_keep", kept="shared")),
     "shared, copied": Form(tiny_llm.model_bytes, Card(cache="separate")),
     "separate": Form(lambda: tiny_llm.model_bytes("separate")),
     "no positions": Form(lambda: forms.bare("position_ids")),
@@ -56,6 +66,12 @@ FORMS = {
     "merged": Form(forms.merged),
     "two files": Form(forms.beginning, Card(with_past="later.onnx"), forms.going_on),
     "float16 keys": Form(forms.halved, within=3e-2),
+    "constants": Form(forms.shifted, Card(constants=["hint"])),
+    "encoder": Form(
+        lambda: forms.encoded()[0],
+        Card(with_past="later.onnx", constants=["hint"]),
+        lambda: forms.encoded()[1],
+    ),
 }
 
 
@@ -94,9 +110,11 @@ MOVES = st.lists(
 )
 
 
-def write(found: Network, moves: Sequence[tuple[str, int, int]], within: float) -> None:
+def write(found: Network, moves: Sequence[tuple[str, int, int]], form: Form) -> None:
     """Play moves; what makes no sense where it stands is left out."""
     texts: dict[int, list[int]] = {}
+    hints: dict[int, Any] = {}
+    within = form.within
     common = list(range(40, 110))
     for kind, slot, seed in moves:
         random = np.random.default_rng(seed)
@@ -107,9 +125,13 @@ def write(found: Network, moves: Sequence[tuple[str, int, int]], within: float) 
         if kind == "open" and slot not in texts:
             begin = common[: int(random.integers(0, 70))] if seed % 2 else []
             prompt = begin + some(1, 20)
-            known = found.open(slot, prompt, {})
+            hints[slot] = np.full(2 + seed % 2, seed % 5, np.float32)
+            known = found.open(slot, prompt, dict.fromkeys(form.card.constants, hints[slot]))
+            if not form.card.constants:
+                hints[slot] = np.zeros(1)
             assert 0 <= known < len(prompt)
-            hold(found.extend(slot, prompt[known:], 1), prompt, within)
+            logits = found.extend(slot, prompt[known:], 1)
+            hold(logits - hints[slot].sum(), prompt, within)
             texts[slot] = prompt
         elif kind == "extend" and slot in texts:
             more = some(1, 9)
@@ -118,7 +140,7 @@ def write(found: Network, moves: Sequence[tuple[str, int, int]], within: float) 
                 keep = int(random.integers(0, len(more) + 1))
                 logits = found.extend(slot, more, keep)
                 assert logits.shape == (keep, 384)
-                hold(logits, texts[slot], within)
+                hold(logits - hints[slot].sum(), texts[slot], within)
         elif kind == "step" and texts:
             taken = [s for s in texts if len(texts[s]) < CONTEXT]
             chosen = random.permutation(taken)[: random.integers(1, len(texts) + 1)]
@@ -129,7 +151,7 @@ def write(found: Network, moves: Sequence[tuple[str, int, int]], within: float) 
                 assert logits.shape == (len(slots), 384)
                 for row, other, token in zip(logits, slots, tokens, strict=True):
                     texts[other].append(token)
-                    hold(row[None], texts[other], within)
+                    hold(row[None] - hints[other].sum(), texts[other], within)
         elif kind == "truncate" and slot in texts:
             length = len(texts[slot]) - int(random.integers(0, min(6, len(texts[slot]))))
             found.truncate(slot, length)
@@ -144,7 +166,26 @@ def write(found: Network, moves: Sequence[tuple[str, int, int]], within: float) 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(moves=MOVES)
 def test_any_mix_of_answers_is_written_as_each_alone(name: str, moves: Any) -> None:
-    write(network(name), moves, FORMS[name].within)
+    write(network(name), moves, FORMS[name])
+
+
+@pytest.mark.parametrize("name", ["shared", "separate", "two files"])
+def test_a_stop_leaves_all_slots_as_they_were(name: str) -> None:
+    found = network(name)
+    for slot in (0, 1):
+        found.open(slot, [slot, 2, 3], {})
+        found.extend(slot, [slot, 2, 3], 1)
+    found.step([0], [4])
+    stop = StopToken()
+    stop.stop()
+    with pytest.raises(DeadlineExceeded):
+        found.step([0, 1], [5, 6], stop)
+    with pytest.raises(DeadlineExceeded):
+        found.extend(1, [5, 6, 7], 1, stop)
+    assert [found.length(slot) for slot in (0, 1)] == [4, 3]
+    logits = found.step([1, 0], [7, 8])
+    hold(logits[:1], [1, 2, 3, 7])
+    hold(logits[1:], [0, 2, 3, 4, 8])
 
 
 @pytest.mark.parametrize(
@@ -207,6 +248,41 @@ def test_what_is_closed_takes_no_memory(name: str) -> None:
     assert found.measures()["kv_bytes"] == 0
     assert found.measures()["kv_bytes_limit"] == GenerationLimits().cache_bytes
     found.release()
+
+
+def test_rows_grow_behind_what_they_first_had_room_for() -> None:
+    config = replace(tiny_llm.CONFIG, context=1200)
+    models = [build(config, tiny_llm.weights(), cache) for cache in CACHES]
+    networks = [
+        open_network(
+            open_session(model.SerializeToString()), _none, Card(1200), GenerationLimits(SLOTS)
+        )
+        for model in models
+    ]
+    random = np.random.default_rng(0)
+    for slot, count in ((0, 40), (1, 500)):
+        prompt = [int(t) for t in random.integers(0, 384, count)]
+        for found in networks:
+            found.open(slot, prompt, {})
+            found.extend(slot, prompt, 1)
+    for count in (20, 560):
+        more = [int(t) for t in random.integers(0, 384, count)]
+        one, other = (found.extend(1, more, 5).copy() for found in networks)
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+        one, other = (found.step([0, 1], [7, 8]).copy() for found in networks)
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_what_was_released_holds_nothing() -> None:
+    later = open_session(forms.going_on())
+    first, _ = session_of("two files")
+    found = open_network(
+        first, lambda _: later, Card(with_past="later.onnx"), GenerationLimits(SLOTS)
+    )
+    found.release()
+    with pytest.raises(ModelUnavailable):
+        later.run({}, ["logits"])
+    assert found.measures()["prefix_bytes"] == found.measures()["kv_bytes"] == 0
 
 
 def test_a_row_between_others_that_is_full_is_moved_away() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiaas_server.generate.pace import SIZES, Pace
-from aiaas_server.generate.scheduler import MARGIN, Fill, Scheduler, Step
+from aiaas_server.generate.scheduler import MARGIN, SHORT, Fill, Scheduler, Step
 
 
 @dataclass(eq=False)
@@ -71,6 +71,56 @@ def test_pieces_take_turns_with_steps_and_cost_no_more() -> None:
     plans = [scheduler.plan() for _ in range(6)]
     # 10 ms and 1 ms a token: of the sizes, 8 fits into the 20 ms of a step, 12 does not.
     assert plans == [Fill(joining, 8), Step([writing, more])] * 3
+
+
+def test_a_short_prompt_joins_in_one_piece() -> None:
+    scheduler: Scheduler[Job] = Scheduler(4, knowing_pace())
+    writing = Job("a")
+    admitted(scheduler, writing)
+    assert scheduler.plan() == Step([writing])
+    short, other = Job("b", SHORT, SHORT), Job("c", SHORT, SHORT)
+    admitted(scheduler, short, other)
+    assert scheduler.plan() == Fill(short, SHORT)
+    short.left = 1
+    assert scheduler.plan() == Step([writing, short])
+    assert scheduler.plan() == Fill(other, SHORT)
+
+
+def test_what_is_left_of_a_long_prompt_is_not_a_short_one() -> None:
+    scheduler: Scheduler[Job] = Scheduler(4, knowing_pace())
+    writing, long = Job("a"), Job("b", 60, 60)
+    admitted(scheduler, writing)
+    assert scheduler.plan() == Step([writing])
+    admitted(scheduler, long)
+    for left in (60, 52, 44, 36):
+        long.left = left
+        assert scheduler.plan() == Fill(long, 8)
+        assert scheduler.plan() == Step([writing])
+
+
+def test_who_comes_together_begins_together() -> None:
+    scheduler: Scheduler[Job] = Scheduler(8, knowing_pace())
+    jobs = [Job(str(k), 30, 30) for k in range(8)]
+    admitted(scheduler, *jobs)
+    for job in jobs:
+        assert scheduler.plan() == Fill(job, 30)
+        scheduler.served(job, 30)
+        job.left = 1
+    assert scheduler.plan() == Step(jobs)
+
+
+def test_short_prompts_without_end_do_not_hold_up_one_that_waits_for_its_step() -> None:
+    scheduler: Scheduler[Job] = Scheduler(3, knowing_pace())
+    waits = Job("a")
+    admitted(scheduler, waits)
+    plans = []
+    while not plans or isinstance(plans[-1], Fill):
+        short = Job("b", 5, 5)
+        admitted(scheduler, short)
+        plans.append(scheduler.plan())
+        scheduler.leave(short)
+    assert plans[-1] == Step([waits])
+    assert len(plans) == 4
 
 
 def test_of_two_prompts_the_one_of_the_less_served_caller_goes_on() -> None:

@@ -125,7 +125,11 @@ def test_the_graph_that_begins_gives_what_the_other_takes() -> None:
 def test_keys_of_an_encoder_are_given_by_the_first_run_alone() -> None:
     taken = TensorSpec("past_key_values.0.encoder.key", "FP32", KEYS)
     given = TensorSpec("present.0.encoder.key", "FP32", KEYS)
-    later = read_tensors(graph(inputs=[IDS, PAST, taken]))
+    with pytest.raises(LoadFailed, match="it has no output 'present.0.encoder.key'"):
+        read_tensors(graph(inputs=[IDS, PAST, taken]))
+    brought = read_tensors(graph(inputs=[IDS, PAST, taken]), [taken.name])
+    assert (brought.fixed, brought.constants) == ((), (taken,))
+    later = read_tensors(graph(inputs=[IDS, PAST, taken]), begins=False)
     assert [cache.past for cache in later.fixed] == [taken.name]
     with pytest.raises(LoadFailed, match="it has no output 'present.0.encoder.key'"):
         read_first(graph(inputs=[IDS]), later, [])

@@ -164,6 +164,9 @@ class ScriptedGenerator:
     def close(self) -> None:
         self.closed = True
 
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        return self.closed
+
 
 class _Texts:
     """The task of its card, which no test calls."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,16 @@ import pytest
 from pydantic import ValidationError
 
 from aiaas_client.protocol.predictions import GeneratedText, read_prediction
+from aiaas_server.app import create_app
 from aiaas_server.core.describe.card import Assets, Card
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.core.generation import Ask, Chance, Piece, Sampling, Told
 from aiaas_server.core.signature import Signature
+from aiaas_server.settings import Settings
 from aiaas_server.tasks import Tasks
+from tests import tiny_llm
+from tests.server.http.serving import AsgiCaller
+from tests.task_bundles import write_bundle
 from tests.writing_run import WritingRun, Written
 
 CARD = {"task": "text-generation", "generation": {"context": 64}}
@@ -143,3 +150,28 @@ def test_a_card_must_say_how_it_writes() -> None:
 def test_the_client_reads_what_the_task_answers() -> None:
     found, _, _ = answered(PIECES)
     assert read_prediction("text-generation", found.model_dump()) == found
+
+
+@pytest.mark.asyncio
+async def test_a_served_model_writes_for_predict_and_inside_a_pipeline(tmp_path: Path) -> None:
+    """The engine's own answer, whichever way the task is reached."""
+    tiny_llm.write_model(tmp_path)
+    steps = {"task": "pipeline", "steps": [{"model": "tiny", "params": {"max_tokens": 6}}]}
+    write_bundle(tmp_path, "line", steps, None)
+    async with create_app(Settings(models=tmp_path)) as app:
+        call = AsgiCaller(app)
+        ask = {"instances": ["the quick", "a model"], "params": {"max_tokens": 6, "temperature": 0}}
+        answer = await call("POST", "/v1/models/tiny:predict", ask)
+        assert answer.status == 200, answer.body
+        first, second = answer.json()["predictions"]
+        assert first["tokens"] <= 6
+        assert first["text"] != second["text"]
+        assert {first["finish_reason"], second["finish_reason"]} <= {"stop", "length"}
+        assert 0 < first["score"] <= 1
+        again = await call("POST", "/v1/models/tiny:predict", ask)
+        assert again.json() == answer.json()
+        piped = await call("POST", "/v1/models/line:predict", {"instances": ["the quick"]})
+        assert piped.status == 200, piped.body
+        assert piped.json()["predictions"][0]["tokens"] <= 6
+        long = await call("POST", "/v1/models/tiny:predict", {"instances": ["fox " * 2000]})
+        assert "512" in json.dumps(long.json()), "the context is told"

@@ -115,14 +115,15 @@ def test_a_bundle_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
         yield b"012"
         raise OSError("no space left")
 
-    bundle = replace(large(b""), weights={"model.onnx.data": LargeFile(9, chunks)})
+    weights = {"model.onnx.data": LargeFile(9, chunks)}
+    bundle = replace(large(b""), config={"max_batch_size": 0}, weights=weights)
     with pytest.raises(OSError, match="no space left"):
         write_bundle(bundle, "MIT", {}, tmp_path)
     assert list(tmp_path.iterdir()) == []
     write_bundle(large(b"0"), "MIT", {}, tmp_path)
     with pytest.raises(OSError, match="no space left"):
         write_bundle(bundle, "MIT", {}, tmp_path)
-    assert [p.name for p in (tmp_path / "large").iterdir()] == ["1"]
+    assert {p.name for p in (tmp_path / "large").iterdir()} == {"1", "config.json"}
 
 
 @pytest.mark.parametrize("is_there", [True, False])

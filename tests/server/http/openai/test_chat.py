@@ -406,3 +406,17 @@ async def test_a_large_conversation_is_read_beside_the_loop(scripted: Any) -> No
     assert len(served.generator.chats[0].messages) == 90
     answer = await served.post(PATH, ASKED | {"messages": [*many, {"role": "x"}]})
     assert "'messages[90].role'" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("told_too", [False, True], ids=["text", "log-probabilities"])
+async def test_an_answer_that_is_too_large_is_refused_whole_and_not_in_events(
+    scripted: Any, told_too: bool
+) -> None:
+    some = Piece("x" * 5, (1,), (told("x"),)) if told_too else Piece("x" * 100, (1,))
+    served = await scripted([some] * 30 + pieces("end"), max_answer_bytes=2000)
+    answer = await served.post(PATH, ASKED)
+    assert (answer.status, answer.json()["error"]["code"]) == (422, "output_too_large")
+    assert "more than 2000 bytes" in answer.json()["error"]["message"]
+    assert served.generator.answers[0].left
+    streamed = await served.post(PATH, ASKED | {"stream": True})
+    assert documents(streamed.body)[-1] == "[DONE]"
