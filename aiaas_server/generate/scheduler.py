@@ -157,7 +157,7 @@ class Scheduler(Generic[J]):
             return self._fill(job, job.left)
         if filling and not (ready and self._fills):
             job = self._least_served(filling)
-            piece = SHORT if job in whole else self._pace.piece(len(ready))
+            piece = SHORT if job in whole else self._pace.piece(len(ready), len(filling))
             return self._fill(job, min(job.left, piece))
         if not ready:
             return None

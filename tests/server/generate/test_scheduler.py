@@ -254,6 +254,46 @@ def test_pieces_follow_the_times_that_are_measured() -> None:
     assert pace._of_piece(64) < 0.1
 
 
+def learned() -> Pace:
+    """A step of four takes 30 ms, a piece 10 ms and 1 ms a token; 8 and 64 tokens were run."""
+    pace = Pace()
+    pace.stepped(4, 0.030)
+    pace.filled(8, 0.018)
+    pace.filled(64, 0.074)
+    return pace
+
+
+def test_a_machine_that_was_busy_is_not_taken_for_a_slow_one() -> None:
+    pace = learned()
+    assert pace.piece(4) == 20
+    for _ in range(10):
+        pace.filled(20, 0.3)
+    for _ in range(60):
+        size = pace.piece(4)
+        pace.filled(size, 0.010 + size / 1000)
+    assert pace.piece(4) == 20
+
+
+def test_larger_pieces_are_tried_again() -> None:
+    pace = learned()
+    for _ in range(60):
+        pace.filled(64, 1.0)  # whatever it was, it passes
+    pace.stepped(4, 0.030)
+    tries = 0
+    while pace.piece(4) < 20 and tries < 10_000:
+        size = pace.piece(4)
+        pace.filled(size, 0.010 + size / 1000)
+        tries += 1
+    assert 0 < tries < 10_000
+
+
+def test_pieces_are_larger_where_more_prompts_wait_than_answers() -> None:
+    pace = learned()
+    assert pace.piece(4, 4) == 20
+    assert pace.piece(4, 8) == 48
+    assert pace.piece(4, 100) == pace.piece(4, 12) == 64
+
+
 def test_the_cost_of_guesses_lies_between_a_step_and_a_piece() -> None:
     pace = Pace()
     assert [pace.cost(tokens) for tokens in (1, 2, 9)] == [1.0, 2.0, 9.0]
