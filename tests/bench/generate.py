@@ -52,19 +52,20 @@ CORES: Final = len(os.sched_getaffinity(0))
 
 def rows(plan: Plan) -> Iterator[Row]:
     """All of it."""
-    text = _pulled(plan, MODEL)
+    text = pulled(plan, MODEL)
     with processes.aiaas(text, generate_speculate="false") as server:
-        yield from _rates(plan, server, text / MODEL / "1")
-        yield from _joining(plan, server, _Tokens(text / MODEL / "1"))
-        yield from _prefix(plan, server, _Tokens(text / MODEL / "1"))
+        tokens = Tokens(text / MODEL / "1")
+        yield from _rates(plan, server, text / MODEL / "1", tokens)
+        yield from _joining(plan, server, tokens)
+        yield from _prefix(plan, server, tokens)
         with processes.aiaas(text) as guessing:
-            yield from _guessing(plan, guessing, server, _Tokens(text / MODEL / "1"))
+            yield from _guessing(plan, guessing, server, tokens)
     yield from _outside(plan, text)
     yield from _speech(plan)
     yield from _memory(plan)
 
 
-def _pulled(plan: Plan, name: str) -> Path:
+def pulled(plan: Plan, name: str) -> Path:
     """A repository with a model of the zoo alone, and what belongs to it."""
     kept, folder = cache_dir() / "writing" / EDITION, plan.work / f"{name}-alone"
     if not (kept / name / "1" / "model.onnx").exists():
@@ -76,7 +77,7 @@ def _pulled(plan: Plan, name: str) -> Path:
     return folder
 
 
-class _Tokens:
+class Tokens:
     """Prompts out of Python's manual, of any length, none twice."""
 
     def __init__(self, model: Path) -> None:
@@ -94,42 +95,42 @@ class _Tokens:
         return tuple(self._tokens[self._at - count : self._at])
 
     def mixed(self, count: int) -> list[Wanted]:
-        """Prompts of 5 to 120 tokens with answers of 32 to 96."""
+        """Prompts of 5 to 120 tokens with answers of 64 to 256."""
         chance = random.Random(count)
         return [
-            Wanted(self.take(chance.randint(5, 120)), chance.randint(32, 96)) for _ in range(count)
+            Wanted(self.take(chance.randint(5, 120)), chance.randint(64, 256)) for _ in range(count)
         ]
 
 
-def _asked(wanted: Sequence[Wanted]) -> list[bytes]:
+def asked(wanted: Sequence[Wanted]) -> list[bytes]:
+    """Requests for what is wanted, in events."""
     return [streams.request(MODEL, one.prompt, one.tokens) for one in wanted]
 
 
 # Tokens a second
 
 
-def _rates(plan: Plan, server: Target, model: Path) -> Iterator[Row]:
+def _rates(plan: Plan, server: Target, model: Path, tokens: Tokens) -> Iterator[Row]:
     loop = bare_loop.Loop(model / "model.onnx", CORES)
-    tokens = _Tokens(model)
-    seconds = plan.seconds * 2.5
+    seconds = plan.seconds * 5
     bare, one, many = [], [], []
     for _ in range(plan.rounds):
         wanted = tokens.mixed(64)  # new ones, that no cache of prompts knows
         bare.append(bare_loop.rate(loop, wanted, seconds))
-        one.append(streams.rate(server, _asked(wanted[:32]), 1, seconds))
-        many.append(streams.rate(server, _asked(wanted[32:]), STREAMS, seconds))
+        one.append(streams.rate(server, asked(wanted[:32]), 1, seconds))
+        many.append(streams.rate(server, asked(wanted[32:]), STREAMS, 2 * seconds))
     unit, name = "tokens/s", f"{STREAMS} streams, mixed prompts"
     yield Row(GROUP, name, max(many), unit, max(one), "one stream", at_least(4.0))
     yield Row(GROUP, "one stream", max(one), unit, max(bare), "bare loop", at_least(0.95))
 
 
-def _guessing(plan: Plan, guesses: Target, steps: Target, tokens: _Tokens) -> Iterator[Row]:
+def _guessing(plan: Plan, guesses: Target, steps: Target, tokens: Tokens) -> Iterator[Row]:
     """What guessing ahead changes for one stream."""
     with_it, without = [], []
     for _ in range(max(1, plan.rounds // 2)):
-        asked = _asked(tokens.mixed(32))
+        requests = asked(tokens.mixed(32))
         for target, found in ((guesses, with_it), (steps, without)):
-            found.append(streams.rate(target, asked, 1, plan.seconds * 2.5))
+            found.append(streams.rate(target, requests, 1, plan.seconds * 5))
     name = "one stream, guessing ahead"
     yield Row(GROUP, name, max(with_it), "tokens/s", max(without), "one stream")
 
@@ -137,7 +138,7 @@ def _guessing(plan: Plan, guesses: Target, steps: Target, tokens: _Tokens) -> It
 # A long prompt joins
 
 
-def _joining(plan: Plan, server: Target, tokens: _Tokens) -> Iterator[Row]:
+def _joining(plan: Plan, server: Target, tokens: Tokens) -> Iterator[Row]:
     found = [_joined(server, tokens) for _ in range(plan.rounds)]
     longest, step, first = min(found, key=lambda one: one[0] / one[1])
     name = f"a prompt of {JOINS} tokens joins {STREAMS - 1} streams"
@@ -148,7 +149,7 @@ def _joining(plan: Plan, server: Target, tokens: _Tokens) -> Iterator[Row]:
     yield Row(GROUP, f"{name}: time to its first token", first * MILLI, "ms")
 
 
-def _joined(server: Target, tokens: _Tokens) -> tuple[float, float, float]:
+def _joined(server: Target, tokens: Tokens) -> tuple[float, float, float]:
     """Longest gap of the others, their usual one before, seconds to the first token."""
     before, most = 24, 900
     others = [streams.request(MODEL, tokens.take(16), most) for _ in range(STREAMS - 1)]
@@ -176,13 +177,13 @@ def _joined(server: Target, tokens: _Tokens) -> tuple[float, float, float]:
 # A prompt that begins as another one
 
 
-def _prefix(plan: Plan, server: Target, tokens: _Tokens) -> Iterator[Row]:
+def _prefix(plan: Plan, server: Target, tokens: Tokens) -> Iterator[Row]:
     firsts, seconds = [], []
     for _ in range(max(1, plan.rounds // 2)):
         prefix = tokens.take(PREFIX)
         for found in (firsts, seconds):
-            asked = streams.request(MODEL, (*prefix, *tokens.take(16)), 2)
-            found.append(streams.heard(server, [asked])[0].first)
+            one = streams.request(MODEL, (*prefix, *tokens.take(16)), 2)
+            found.append(streams.heard(server, [one])[0].first)
     name = f"{PREFIX:,} tokens of common prefix: time to the first token"
     first, second = min(firsts) * MILLI, min(seconds) * MILLI
     yield Row(GROUP, name, second, "ms", first, "the first request", at_most(0.2))
@@ -195,13 +196,13 @@ def _outside(plan: Plan, models: Path) -> Iterator[Row]:
     file = plan.work / "timed.json"
     here = Path(__file__).with_name("timed.py")
     command = [sys.executable, str(here), str(models), str(file)]
-    tokens = _Tokens(models / MODEL / "1")
+    tokens = Tokens(models / MODEL / "1")
     with processes.started("timed", command) as server:
-        streams.rate(server, _asked(tokens.mixed(8)), STREAMS, plan.seconds)
+        streams.rate(server, asked(tokens.mixed(8)), STREAMS, plan.seconds)
         found = []
         for _ in range(plan.rounds):
             before = _told(server, file)
-            streams.rate(server, _asked(tokens.mixed(16)), STREAMS, plan.seconds * 2.5)
+            streams.rate(server, asked(tokens.mixed(16)), STREAMS, plan.seconds * 2.5)
             after = _told(server, file)
             runs, cpu, outside = (after[key] - before[key] for key in ("runs", "cpu", "outside"))
             found.append((outside / runs, (cpu - outside) / runs))
@@ -227,7 +228,7 @@ def _speech(plan: Plan) -> Iterator[Row]:
     if not clips:
         return  # they are in Debian's package pocketsphinx-testdata
     requests = [_transcription(recordings.recording(clip)) for clip in clips]
-    with processes.aiaas(_pulled(plan, SPEECH)) as server:
+    with processes.aiaas(pulled(plan, SPEECH)) as server:
         server.ask(requests[0])
         ways: dict[int, list[float]] = {1: [], len(clips): []}
         for _ in range(max(1, plan.rounds // 2)):
