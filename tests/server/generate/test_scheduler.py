@@ -88,14 +88,34 @@ def test_a_short_prompt_joins_in_one_piece() -> None:
 
 def test_what_is_left_of_a_long_prompt_is_not_a_short_one() -> None:
     scheduler: Scheduler[Job] = Scheduler(4, knowing_pace())
-    writing, long = Job("a"), Job("b", 60, 60)
+    writing, long = Job("a"), Job("b", 150, 150)
     admitted(scheduler, writing)
     assert scheduler.plan() == Step([writing])
     admitted(scheduler, long)
-    for left in (60, 52, 44, 36):
+    for left in (150, 142, 48, 36):
         long.left = left
         assert scheduler.plan() == Fill(long, 8)
         assert scheduler.plan() == Step([writing])
+
+
+def test_a_middling_prompt_joins_in_equal_pieces() -> None:
+    scheduler: Scheduler[Job] = Scheduler(4, knowing_pace())
+    writing = Job("a")
+    admitted(scheduler, writing)
+    assert scheduler.plan() == Step([writing])
+    joining = Job("b", 100, 100)
+    admitted(scheduler, joining)
+    for left, piece in ((100, 34), (66, 34), (32, 32)):
+        joining.left = left
+        assert scheduler.plan() == Fill(joining, piece)
+        assert scheduler.plan() == Step([writing])
+
+
+def test_a_middling_prompt_that_holds_up_nobody_is_run_at_once() -> None:
+    scheduler: Scheduler[Job] = Scheduler(4, knowing_pace())
+    job = Job("b", 100, 100)
+    admitted(scheduler, job)
+    assert scheduler.plan() == Fill(job, 100)
 
 
 def test_who_comes_together_begins_together() -> None:
