@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Final
 
-SIZES: Final = (8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
+SIZES: Final = (8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
 """Tokens in a piece of a prompt: few, so that times are learned and shapes come again."""
 _WEIGHT: Final = 0.2  # of a new time against what is known
 _JUMP: Final = 2.0  # a time counts as no more than this of what is known, so that a hiccup passes
 _DEARER: Final = 3.0  # than a step, at most, is a piece where more prompts wait than answers
 _DOUBT: Final = 0.998  # of what is known is believed of larger pieces with each that is run
+_MARGIN: Final = 0.9  # of a step that a piece may cost: times vary
 
 
 class Pace:
@@ -70,7 +71,7 @@ class Pace:
         """
         if not rows:
             return SIZES[-1]
-        bound = self._of_step(rows) * min(max(prompts / rows, 1.0), _DEARER)
+        bound = _MARGIN * self._of_step(rows) * min(max(prompts / rows, 1.0), _DEARER)
         return next((size for size in reversed(SIZES) if self._of_piece(size) <= bound), SIZES[0])
 
     def _of_step(self, rows: int) -> float:
