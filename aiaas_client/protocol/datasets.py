@@ -10,15 +10,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from aiaas_client.protocol.management import (
-    Asked,
-    BundleFile,
-    Description,
-    Digest,
-    DraftFile,
-    Note,
-    Told,
-)
+from aiaas_client.protocol.documents import Asked, Told
+from aiaas_client.protocol.management import BundleFile, Description, Digest, DraftFile, Note
 from aiaas_client.protocol.names import NAME
 
 ColumnKind = Literal["number", "integer", "boolean", "category", "text", "time", "array", "image"]

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from aiaas_client.protocol.management import Asked, JsonObject, Told
+from aiaas_client.protocol.documents import Asked, Told
+from aiaas_client.protocol.management import JsonObject
 
 
 class ExplainParameters(Asked):

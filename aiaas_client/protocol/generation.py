@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from aiaas_client.protocol.management import Told
+from aiaas_client.protocol.documents import Told
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 

@@ -11,15 +11,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, TypeAdapter
 
 from aiaas_client.protocol.datasets import DatasetRef, Split
-from aiaas_client.protocol.management import (
-    Alias,
-    Asked,
-    Guard,
-    JsonObject,
-    Name,
-    Note,
-    Told,
-)
+from aiaas_client.protocol.documents import Asked, Told
+from aiaas_client.protocol.management import Alias, Guard, JsonObject, Name, Note
 from aiaas_client.protocol.names import ALIAS, NAME
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]

@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from html import escape
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
+from aiaas_client.protocol.documents import Asked, Told
 from aiaas_client.protocol.names import ALIAS, FILE, NAME, PRODUCTION
 
 MODEL_FILE, CARD_FILE, GOLDEN_FILE = "model.onnx", "model.json", "golden.json"
-_LONGEST_CELL = 200  # characters
 
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Alias = Annotated[str, Field(pattern=f"^{ALIAS}$")]
@@ -48,35 +47,6 @@ def _check_finite(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_check_finite)]
-
-
-class Told(BaseModel):
-    """What a server tells."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-    shown: ClassVar[tuple[str, ...]] = ()
-    """The members that `repr` tells; all of them where it is empty. What says nothing is left out
-    of it."""
-
-    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        empty: tuple[Any, ...] = (None, "", 0, [], {})  # False is a 0
-        for name, value in super().__repr_args__():
-            if (not self.shown or name in self.shown) and value not in empty:
-                yield name, value
-
-    def _repr_html_(self) -> str:
-        """A small table, for notebooks."""
-        cells = (
-            f"<tr><th>{escape(str(name))}</th><td>{escape(str(value)[:_LONGEST_CELL])}</td></tr>"
-            for name, value in self.__repr_args__()
-        )
-        return f"<table><caption>{type(self).__name__}</caption>{''.join(cells)}</table>"
-
-
-class Asked(BaseModel):
-    """What a caller asks for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 # Bundles

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, FiniteFloat, JsonValue, StrictBool, StrictInt, StrictStr
 
-from aiaas_client.protocol.management import Asked, Told
+from aiaas_client.protocol.documents import Asked, Told
 from aiaas_client.protocol.names import PRODUCTION
 
 Verdict = Literal["unknown", "few", "ok", "warning", "drifted"]

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from aiaas_client.protocol.documents import Asked
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON
-from aiaas_client.protocol.management import Asked
 from aiaas_client.testing.fake_model import FakeError
 from aiaas_client.testing.state import Answer, RecordedRequest
 

@@ -83,9 +83,18 @@ class Chats:
         """Write a conversation; blocking, as long as the template takes.
 
         Raises:
-            InvalidInput: The template refuses it, the functions cannot be called as is asked, or
-                there is a lone surrogate.
+            InvalidInput: The template refuses it, the functions cannot be called as is asked,
+                there is a lone surrogate, or parts are nested too deeply.
         """
+        try:
+            return self._prompt(chat)
+        except RecursionError:
+            raise InvalidInput(
+                "the conversation, its functions or options: expected parts that are nested less "
+                "deeply"
+            ) from None
+
+    def _prompt(self, chat: Chat) -> Prompt:
         tools = () if chat.tool_choice == "none" else tuple(chat.tools)
         for at, tool in enumerate(tools):
             if not isinstance(tool.get("name"), str) or not tool["name"]:

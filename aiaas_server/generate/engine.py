@@ -129,13 +129,14 @@ class Engine:
         """The tokens of a text, behind those that begin every one.
 
         Raises:
-            InvalidInput: The model has no tokenizer, or cannot read the text.
+            InvalidInput: The model has no tokenizer, or cannot read the text, or the text is far
+                longer than the context.
         """
         if self._texts is None:
             raise InvalidInput(f"model '{self._name}' has no tokenizer: it reads tokens only")
         if len(text) <= SHORT:
             return (*self._begin, *self._texts.encode(text))
-        return (*self._begin, *await asyncio.to_thread(self._texts.encode, text))
+        return (*self._begin, *await asyncio.to_thread(self._texts.encode, text, self.context))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones left out; "" without a tokenizer."""

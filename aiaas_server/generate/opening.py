@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -54,7 +55,7 @@ def open_generator(
         if text is not None:
             vocabulary = Vocabulary.open(text, shown=marks_of(settings.tools))
             formats = _LazyFormats(text, network.vocabulary, settings)
-            write_prompt = _chats(assets, settings, vocabulary, formats.matcher)
+            write_prompt = _chats(assets, settings, vocabulary, network.context, formats.matcher)
         pace = Pace()
         constants = _made_up(session, settings)
         if constants is not None:
@@ -162,6 +163,7 @@ def _chats(
     assets: Assets,
     settings: GenerationSettings,
     vocabulary: Vocabulary,
+    context: int,
     check: Callable[[Format], object],
 ) -> WritePrompt | None:
     """What writes conversations; None for a model that has no template for them."""
@@ -175,7 +177,8 @@ def _chats(
         "eos_token": _name_of(settings.end[:1], vocabulary),
     }
     template = ChatTemplate(source, settings.template, variables)
-    return Chats(template, settings.tools, vocabulary.encode, check).prompt
+    encode = partial(vocabulary.encode, most=context)
+    return Chats(template, settings.tools, encode, check).prompt
 
 
 def _name_of(token: Sequence[int], vocabulary: Vocabulary) -> str:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiaas_server.core.errors import InvalidInput, LoadFailed
 from aiaas_server.generate.token_bytes import token_bytes
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+_SHORT: Final = 2000  # characters; more are read without the interpreter's lock, on other threads
+_PART: Final = 1 << 15  # characters of a long text that are counted at a time
 
 
 class Vocabulary:
@@ -58,15 +62,38 @@ class Vocabulary:
         )
         return cls(tokenizer, table, special, reading.strip)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, most: int | None = None) -> list[int]:
         """The tokens of a text, without any that begin or end one; special ones are recognised.
 
+        Args:
+            most: Tokens that can be used. A text with more than twice as many is not read to its
+                end: it may have millions.
         Raises:
-            InvalidInput: The text has half a character, or no tokens stand for a part of it.
+            InvalidInput: The text has half a character, no tokens stand for a part of it, or it is
+                far longer than `most`.
         """
         check_text(text, "the text")
+        if most is not None and len(text) > 2 * _PART:
+            self._check_length(text, most)
+        return self._read(text)
+
+    def _check_length(self, text: str, most: int) -> None:
+        """A cut may make one token two, but no more: so twice as many are surely too many."""
+        count = 0
+        for start in range(0, len(text), _PART):
+            count += len(self._read(text[start : start + _PART]))
+            if count > 2 * most:
+                raise InvalidInput(
+                    f"the prompt has {count} tokens in the first {min(start + _PART, len(text))} "
+                    f"of its {len(text)} characters; the model's context holds {most}"
+                )
+
+    def _read(self, text: str) -> list[int]:
         try:
-            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            if len(text) <= _SHORT:
+                return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            found = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+            return list(found[0].ids)
         except Exception as error:  # the library raises bare Exception
             reason = " ".join(str(error).split())[:120]
             raise InvalidInput(f"the model's tokenizer cannot read the text: {reason}") from None

@@ -41,7 +41,7 @@ from aiaas_server.settings import Settings
 from aiaas_server.tasks import Tasks
 from aiaas_server.tasks.task import read_labels
 from aiaas_server.verifier.golden_runs import run_golden
-from aiaas_server.verifier.made_up import payloads, run_once
+from aiaas_server.verifier.made_up import payloads, run_once, short_params
 from aiaas_server.verifier.self_contained import self_contained
 from aiaas_server.verifier.witness import Witness
 
@@ -74,7 +74,9 @@ def examine(order: Order, tell: Tell) -> Verified:
     )
     opening = _Opening(order, tell)
     bundles = Bundles(repository.read_beside, Tasks().open, open_generator)
-    settings = Settings(intra_op_threads=order.threads, instances=1)
+    settings = Settings(
+        intra_op_threads=order.threads, instances=1, generate_slots=1, generate_prefix_bytes=0
+    )
     pool = ModelPool(repository, opening.open, settings, (), bundles)
     tell("load")
     serving = _Serving(pool, order.name, card, files)
@@ -280,7 +282,8 @@ async def _tried(model: LoadedModel, card: Card, predictor: Predictor, deadline:
     if card.steps:
         return
     try:
-        answers = await predictor.predict(model, payloads(model.task.input), {}, deadline)
+        tried, params = payloads(model.task.input), short_params(model.task.params)
+        answers = await predictor.predict(model, tried, params, deadline)
     except (InvalidInput, ModelNotFound):
         return
     except ServerError:

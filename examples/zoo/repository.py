@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable
 from pathlib import Path
 
 from aiaas_server.zoo.packages import cache_dir, fetch, write_atomically
+from aiaas_server.zoo.pull import pull
 
 from . import digits, efficientnet, minilm, photographs
 
 # Bump when a builder changes what it makes: the cached files of the former are left behind.
 EDITION = "1"
+DEMO = cache_dir() / "demo" / EDITION
 
 
 def prepare(report: Callable[[str], None] = print) -> Path:
@@ -28,6 +31,22 @@ def prepare(report: Callable[[str], None] = print) -> Path:
     _text(root / "efficientnet-lite0" / "labels.txt", "\n".join(efficientnet.labels()) + "\n")
     _model(root / "minilm", minilm.MODEL.path.read_bytes, report)
     _model(root / "digits", _train_digits, report)
+    return root
+
+
+def writers(root: Path, *names: str, report: Callable[[str], None] = print) -> Path:
+    """Put models that write and hear into a repository, as `aiaas pull` does; return it.
+
+    They are half a gigabyte: several examples share one directory, and wait for one another.
+
+    Raises:
+        FetchError: A package could not be had.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".pulling").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in names:
+            pull(name, root, report=report)
     return root
 
 

@@ -11,7 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 from PIL import Image
-from zoo import samples
+from zoo import recordings, samples
 
 from aiaas_client import Client
 
@@ -37,6 +37,8 @@ def run(*arguments: str) -> str:
 def test_quickstart_does_the_main_job_and_stops_cleanly(tmp_path: Path) -> None:
     printed = run("examples/quickstart.py", "--out", str(tmp_path))
     for expected in (
+        "The capital of France is Paris.\n",
+        recordings.SPOKEN[:46],  # the table wraps the rest
         "espresso 0.951",
         "tripod 0.937",
         "Refunds are paid",
@@ -46,7 +48,14 @@ def test_quickstart_does_the_main_job_and_stops_cleanly(tmp_path: Path) -> None:
         "10,000",
     ):
         assert expected in printed
-    for task in ("image-classification", "text-embedding", "object-detection", "file-type"):
+    for task in (
+        "text-generation",
+        "speech-recognition",
+        "image-classification",
+        "text-embedding",
+        "object-detection",
+        "file-type",
+    ):
         assert task in printed
     with Image.open(tmp_path / "demo-page.png") as drawn:
         assert drawn.size == samples.page().size
@@ -109,6 +118,38 @@ def test_the_life_of_a_model_goes_from_a_table_to_erasure_and_stops_cleanly() ->
 )
 def test_an_example_runs(example: str, expected: str) -> None:
     assert expected in run(f"examples/{example}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("example", "told"),
+    [
+        pytest.param(
+            "chat_openai.py",
+            (
+                "The capital of France is Paris.  (8 tokens)",
+                "get_weather: Paris",
+                "Person(name='Ada', age=36)",
+                "completed: The capital of France is Paris.",
+            ),
+            id="openai",
+        ),
+        pytest.param(
+            "generate.py",
+            (
+                "The capital of France is Paris.  (stop, 8 tokens)",
+                "Once upon a time, the city of Nova Haven",
+                "Person(name='Ada', age=36)",
+                "0: 1 + 1 = 2",
+                "left after 10 pieces: ",
+            ),
+            id="sdk",
+        ),
+    ],
+)
+def test_an_example_has_a_model_write(example: str, told: tuple[str, ...]) -> None:
+    printed = run(f"examples/{example}")
+    assert [one for one in told if one not in printed] == [], printed
 
 
 @pytest.mark.slow

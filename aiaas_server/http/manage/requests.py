@@ -21,9 +21,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message
 
+from aiaas_client.protocol.documents import Told
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON
-from aiaas_client.protocol.management import Told
 from aiaas_client.protocol.names import ALIAS
 from aiaas_server.core.author import Author
 from aiaas_server.core.errors import Conflict, NotFound

@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from aiaas_client.protocol.management import Asked
+from aiaas_client.protocol.documents import Asked
 from aiaas_server.core.author import Author
 from aiaas_server.core.errors import NotFound
 from aiaas_server.http.manage.requests import author_of, read_asked

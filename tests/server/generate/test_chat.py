@@ -267,6 +267,17 @@ def test_what_cannot_be_called_is_refused(
         prompt(chat, form, grammars=grammars)
 
 
+def test_functions_nested_beyond_reason_are_refused() -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(1000):
+        schema = {"type": "object", "properties": {"a": schema}}
+    tools = ({"name": "f", "description": "", "parameters": schema},)
+    chats = Chats(ChatTemplate(TEMPLATE, "t", {}), "hermes", encode)
+    for choice in ("auto", "required"):
+        with pytest.raises(InvalidInput, match="nested less deeply"):
+            chats.prompt(Chat((USER,), tools, choice))
+
+
 def test_arguments_that_are_no_json_stay_what_they_were() -> None:
     call = {"id": "c", "function": {"name": "time", "arguments": "{oops"}}
     _, text = prompt(Chat([USER, {"role": "assistant", "tool_calls": [call]}], TOOLS))

@@ -117,6 +117,46 @@ def test_half_a_character_is_refused_with_its_place(text):
         vocabulary.encode(text)
 
 
+class Watched:
+    """A tokenizer that tells what it is given to read."""
+
+    def __init__(self) -> None:
+        self.at_once: list[str] = []
+        self.beside: list[str] = []
+        self._tokenizer = Tokenizer.from_str(tokenizer_json())
+
+    def encode(self, text, **more):
+        self.at_once.append(text)
+        return self._tokenizer.encode(text, **more)
+
+    def encode_batch_fast(self, texts, **more):
+        self.beside += texts
+        return self._tokenizer.encode_batch_fast(texts, **more)
+
+
+def test_a_text_far_longer_than_the_context_is_not_read_to_its_end():
+    watched = Watched()
+    vocabulary = Vocabulary(watched, [b""], frozenset(), 0)
+    text = "the quick brown fox " * 500_000
+    with pytest.raises(InvalidInput, match=r"has \d+ tokens in the first 32768 of its 10000000 "):
+        vocabulary.encode(text, most=100)
+    assert sum(map(len, watched.beside)) == 32768
+
+
+@pytest.mark.parametrize("most", [None, 100_000], ids=["any", "room"])
+def test_a_long_text_that_may_fit_is_read_as_a_whole(most):
+    vocabulary, tokenizer = both("byte-level")
+    text = "the quick brown fox " * 5000
+    assert vocabulary.encode(text, most) == tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def test_long_texts_are_read_beside_other_threads():
+    """`Tokenizer.encode` keeps the interpreter's lock: no other thread runs meanwhile."""
+    watched = Watched()
+    Vocabulary(watched, [b""], frozenset(), 0).encode("a b " * 1000)
+    assert (len(watched.at_once), len(watched.beside)) == (0, 1)
+
+
 def test_a_text_without_tokens_is_refused():
     """A unigram model without a token for the unknown."""
     without = changed(

@@ -15,6 +15,8 @@ import pytest_asyncio
 from aiaas_client.protocol.jobs import ENDED, JobResult
 from aiaas_server.core.errors import StorageFull
 from aiaas_server.jobs import queue, rows
+from aiaas_server.jobs.events import now
+from aiaas_server.jobs.queue import LEASE
 from aiaas_server.state.database import Connection, Database
 from tests.server.jobs.shop import Shop
 from tests.waiting import until
@@ -206,13 +208,14 @@ async def test_a_holder_that_lost_its_job_lets_go_of_it(
     database: Database, open_shop: OpenShop
 ) -> None:
     """Another has it now: what the first one does changes nothing, and it ends its process."""
-    shop = open_shop(lease=1.2)
+    shop = open_shop(lease=6.0)
     shop.jobs.start()
     job = await add(database, steps=3, hangs_at=2, hangs=9)
     pid = await beside(database, job)
 
     def take(connection: Connection) -> None:
-        connection.execute(rows.JOBS.update().values(holder="another", attempt=2, lease=2e9))
+        lease = now(connection) + 5 * LEASE  # one that lies further off counts as run out
+        connection.execute(rows.JOBS.update().values(holder="another", attempt=2, lease=lease))
 
     await database.write(take)
     await until(lambda: shop.jobs.running == 0)

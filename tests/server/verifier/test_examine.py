@@ -14,9 +14,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from aiaas_server.core.errors import ServerError
+from aiaas_server.generate.accounts import Accounts, Course
 from aiaas_server.registry.verification.verdict import Order, Phase, Verified
 from aiaas_server.verifier.examine import examine
-from tests import task_bundles
+from tests import task_bundles, tiny_llm
 from tests.server.registry.verification import hostile
 
 MOOD_FILES = {"tokenizer.json": task_bundles.tokenizer()}
@@ -390,3 +391,21 @@ def test_a_reason_of_the_runtime_is_free_of_its_source(bench: Bench) -> None:
     told = bench.refusal(made)
     assert "False node must always be the next node" in told
     assert "onnxruntime::" not in told
+
+
+def test_a_model_that_writes_is_tried_with_a_short_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has no end would fill its whole context, for minutes, and the memory of that."""
+    written: list[int] = []
+    ended = Accounts.ended
+
+    def watched(self: Accounts, course: Course, error: Any, *, cancelled: bool) -> None:
+        written.append(course.tokens_out)
+        ended(self, course, error, cancelled=cancelled)
+
+    monkeypatch.setattr(Accounts, "ended", watched)
+    files = {"tokenizer.json": tiny_llm.tokenizer_json().encode()}
+    bench.examine(tiny_llm.model_bytes(), card=tiny_llm.card(end=[]), files=files)
+    assert written == [8]
+    assert bench.phases == ["read", "check", "load", "run", "task"]
