@@ -21,7 +21,7 @@ from aiaas_server.generate.engine import Engine, WritePrompt
 from aiaas_server.generate.job import Follows
 from aiaas_server.generate.network import Network
 from aiaas_server.generate.networks import open_network
-from aiaas_server.generate.pace import SIZES, Pace
+from aiaas_server.generate.pace import Pace
 from aiaas_server.generate.settings import GenerationSettings, read_generation
 from aiaas_server.generate.tools import marks_of
 from aiaas_server.generate.vocabulary import Vocabulary
@@ -30,7 +30,7 @@ from aiaas_server.generate.writer import FillsMasks
 if TYPE_CHECKING:
     from aiaas_server.generate.constraint import Grammars
 
-_TRIED: Final = (SIZES[0], SIZES[6], SIZES[-1])
+_TRIED: Final = (8, 16, 64, 256)
 """Tokens of the pieces that are run at the load, so that their times are known."""
 _USUAL_TEMPLATE: Final = GenerationSettings.model_fields["template"].default
 _LONG: Final = 0.5  # seconds of a piece behind which no longer one is tried

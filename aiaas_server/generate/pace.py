@@ -5,10 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Final
 
-SIZES: Final = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+SIZES: Final = (8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
 """Tokens in a piece of a prompt: few, so that times are learned and shapes come again."""
 _WEIGHT: Final = 0.2  # of a new time against what is known
 _JUMP: Final = 2.0  # a time counts as no more than this of what is known, so that a hiccup passes
+_DEARER: Final = 3.0  # than a step, at most, is a piece where more prompts wait than answers
+_DOUBT: Final = 0.998  # of what is known is believed of larger pieces with each that is run
+_MARGIN: Final = 0.9  # of a step that a piece may cost: times vary
 
 
 class Pace:
@@ -24,9 +27,21 @@ class Pace:
         _learn(self._steps, rows, seconds)
 
     def filled(self, tokens: int, seconds: float) -> None:
-        """A piece of so many tokens took so long; learned where it is one of `SIZES`."""
-        if tokens in SIZES:
-            _learn(self._pieces, tokens, seconds)
+        """A piece of so many tokens took so long; learned where it is one of `SIZES`.
+
+        What makes it slower, or faster, than was known makes all of them so: else a machine that
+        was busy for a while would be taken for a slow one ever after, as to the sizes that it no
+        longer runs. Larger ones are believed a little cheaper each time, until one is tried again.
+        """
+        if tokens not in SIZES:
+            return
+        if self._pieces and min(self._pieces) < tokens < max(self._pieces):
+            self._pieces.setdefault(tokens, self._of_piece(tokens))
+        before = self._pieces.get(tokens)
+        _learn(self._pieces, tokens, seconds)
+        change = self._pieces[tokens] / before if before else 1.0
+        for size in self._pieces.keys() - {tokens}:
+            self._pieces[size] *= change * (_DOUBT if size > tokens else 1.0)
 
     def checked(self, tokens: int, seconds: float) -> None:
         """A run of so many tokens of one answer, all but the first guessed, took so long."""
@@ -44,14 +59,19 @@ class Pace:
         share = (tokens - 1) / (SIZES[0] - 1)
         return alone + share * max(self._of_piece(SIZES[0]) - alone, 0.0)
 
-    def piece(self, rows: int) -> int:
-        """Tokens in the next piece of a prompt, while `rows` answers wait for their next step.
+    def piece(self, rows: int, prompts: int = 1) -> int:
+        """Tokens in the next piece of a prompt.
 
-        It takes no longer than their step, as far as is known, and goes on in any case.
+        It takes no longer than the next step of those that wait for it, as far as is known, and
+        goes on in any case. Where more prompts wait than answers, it may be as much dearer.
+
+        Args:
+            rows: Answers that wait for their next step.
+            prompts: That wait for the piece, or for one of their own.
         """
         if not rows:
             return SIZES[-1]
-        bound = self._of_step(rows)
+        bound = _MARGIN * self._of_step(rows) * min(max(prompts / rows, 1.0), _DEARER)
         return next((size for size in reversed(SIZES) if self._of_piece(size) <= bound), SIZES[0])
 
     def _of_step(self, rows: int) -> float:

@@ -2,7 +2,8 @@
 
 Steps, which give each answer its next token, take turns with pieces of prompts that are no dearer
 than a step. So whoever is being answered waits for two steps at most, however long the prompt is
-that joins. A short prompt is one piece: a run costs much before its first token.
+that joins. A short prompt is one piece, and one of middling length a few: a run costs much before
+its first token, and small pieces would hold up the others longer in all.
 
 Callers get slots by the tokens they were served, fewest first; one that comes new begins where the
 least served one is, and cannot save up. Source: Sheng et al. 2024, *Fairness in Serving Large
@@ -23,6 +24,8 @@ MARGIN: Final = 32
 """Tokens that an answer should have room for when it is admitted: else it is preempted at once."""
 SHORT: Final = 48
 """Tokens of a prompt that is run as a whole."""
+MIDDLING: Final = 3 * SHORT
+"""Tokens of a prompt that is run in equal pieces, none of them larger than a short prompt."""
 _REMEMBERED: Final = 1024  # callers without work whose counts are kept
 
 
@@ -81,7 +84,7 @@ class Scheduler(Generic[J]):
         self._pace = pace
         self._slots = slots
         self._fills = 0  # since the last step
-        self._begun: set[J] = set()  # whose prompts are being run
+        self._shares: dict[J, int] = {}  # of jobs whose prompts are being run
         self._writing: set[J] = set()  # who were part of a step
         self._full = False  # of memory, until one leaves
 
@@ -151,14 +154,13 @@ class Scheduler(Generic[J]):
         """The next run; None where nobody has a slot."""
         ready = [job for job in self.running if job.left == 1]
         filling = [job for job in self.running if job.left > 1]
-        whole = [job for job in filling if job not in self._begun and job.left <= SHORT]
-        if whole and self._fills < self._slots and self._writing.isdisjoint(ready):
-            job = self._least_served(whole)  # who came together begins together
-            return self._fill(job, job.left)
+        short = [job for job in filling if job not in self._shares and job.left <= SHORT]
+        if short and self._fills < self._slots and self._writing.isdisjoint(ready):
+            return self._fill(self._least_served(short), SHORT)  # who came together begins together
         if filling and not (ready and self._fills):
-            job = self._least_served(filling)
-            piece = SHORT if job in whole else self._pace.piece(len(ready))
-            return self._fill(job, min(job.left, piece))
+            return self._fill(
+                self._least_served(filling), self._pace.piece(len(ready), len(filling))
+            )
         if not ready:
             return None
         self._fills = 0
@@ -166,9 +168,11 @@ class Scheduler(Generic[J]):
         return Step(ready)
 
     def _fill(self, job: J, tokens: int) -> Fill[J]:
+        """A piece of so many tokens, or of the job's share if that is more."""
         self._fills += 1
-        self._begun.add(job)
-        return Fill(job, tokens)
+        if job not in self._shares:
+            self._shares[job] = _share(job.left)
+        return Fill(job, min(job.left, max(tokens, self._shares[job])))
 
     def _least_served(self, jobs: Sequence[J]) -> J:
         return min(jobs, key=lambda job: self._served[job.fair_key])
@@ -194,7 +198,12 @@ class Scheduler(Generic[J]):
 
     def _release(self, job: J) -> None:
         self.running.remove(job)
-        self._begun.discard(job)
+        self._shares.pop(job, None)
         self._writing.discard(job)
         self._free.append(job.slot)
         job.slot = -1
+
+
+def _share(tokens: int) -> int:
+    """Of a prompt that is run in equal pieces; 0 of a longer one."""
+    return -(-tokens // -(-tokens // SHORT)) if tokens <= MIDDLING else 0

@@ -21,8 +21,10 @@ sys.path.append(str(Path(__file__).parents[2]))
 import bulk
 import curves
 import features
+import generate
 import jobs
 import lifecycle
+import llama_cpp
 import many
 import memory
 import network
@@ -52,6 +54,7 @@ GROUPS: dict[str, Callable[[Plan], Iterable[table.Row]]] = {
     "many": many.rows,
     "lifecycle": lifecycle.rows,
     "jobs": jobs.rows,
+    "generate": generate.rows,
 }
 CURVES = "curves"
 
@@ -88,12 +91,9 @@ def _wanted(
     for name in [group for group in GROUPS if group in options.only]:
         yield name, partial(_measure, name, plan, told)
     if options.peers:
-        yield (
-            "peers",
-            lambda: others.measure(
-                plan, options.peer_python or [Path(sys.executable)], report, told
-            ),
-        )
+        pythons = options.peer_python or [Path(sys.executable)]
+        for name, compare in (("peers", others.measure), (llama_cpp.NAME, llama_cpp.measure)):
+            yield name, partial(compare, plan, pythons, report, told)
 
 
 def _measure(name: str, plan: Plan, told: Told) -> None:

@@ -59,7 +59,7 @@ def measure(plan: Plan, pythons: Sequence[Path], report: Report, found: Told) ->
     model = plan.network / "digits" / "1" / "model.onnx"
     with processes.aiaas(plan.network, max_connections_per_address=0) as server:
         for peer in PEERS:
-            having = ((python, _version(python, peer.package)) for python in pythons)
+            having = ((python, installed(python, peer.package)) for python in pythons)
             python, version = next((one for one in having if one[1]), (None, None))
             if version is None:
                 report(f"{peer.name}: skipped, no {peer.package} in {', '.join(map(str, pythons))}")
@@ -109,9 +109,13 @@ def _request(peer: Peer, image: Image) -> bytes:
     return wire.post(peer.path, content, "application/json")
 
 
-def _version(python: Path, package: str) -> str | None:
-    """The version of a package that an interpreter can import; None where it cannot."""
-    root = package.partition(".")[0]
+def installed(python: Path, package: str, distribution: str | None = None) -> str | None:
+    """The version of a package that an interpreter can import; None where it cannot.
+
+    Args:
+        distribution: Whose version it is, where it is not called as the package is.
+    """
+    root = distribution or package.partition(".")[0]
     code = f"import {package}, importlib.metadata as m; print(m.version({root!r}))"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     return done.stdout.split()[-1] if done.returncode == 0 else None

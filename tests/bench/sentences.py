@@ -27,13 +27,14 @@ def feeds(count: int) -> list[inprocess.Feed]:
 def _encoded() -> list[inprocess.Feed]:
     tokenizer = minilm.tokenizer()
     tokenizer.no_padding()
-    texts = _texts()
+    texts = manual()
     random.Random(0).shuffle(texts)
     rows = (minilm.encode(tokenizer, [text]) for text in texts)
     return [row for row in rows if SHORTEST <= row["input_ids"].shape[1] <= LONGEST]
 
 
-def _texts() -> list[str]:
+def manual() -> list[str]:
+    """All of them, as text."""
     found: dict[str, None] = {}
     for page in topics.values():
         for paragraph in page.split("\n\n"):

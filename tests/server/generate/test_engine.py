@@ -71,7 +71,7 @@ class Opened:
 class SmallPieces(Pace):
     """As if a step took as long as 16 tokens of a prompt."""
 
-    def piece(self, rows: int) -> int:
+    def piece(self, rows: int, prompts: int = 1) -> int:
         return 16 if rows else 256
 
 

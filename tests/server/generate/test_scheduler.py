@@ -88,14 +88,34 @@ def test_a_short_prompt_joins_in_one_piece() -> None:
 
 def test_what_is_left_of_a_long_prompt_is_not_a_short_one() -> None:
     scheduler: Scheduler[Job] = Scheduler(4, knowing_pace())
-    writing, long = Job("a"), Job("b", 60, 60)
+    writing, long = Job("a"), Job("b", 150, 150)
     admitted(scheduler, writing)
     assert scheduler.plan() == Step([writing])
     admitted(scheduler, long)
-    for left in (60, 52, 44, 36):
+    for left in (150, 142, 48, 36):
         long.left = left
         assert scheduler.plan() == Fill(long, 8)
         assert scheduler.plan() == Step([writing])
+
+
+def test_a_middling_prompt_joins_in_equal_pieces() -> None:
+    scheduler: Scheduler[Job] = Scheduler(4, knowing_pace())
+    writing = Job("a")
+    admitted(scheduler, writing)
+    assert scheduler.plan() == Step([writing])
+    joining = Job("b", 100, 100)
+    admitted(scheduler, joining)
+    for left, piece in ((100, 34), (66, 34), (32, 32)):
+        joining.left = left
+        assert scheduler.plan() == Fill(joining, piece)
+        assert scheduler.plan() == Step([writing])
+
+
+def test_a_middling_prompt_that_holds_up_nobody_is_run_at_once() -> None:
+    scheduler: Scheduler[Job] = Scheduler(4, knowing_pace())
+    job = Job("b", 100, 100)
+    admitted(scheduler, job)
+    assert scheduler.plan() == Fill(job, 100)
 
 
 def test_who_comes_together_begins_together() -> None:
@@ -252,6 +272,46 @@ def test_pieces_follow_the_times_that_are_measured() -> None:
     assert pace.piece(3) == 8
     pace.filled(64, 100.0)  # a hiccup
     assert pace._of_piece(64) < 0.1
+
+
+def learned() -> Pace:
+    """A step of four takes 34 ms, a piece 10 ms and 1 ms a token; 8 and 64 tokens were run."""
+    pace = Pace()
+    pace.stepped(4, 0.034)
+    pace.filled(8, 0.018)
+    pace.filled(64, 0.074)
+    return pace
+
+
+def test_a_machine_that_was_busy_is_not_taken_for_a_slow_one() -> None:
+    pace = learned()
+    assert pace.piece(4) == 20
+    for _ in range(10):
+        pace.filled(20, 0.3)
+    for _ in range(60):
+        size = pace.piece(4)
+        pace.filled(size, 0.010 + size / 1000)
+    assert pace.piece(4) == 20
+
+
+def test_larger_pieces_are_tried_again() -> None:
+    pace = learned()
+    for _ in range(60):
+        pace.filled(64, 1.0)  # whatever it was, it passes
+    pace.stepped(4, 0.034)
+    tries = 0
+    while pace.piece(4) < 20 and tries < 10_000:
+        size = pace.piece(4)
+        pace.filled(size, 0.010 + size / 1000)
+        tries += 1
+    assert 0 < tries < 10_000
+
+
+def test_pieces_are_larger_where_more_prompts_wait_than_answers() -> None:
+    pace = learned()
+    assert pace.piece(4, 4) == 20
+    assert pace.piece(4, 8) == 48
+    assert pace.piece(4, 100) == pace.piece(4, 12) == 64
 
 
 def test_the_cost_of_guesses_lies_between_a_step_and_a_piece() -> None:
