@@ -164,6 +164,7 @@ class Writer:
             self._write(plan.jobs)
         self._counts.running = len(self._jobs.running)
         self._counts.waiting = self._jobs.waiting
+        self._counts.network = self._network.measures()
         self._send()
 
     def _read_messages(self) -> None:
@@ -219,14 +220,12 @@ class Writer:
             job.course.admitted_ns = time.monotonic_ns()
             job.cached = job.filled
             self._counts.tokens_cached += job.filled
-        self._counts.network = self._network.measures()
 
     def _release(self, job: Job) -> None:
         """Free what a job has; it is not to be written on."""
         if job.opened:
             job.opened = False
             self._network.close(job.slot, remember=job.remembered)
-            self._counts.network = self._network.measures()
         self._jobs.leave(job)
 
     def _make_room(self, jobs: Sequence[Job], error: Exception) -> None:
@@ -245,7 +244,6 @@ class Writer:
         youngest.filled = 0
         self._jobs.preempt()
         self._counts.preemptions += 1
-        self._counts.network = self._network.measures()
 
     # Runs
 
