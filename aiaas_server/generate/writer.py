@@ -6,13 +6,16 @@ written: to each event loop by one call a run. Whatever happens in here, nobody 
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import threading
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
+from weakref import WeakSet
 
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.errors import InferenceFailed, InvalidInput, OutOfMemory, ServerError, bare
@@ -28,6 +31,7 @@ from aiaas_server.generate.scheduler import Fill, Scheduler
 
 _log = logging.getLogger("aiaas_server")
 Message = Callable[[], object]
+_LAST_RUN: Final = 60.0  # seconds that the end of the process waits for a run to break off
 
 
 class FillsMasks(Protocol):
@@ -98,6 +102,7 @@ class Writer:
         self._sent: dict[AbstractEventLoop, list[Sent]] = {}
         self._run_now: _Run | None = None
         self.thread = threading.Thread(target=self._live, name=f"generate {name}", daemon=True)
+        _writers.add(self)
 
     # From any thread
 
@@ -411,3 +416,18 @@ class Writer:
                 for job in [job for job in self._jobs if job.loop is loop]:
                     self._left(job)
         self._sent.clear()
+
+
+_writers: WeakSet[Writer] = WeakSet()
+os.register_at_fork(after_in_child=_writers.clear)  # their threads are not there
+
+
+@atexit.register
+def _end_all() -> None:
+    """Leave no thread inside the runtime: the process would be aborted as it ends."""
+    writers = list(_writers)
+    for writer in writers:
+        writer.close()
+    for writer in writers:
+        if writer.thread.is_alive():
+            writer.thread.join(_LAST_RUN)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -435,3 +437,33 @@ async def test_a_joining_prompt_is_run_in_pieces_between_steps(tiny: TinyWriter)
     plain = OneByOne(tiny.session)
     assert [t for piece in found for t in piece.tokens] == plain.tokens(prompt, 5)
     assert all(one.finish is None for one, _ in pairwise(rest))
+
+
+UNCLOSED = """
+import atexit, asyncio, sys, tempfile
+from pathlib import Path
+
+def look():
+    print("still writes" if writer.engine._writer.thread.is_alive() else "ended")
+
+atexit.register(look)
+
+from aiaas_server.core.generation import Ask
+from tests.writing import TinyWriter
+
+writer = TinyWriter(Path(tempfile.mkdtemp()))
+
+async def begin():
+    answer = await writer.engine.start(Ask((5, 6), ignore_end=True), float("inf"))
+    await anext(aiter(answer))
+
+asyncio.run(begin())
+"""
+
+
+def test_a_process_may_end_while_an_answer_is_written() -> None:
+    """A thread that is inside the runtime then has the process aborted."""
+    ended = subprocess.run(
+        [sys.executable, "-c", UNCLOSED], capture_output=True, text=True, timeout=300
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
