@@ -382,8 +382,15 @@ class _NoTask:
         raise InvalidInput("it is not asked")
 
 
-async def test_a_pool_opens_it_writes_with_it_and_unloads_it(tmp_path: Path) -> None:
-    tiny_llm.write_model(tmp_path)
+@pytest.mark.parametrize("export", EXPORTS)
+async def test_a_pool_opens_it_writes_with_it_and_unloads_it(tmp_path: Path, export: str) -> None:
+    """Each export out of a repository, where a second graph lies beside the first one."""
+    made = dict(EXPORTS[export])
+    files = made.pop("files", {})
+    directory = tiny_llm.write_model(tmp_path, **made)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    plain = OneByOne(open_session(tiny_llm.model_bytes("separate")))
     repository = Repository(tmp_path)
     task: LoopingTask = _NoTask()  # type: ignore[assignment]
     bundles = Bundles(repository.read_beside, lambda *_: task, open_generator)
@@ -395,7 +402,8 @@ async def test_a_pool_opens_it_writes_with_it_and_unloads_it(tmp_path: Path) -> 
         generator = generator_of(model)
         tokens = await generator.encode(PROMPT)
         answer = await generator.start(Ask(tokens, max_tokens=5, ignore_end=True), inf)
-        assert sum(len(piece.tokens) for piece in await pieces_of(answer)) == 5
+        found = [token for piece in await pieces_of(answer) for token in piece.tokens]
+        assert found == plain.tokens(tokens, 5)
         assert model.statistics.success_count == 1
     finally:
         await pool.close()
