@@ -19,8 +19,8 @@ import wire
 from bare_loop import Wanted
 from plan import Plan
 from table import Row, at_least
-from told import Told
 from tokenizers import Tokenizer
+from told import Told
 
 from aiaas_server.zoo import files
 from aiaas_server.zoo.packages import cache_dir
