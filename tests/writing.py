@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aiaas_server.core.describe.card import Assets, Card
@@ -12,9 +14,17 @@ from aiaas_server.core.session import Session
 from aiaas_server.core.statistics import Statistics
 from aiaas_server.generate.engine import Engine
 from aiaas_server.generate.opening import open_generator
+from aiaas_server.generate.pace import Pace
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.zoo.llama.graph import Cache
 from tests import tiny_llm
+
+
+class FreeGuesses(Pace):
+    """As if a run took as long whatever the number of tokens: so guesses always pay."""
+
+    def cost(self, tokens: int) -> float:
+        return 1.0
 
 
 class TinyWriter:
@@ -23,6 +33,8 @@ class TinyWriter:
     Args:
         kept: How its graph keeps keys and values.
         without: Files that are missing.
+        files: Those that are others, or more.
+        pace: What is known of its times.
         generation: What its card says different.
     """
 
@@ -33,6 +45,8 @@ class TinyWriter:
         *,
         kept: Cache = "shared",
         without: tuple[str, ...] = (),
+        files: Mapping[str, bytes] = MappingProxyType({}),
+        pace: Pace | None = None,
         **generation: Any,
     ) -> None:
         self.records: list[InferenceRecord] = []
@@ -40,6 +54,8 @@ class TinyWriter:
         self.path = tiny_llm.write_model(directory, kept=kept, **generation)
         for name in without:
             (self.path / name).unlink()
+        for name, content in files.items():
+            (self.path / name).write_bytes(content)
         self.session: Session = open_session(self.path / "model.onnx")
         card = Card.model_validate(tiny_llm.card(**generation))
         self.engine: Engine = open_generator(
@@ -49,6 +65,7 @@ class TinyWriter:
             Served("tiny", 1, self.statistics, (self.records.append,)),
             lambda name: open_session(self.path / name),
             limits or GenerationLimits(),
+            pace,
         )
 
     def close(self) -> None:

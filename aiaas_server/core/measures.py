@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-FamilyKind = Literal["counter", "gauge", "histogram"]
+FamilyKind = Literal["counter", "gauge", "amount", "histogram"]
 Sample = tuple[str, Mapping[str, str], float]  # suffix of the name, labels, value
 
 
 class Family(NamedTuple):
-    """Numbers under one name: counters and histograms are sums over processes, gauges greatest."""
+    """Numbers under one name.
+
+    Attributes:
+        kind: Of several processes a gauge is the greatest one; all others are sums. An amount is
+            a gauge of what each process has of its own, as memory or slots.
+    """
 
     name: str
     kind: FamilyKind

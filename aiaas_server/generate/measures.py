@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 from aiaas_server.core.generation import Generator
-from aiaas_server.core.measures import Family, Sample
+from aiaas_server.core.measures import Family, FamilyKind, Sample
 from aiaas_server.generate.accounts import Counts, Times
 
 
@@ -33,6 +33,8 @@ class Counted(Protocol):
 
 
 Labels = Mapping[str, str]
+Row = tuple[str, str, Callable[[Counts], float]]
+"""Name, meaning, and where it is found."""
 
 _TIMES: tuple[tuple[str, str, Callable[[Counts], Times]], ...] = (
     (
@@ -51,7 +53,7 @@ _TIMES: tuple[tuple[str, str, Callable[[Counts], Times]], ...] = (
         lambda c: c.each_token,
     ),
 )
-_COUNTERS: tuple[tuple[str, str, Callable[[Counts], float]], ...] = (
+_COUNTERS: tuple[Row, ...] = (
     ("aiaas_generation_prompt_tokens_total", "Tokens of prompts", lambda c: c.tokens_in),
     ("aiaas_generation_output_tokens_total", "Tokens of answers", lambda c: c.tokens_out),
     (
@@ -81,7 +83,7 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Counts], float]], ...] = (
         lambda c: c.preemptions,
     ),
 )
-_GAUGES: tuple[tuple[str, str, Callable[[Counts], float]], ...] = (
+_AMOUNTS: tuple[Row, ...] = (
     ("aiaas_generation_slots", "Answers that can be written at a time", lambda c: c.slots),
     ("aiaas_generation_running", "Answers that are written now", lambda c: c.running),
     ("aiaas_generation_waiting", "Answers that wait for a slot", lambda c: c.waiting),
@@ -116,14 +118,13 @@ def families_of(models: Iterable[Writes]) -> list[Family]:
         Family(name, "histogram", text, [s for at, c in counted for s in _samples(at, read(c))])
         for name, text, read in _TIMES
     ]
-    for kind, table in (("counter", _COUNTERS), ("gauge", _GAUGES)):
+    tables: tuple[tuple[FamilyKind, tuple[Row, ...]], ...] = (
+        ("counter", _COUNTERS),
+        ("amount", _AMOUNTS),
+    )
+    for kind, table in tables:
         families += [
-            Family(
-                name,
-                "counter" if kind == "counter" else "gauge",
-                text,
-                [("", at, float(read(c))) for at, c in counted],
-            )
+            Family(name, kind, text, [("", at, float(read(c))) for at, c in counted])
             for name, text, read in table
         ]
     return families

@@ -44,8 +44,13 @@ def open_generator(
     served: Served,
     open_graph: Callable[[str], Session],
     limits: GenerationLimits,
+    pace: Pace | None = None,
 ) -> Engine:
-    """See `core.generation.OpenGenerator`."""
+    """See `core.generation.OpenGenerator`.
+
+    Args:
+        pace: What is known of the network's times; it learns more.
+    """
     settings = read_generation(card.generation or {})
     text = _tokenizer(assets, settings)
     network = open_network(session, open_graph, settings, limits)
@@ -56,7 +61,7 @@ def open_generator(
             vocabulary = Vocabulary.open(text, shown=marks_of(settings.tools))
             formats = _LazyFormats(text, network.vocabulary, settings)
             write_prompt = _chats(assets, settings, vocabulary, network.context, formats.matcher)
-        pace = Pace()
+        pace = Pace() if pace is None else pace
         constants = _made_up(session, settings)
         if constants is not None:
             _try(network, pace, constants)

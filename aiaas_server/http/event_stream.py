@@ -50,7 +50,7 @@ class EventStream(Response):
     ) -> None:
         super().__init__(headers={"content-type": EVENT_STREAM, "x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._request_id = context_of(request).request_id
+        self._context = context_of(request)
         self._first = first
         self._events = events
         self._held = held
@@ -76,8 +76,9 @@ class EventStream(Response):
             except ClientGone:
                 raise
             except Exception as error:
-                problem = problem_of(error, self._request_id)
-                await send(_body(self._tell(problem, self._request_id.decode("ascii"))))
+                request_id = self._context.request_id
+                problem = self._context.broken = problem_of(error, request_id)
+                await send(_body(self._tell(problem, request_id.decode("ascii"))))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

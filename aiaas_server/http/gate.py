@@ -81,7 +81,7 @@ class Gate:
                 request_id, headers, path, scope["query_string"], client[0] if client else ""
             )
             await endpoint(context, scope, receive, send)
-            self.leave(context.caller)
+            self.leave(context.caller, context.broken)
         except ClientGone:
             self.leave(_refused(request_id) if context is None else context.caller)
         except Exception as error:

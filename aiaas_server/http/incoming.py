@@ -24,7 +24,7 @@ from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.tensors import Body
 from aiaas_server.core.events import Caller
 from aiaas_server.http.buffers import Buffers
-from aiaas_server.http.errors import HttpError
+from aiaas_server.http.errors import HttpError, Problem
 from aiaas_server.http.negotiation import IDENTITY, body_coding
 
 Headers = dict[bytes, bytes]
@@ -57,6 +57,7 @@ class RequestContext:
         caller: Who asks.
         deadline: On the loop's clock: when the caller stops waiting.
         answering: An answer has begun; an error can no longer become one.
+        broken: The error that an answer, once begun, broke off with.
     """
 
     headers: Headers
@@ -64,6 +65,7 @@ class RequestContext:
     caller: Caller
     deadline: float
     answering: bool = False
+    broken: Problem | None = None
 
 
 class SizeLimit(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -76,6 +76,16 @@ BYTES: Final = "bytes"
 Tells = type[BaseModel] | Literal["nothing", "bytes"] | None
 
 
+class Body(NamedTuple):
+    """A body that no class describes: its JSON Schema, and how it is written."""
+
+    schema: Document
+    media_type: str = "application/json"
+
+
+Asks = type[BaseModel] | Body | None
+
+
 class DescribedRoute(Route):
     """A route whose bodies are documents.
 
@@ -90,14 +100,14 @@ class DescribedRoute(Route):
         endpoint: Callable[..., Any],
         method: str,
         *,
-        asks: type[BaseModel] | None = None,
+        asks: Asks = None,
         tells: Tells = None,
     ) -> None:
         super().__init__(path, endpoint, methods=[method], name=f"{method} {path}")
         self.asks = asks
         self.tells = tells
 
-    def documents(self) -> tuple[type[BaseModel] | None, Tells]:
+    def documents(self) -> tuple[Asks, Tells]:
         """What it asks and tells."""
         return self.asks, self.tells
 
@@ -184,7 +194,10 @@ def _bodies(route: DescribedRoute) -> Document:
     found: Document = {}
     asks, tells = route.documents()
     if asks is not None:
-        found["requestBody"] = {"content": _json(asks)}
+        content = (
+            {asks.media_type: {"schema": asks.schema}} if isinstance(asks, Body) else _json(asks)
+        )
+        found["requestBody"] = {"content": content}
     if tells == NOTHING:
         found["responses"] = {"204": {"description": "Success"}, "default": _error()}
     elif tells is not None:

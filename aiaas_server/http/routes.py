@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
-from aiaas_client.protocol.generation import ChatCompletion, Completion
+from aiaas_client.protocol.generation import ChatCompletion, Completion, Transcription
 from aiaas_client.protocol.names import ALIAS
 from aiaas_server.core.errors import misnamed_version
 from aiaas_server.core.pool.pool import ModelPool
@@ -34,9 +34,19 @@ from aiaas_server.http.openai.chat import ChatRoutes
 from aiaas_server.http.openai.completions import CompletionRoutes
 from aiaas_server.http.openai.embeddings import EmbeddingRoutes
 from aiaas_server.http.openai.responses import ResponseRoutes
-from aiaas_server.http.openapi import DescribedRoute, OpenApiRoute
+from aiaas_server.http.openapi import BYTES, DescribedRoute, OpenApiRoute
 from aiaas_server.http.process_group import ProcessGroup
+from aiaas_server.http.writing_schemas import (
+    CHAT,
+    COMPLETION,
+    GENERATE,
+    RESPONSE,
+    SPEECH,
+    TRANSCRIPTION,
+)
 from aiaas_server.settings import Settings
+
+_OF_MODEL = ("/v2/models/{model}", "/v2/models/{model}/versions/{version:version}")
 
 VERSION = f"[0-9]{{1,{MAX_VERSION_DIGITS}}}|{ALIAS}"
 """A version in a path: digits, few enough for any integer type, or a name that it may have."""
@@ -167,8 +177,8 @@ def make_router(
         *_of_model("/ready", metadata.ready),
         *_of_model("/config", metadata.config),
         *_of_model("/stats", statistics.model),
-        *_of_model("/generate", generate.generate, methods=["POST"]),
-        *_of_model("/generate_stream", generate.stream, methods=["POST"]),
+        *_of_generation("/generate", generate.generate),
+        *_of_generation("/generate_stream", generate.stream),
         Route("/v2/repository/index", repository.index, methods=["POST"]),
         Route("/v2/repository/models/{model}/load", repository.load, methods=["POST"]),
         Route("/v2/repository/models/{model}/unload", repository.unload, methods=["POST"]),
@@ -182,8 +192,14 @@ def make_router(
         Route("/v1/models/{model}", predict.model),
         Route("/v1/models/{model}/versions/{version:version}", predict.model),
         Route("/v1/embeddings", EmbeddingRoutes(pool, settings).create, methods=["POST"]),
-        Route("/v1/audio/transcriptions", audio.transcriptions, methods=["POST"]),
-        Route("/v1/audio/speech", audio.speech, methods=["POST"]),
+        DescribedRoute(
+            "/v1/audio/transcriptions",
+            audio.transcriptions,
+            "POST",
+            asks=TRANSCRIPTION,
+            tells=Transcription,
+        ),
+        DescribedRoute("/v1/audio/speech", audio.speech, "POST", asks=SPEECH, tells=BYTES),
         Route("/metrics", statistics.metrics),
         *more,
     ]
@@ -201,8 +217,11 @@ def make_metrics_router(pool: ModelPool, group: ProcessGroup) -> Router:
 
 def _of_model(suffix: str, endpoint: Any, methods: list[str] | None = None) -> list[Route]:
     """A route of a model, without and with a version."""
-    paths = ("/v2/models/{model}", "/v2/models/{model}/versions/{version:version}")
-    return [Route(path + suffix, endpoint, methods=methods) for path in paths]
+    return [Route(path + suffix, endpoint, methods=methods) for path in _OF_MODEL]
+
+
+def _of_generation(suffix: str, endpoint: Any) -> list[Route]:
+    return [DescribedRoute(path + suffix, endpoint, "POST", asks=GENERATE) for path in _OF_MODEL]
 
 
 def _of_writers(pool: ModelPool, settings: Settings) -> list[Route]:
@@ -212,12 +231,19 @@ def _of_writers(pool: ModelPool, settings: Settings) -> list[Route]:
             "/v1/chat/completions",
             ChatRoutes(pool, settings).create,
             "POST",
+            asks=CHAT,
             tells=ChatCompletion,
         ),
         DescribedRoute(
-            "/v1/completions", CompletionRoutes(pool, settings).create, "POST", tells=Completion
+            "/v1/completions",
+            CompletionRoutes(pool, settings).create,
+            "POST",
+            asks=COMPLETION,
+            tells=Completion,
         ),
-        Route("/v1/responses", ResponseRoutes(pool, settings).create, methods=["POST"]),
+        DescribedRoute(
+            "/v1/responses", ResponseRoutes(pool, settings).create, "POST", asks=RESPONSE
+        ),
     ]
 
 

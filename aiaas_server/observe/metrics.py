@@ -245,7 +245,7 @@ def _process_families(processes: Sequence[ProcessFacts]) -> Iterator[str]:
 
 def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> Iterator[str]:
     yield f"# HELP {name} {text}"
-    yield f"# TYPE {name} {kind}"
+    yield f"# TYPE {name} {'gauge' if kind == 'amount' else kind}"
     for suffix, labels, value in samples:
         yield f"{name}{suffix}{_labels(labels)} {_number(value)}"
 

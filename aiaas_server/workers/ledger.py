@@ -40,7 +40,8 @@ class Ledger:
             _add(self._past, key, outlived(plain))
         self._past_refusals += self._refusals.pop(worker, Counter())
         self._processes.pop(worker, None)
-        ended = [one for one in self._families.pop(worker, ()) if one.kind != "gauge"]
+        families = self._families.pop(worker, ())
+        ended = [one for one in families if one.kind not in ("gauge", "amount")]
         self._past_families = merged([*self._past_families, *ended])
 
     def totals(self) -> Snapshot:

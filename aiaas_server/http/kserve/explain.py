@@ -27,7 +27,7 @@ from aiaas_server.http.incoming import SizeLimit, context_of, read_body, while_c
 from aiaas_server.http.json_body import parse_body
 from aiaas_server.http.kserve.payloads import payload_of, raw_kind
 from aiaas_server.http.lookup import in_use, obtain_addressed
-from aiaas_server.http.openapi import DescribedRoute, Tells
+from aiaas_server.http.openapi import Asks, DescribedRoute, Tells
 from aiaas_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class LateRoute(DescribedRoute):
         super().__init__(path, endpoint, method)
         self._load = load
 
-    def documents(self) -> tuple[type[BaseModel] | None, Tells]:
+    def documents(self) -> tuple[Asks, Tells]:
         """What it asks and tells."""
         return self._load()
 

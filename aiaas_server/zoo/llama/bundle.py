@@ -28,6 +28,7 @@ def make_bundle(
     *,
     precision: Precision = "float32",
     context: int = 0,
+    tools: str = "",
     card: Mapping[str, Any] | None = None,
     assets: Mapping[str, bytes] | None = None,
 ) -> Bundle:
@@ -35,6 +36,7 @@ def make_bundle(
 
     Args:
         context: Most tokens, prompt and answer together; 0 is what the checkpoint allows.
+        tools: The form in which it writes calls; "" for the one that its template shows, if any.
         card: Further content of the card.
         assets: Further files.
     Raises:
@@ -49,7 +51,7 @@ def make_bundle(
     content = {
         "task": "text-generation",
         **(card or {}),
-        "generation": _generation(checkpoint, config.context),
+        "generation": _generation(checkpoint, config.context, tools),
     }
     model: bytes = graph.SerializeToString(deterministic=True)
     weights = {WEIGHTS: LargeFile(size, chunks)}
@@ -68,16 +70,16 @@ def _context(checkpoint: Checkpoint, asked: int) -> int:
     return asked or most
 
 
-def _generation(checkpoint: Checkpoint, context: int) -> dict[str, Any]:
+def _generation(checkpoint: Checkpoint, context: int, tools: str) -> dict[str, Any]:
     template = checkpoint.template
-    tools = next((name for mark, name in TOOL_MARKS.items() if mark in template), "")
+    shown = next((name for mark, name in TOOL_MARKS.items() if mark in template), "")
     found: dict[str, Any] = {"context": context, "end": list(checkpoint.end)}
     if checkpoint.begin:
         found["begin"] = list(checkpoint.begin)
     if not template:
         found["template"] = ""
-    if tools:
-        found["tools"] = tools
+    if tools or shown:
+        found["tools"] = tools or shown
     if checkpoint.defaults:
         found["defaults"] = dict(checkpoint.defaults)
     return found

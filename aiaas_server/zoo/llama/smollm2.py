@@ -18,4 +18,6 @@ def bundles() -> tuple[Bundle, ...]:
     checkpoint = replace(checkpoint, defaults={"temperature": 0.2, "top_p": 0.9})
     card = {"description": "SmolLM2-135M-Instruct: short answers in English, 8,192 tokens"}
     assets = {"LICENSE": content(files.SMOLLM2_LICENCE)}
-    return (make_bundle("smollm2-135m", checkpoint, card=card, assets=assets),)
+    # It was trained to write calls in this form, which its template does not show.
+    bundle = make_bundle("smollm2-135m", checkpoint, tools="hermes", card=card, assets=assets)
+    return (bundle,)

@@ -55,6 +55,27 @@ def merged() -> bytes:
     return _written(model, nodes, ())
 
 
+def branched() -> bytes:
+    """The same as optimum writes it: an `If`, each of whose branches is a whole decoder.
+
+    Weights stand outside and are shared. The branch that begins makes a past of its own, of no
+    tokens, whatever is given as one.
+    """
+    model, first = _read(), onnx.load_from_string(beginning())
+    names = [told.name for told in model.graph.output]
+    branches = {}
+    for name, of, own in (("then", model, names), ("else", first, [*names, *_pasts(model)])):
+        nodes = [_suffixed(node, own, f".{name}") for node in of.graph.node]
+        outputs = [onnx.ValueInfoProto.FromString(o.SerializeToString()) for o in of.graph.output]
+        for told in outputs:
+            told.name += f".{name}"
+        branches[f"{name}_branch"] = helper.make_graph(nodes, name, [], outputs)
+    branch = helper.make_tensor_value_info("use_cache_branch", TensorProto.BOOL, [1])
+    model.graph.input.append(branch)
+    del model.graph.node[:]
+    return _written(model, [helper.make_node("If", [branch.name], names, **branches)], ())
+
+
 def beginning() -> bytes:
     """The first of two files: it takes no past."""
     model = _read()
@@ -172,6 +193,16 @@ def _rename(model: onnx.ModelProto, name: str, new: str) -> None:
             for place, found in enumerate(names):
                 if found == name:
                     names[place] = new
+
+
+def _suffixed(node: onnx.NodeProto, names: list[str], suffix: str) -> onnx.NodeProto:
+    """A node that writes and reads some of its names with something behind them."""
+    changed = onnx.NodeProto.FromString(node.SerializeToString())
+    for places in (changed.input, changed.output):
+        for place, found in enumerate(places):
+            if found in names:
+                places[place] = found + suffix
+    return changed
 
 
 def _written(

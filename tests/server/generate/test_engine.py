@@ -42,6 +42,7 @@ from aiaas_server.generate.pace import Pace
 from aiaas_server.generate.settings import GenerationSettings
 from tests.fake_network import WIDTH, FakeNetwork, greedy, logits_behind
 from tests.waiting import until
+from tests.writing import FreeGuesses
 
 LONG = 120.0  # seconds that nothing takes
 
@@ -65,13 +66,6 @@ class Opened:
 
     async def tokens(self, ask: Ask, caller: Caller = NOBODY) -> tuple[int, ...]:
         return tokens_of(await pieces_of(await self.start(ask, caller)))
-
-
-class FreeGuesses(Pace):
-    """As if a run took as long whatever the number of tokens: so guesses always pay."""
-
-    def cost(self, tokens: int) -> float:
-        return 1.0
 
 
 class SmallPieces(Pace):

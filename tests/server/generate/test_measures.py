@@ -10,6 +10,7 @@ from aiaas_server.core.measures import family_of, merged
 from aiaas_server.generate.accounts import DURATIONS, PER_TOKEN, Counts
 from aiaas_server.generate.measures import families_of
 from aiaas_server.observe.metrics import render
+from aiaas_server.workers.ledger import Ledger
 
 
 def writer(counts: Counts) -> SimpleNamespace:
@@ -50,11 +51,34 @@ def test_the_page_tells_counts_and_times() -> None:
 
 
 def test_those_of_several_processes_add_up() -> None:
-    one, other = Counts(tokens_in=5), Counts(tokens_in=7)
+    one = Counts(tokens_in=5, slots=8, running=2, network={"kv_bytes": 100})
+    other = Counts(tokens_in=7, slots=8, running=1, network={"kv_bytes": 50})
     families = [*families_of([writer(one)]), *families_of([writer(other)])]
-    plain = [family_of(family.plain()) for family in families]
-    [found] = [f for f in merged(plain) if f.name == "aiaas_generation_prompt_tokens_total"]
-    assert [sample[2] for sample in found.samples] == [12]
+    together = merged([family_of(family.plain()) for family in families])
+    found = {family.name: [sample[2] for sample in family.samples] for family in together}
+    assert found["aiaas_generation_prompt_tokens_total"] == [12]
+    assert found["aiaas_generation_slots"] == [16]
+    assert found["aiaas_generation_running"] == [3]
+    assert found["aiaas_generation_kv_bytes"] == [150]
+
+
+def test_a_process_that_ended_holds_nothing_any_more() -> None:
+    ledger = Ledger()
+    counts = Counts(tokens_in=5, slots=8, network={"kv_bytes": 100})
+    told = [family.plain() for family in families_of([writer(counts)])]
+    for worker in (0, 1):
+        ledger.note(worker, {"models": [], "refusals": {}, "processes": [{}], "families": told})
+    ledger.bury(0)
+    totals = ledger.totals()["families"]
+    left = {name: [sample[2] for sample in samples] for name, _, _, samples in totals}
+    assert left["aiaas_generation_prompt_tokens_total"] == [10]
+    assert left["aiaas_generation_slots"] == [8]
+    assert left["aiaas_generation_kv_bytes"] == [100]
+
+
+def test_what_each_process_has_is_a_gauge_on_the_page() -> None:
+    page = render([], {}, families=families_of([writer(Counts(slots=8))])).decode()
+    assert "# TYPE aiaas_generation_slots gauge\n" in page
 
 
 def test_bounds_are_those_of_the_convention() -> None:

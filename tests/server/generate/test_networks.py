@@ -64,6 +64,7 @@ FORMS = {
     "no positions": Form(lambda: forms.bare("position_ids")),
     "ids alone": Form(lambda: forms.bare("position_ids", "attention_mask", "num_logits_to_keep")),
     "merged": Form(forms.merged),
+    "branched": Form(forms.branched),
     "two files": Form(forms.beginning, Card(with_past="later.onnx"), forms.going_on),
     "float16 keys": Form(forms.halved, within=3e-2),
     "constants": Form(forms.shifted, Card(constants=["hint"])),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -17,7 +18,6 @@ import pytest
 from aiaas_server.core.describe.bundle import Bundles
 from aiaas_server.core.errors import Draining, InvalidInput, LoadFailed
 from aiaas_server.core.generation import (
-    GREEDY,
     Answering,
     Ask,
     Chat,
@@ -30,6 +30,7 @@ from aiaas_server.core.generation import (
     generator_of,
 )
 from aiaas_server.core.pool.pool import ModelPool
+from aiaas_server.core.session import Session
 from aiaas_server.core.task import LoopingTask, Params
 from aiaas_server.generate import open_generator
 from aiaas_server.generate.engine import Engine
@@ -40,9 +41,12 @@ from aiaas_server.repository.repository import Repository
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
 from tests import tiny_llm
-from tests.writing import TinyWriter
+from tests.server.generate import forms
+from tests.waiting import until
+from tests.writing import FreeGuesses, TinyWriter
 
 PROMPT = "the quick brown fox"
+NOTHING: Mapping[int, float] = {}
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +69,22 @@ async def written(tiny: TinyWriter, ask: Ask) -> tuple[str, tuple[int, ...]]:
 class OneByOne:
     """Decodes with a network of its own, one token at a time, and nothing beside it."""
 
-    def __init__(self, tiny: TinyWriter) -> None:
+    def __init__(self, session: Session) -> None:
         limits = GenerationLimits(slots=1, prefix_bytes=0)
         settings = GenerationSettings(context=tiny_llm.CONFIG.context)
-        self._network: Network = open_network(tiny.session, open_session, settings, limits)
+        self._network: Network = open_network(session, open_session, settings, limits)
 
-    def tokens(self, prompt: tuple[int, ...], count: int, ends: tuple[int, ...] = ()) -> list[int]:
+    def tokens(
+        self, prompt: tuple[int, ...], count: int, biases: Mapping[int, float] = NOTHING
+    ) -> list[int]:
         found: list[int] = []
         self._network.open(0, prompt, {})
         logits = self._network.extend(0, prompt, 1)
         while len(found) < count:
-            found.append(int(logits[0].argmax()))
-            if found[-1] in ends:
-                break
+            chances = logits[0].copy()
+            for token, bias in biases.items():
+                chances[token] += bias
+            found.append(int(chances.argmax()))
             logits = self._network.step([0], [found[-1]])
         self._network.close(0, remember=0)
         return found
@@ -86,7 +93,7 @@ class OneByOne:
 async def test_it_writes_text_that_its_tokens_spell(tiny: TinyWriter) -> None:
     tokens = await tiny.engine.encode(PROMPT)
     text, found = await written(tiny, Ask(tokens, max_tokens=40, ignore_end=True))
-    assert list(found) == OneByOne(tiny).tokens(tokens, 40)
+    assert list(found) == OneByOne(tiny.session).tokens(tokens, 40)
     assert text == tiny.engine.decode(found)
 
 
@@ -163,62 +170,101 @@ async def test_what_began_alike_is_found_again(tiny: TinyWriter) -> None:
     again = await tiny.engine.start(Ask((*tokens, 9, 9), max_tokens=8, ignore_end=True), inf)
     found = [token for piece in await pieces_of(again) for token in piece.tokens]
     assert again.cached_tokens >= 96
-    assert found == OneByOne(tiny).tokens((*tokens, 9, 9), 8)
+    assert found == OneByOne(tiny.session).tokens((*tokens, 9, 9), 8)
 
 
-@pytest.mark.parametrize("kept", ["shared", "separate"])
-@pytest.mark.parametrize("seed", range(2))
+EXPORTS: dict[str, dict[str, Any]] = {
+    "shared": {},
+    "separate": {"kept": "separate"},
+    "merged": {"files": {"model.onnx": forms.branched()}},
+    "two files": {
+        "files": {"model.onnx": forms.beginning(), "later.onnx": forms.going_on()},
+        "with_past": "later.onnx",
+    },
+}
+"""As exporters make the tiny model."""
+TOKEN_BYTES = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, width, float32
+FEW = {7: 32.0, 90: 32.0, 200: 32.0}
+"""Biases by which a model says a few tokens only, so that it repeats itself and can be guessed."""
+
+
+@pytest.mark.parametrize("export", EXPORTS)
 async def test_random_mixes_write_what_decoding_one_by_one_writes(
-    tmp_path: Path, kept: Any, seed: int
+    tmp_path: Path, export: str
 ) -> None:
-    await hold_against_one_by_one(tmp_path, kept, seed, answers=12)
+    await hold_against_one_by_one(tmp_path, export, range(10))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kept", ["shared", "separate"])
+@pytest.mark.parametrize("export", EXPORTS)
 async def test_many_random_mixes_write_what_decoding_one_by_one_writes(
-    tmp_path: Path, kept: Any
+    tmp_path: Path, export: str
 ) -> None:
-    for seed in range(100):
-        await hold_against_one_by_one(tmp_path / str(seed), kept, 1000 + seed, answers=8)
+    await hold_against_one_by_one(tmp_path, export, range(1000, 1050))
 
 
-async def hold_against_one_by_one(directory: Path, kept: Any, seed: int, answers: int) -> None:
-    """Lengths, joins, cancels, little memory, prefixes and guesses, as they come."""
-    chance = random.Random(seed)
-    token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, width, float32
+async def hold_against_one_by_one(directory: Path, export: str, seeds: range) -> None:
+    """Several mixes, in which all happens that can."""
+    plain = OneByOne(open_session(tiny_llm.model_bytes("separate")))
+    happened: Counter[str] = Counter()
+    for seed in seeds:
+        happened += await play(directory / str(seed), export, random.Random(seed), plain)
+    assert happened.keys() >= {"preemptions", "guessed right", "cached", "left", "shared steps"}
+
+
+async def play(
+    directory: Path, export: str, chance: random.Random, plain: OneByOne
+) -> Counter[str]:
+    """One mix: lengths, joins, cancels, little memory, prefixes and guesses, as they come."""
+    tight = chance.random() < 0.5  # so that what was admitted does not fit when it has grown
     limits = GenerationLimits(
-        slots=chance.randint(1, 5),
-        cache_bytes=chance.choice([420 * token_bytes, 1 << 24]),
+        slots=5 if tight else chance.choice([1, 2, 4]),
+        cache_bytes=(260 if tight else chance.choice([420, 1 << 15])) * TOKEN_BYTES,
         prefix_bytes=chance.choice([0, 1 << 20]),
         speculate=chance.random() < 0.7,
     )
-    tiny = TinyWriter(directory, limits, kept=kept)
-    plain = OneByOne(tiny)
+    tiny = TinyWriter(directory, limits, pace=FreeGuesses(), **EXPORTS[export])
     beginnings = [tuple(chance.choices(range(384), k=70)) for _ in range(2)]
+    left = 0
+
+    async def one(prompt: tuple[int, ...], count: int, few: bool, leaves: int | None) -> None:
+        nonlocal left
+        biases = FEW if few else {}
+        sampling = Sampling(temperature=0.0, logit_bias=biases)
+        answer = await tiny.engine.start(Ask(prompt, count, sampling, ignore_end=True), inf)
+        found: list[int] = []
+        async for piece in answer:
+            found += piece.tokens
+            if leaves is not None and len(found) >= leaves:
+                answer.cancel()
+                left += 1
+                break
+        expected = plain.tokens(prompt, count, biases)
+        assert found == expected[: len(found)]
+        assert leaves is not None or len(found) == count
+
     try:
-
-        async def one(prompt: tuple[int, ...], count: int, leaves: int | None) -> None:
-            answer = await tiny.engine.start(Ask(prompt, count, GREEDY, ignore_end=True), inf)
-            found: list[int] = []
-            async for piece in answer:
-                found += piece.tokens
-                if leaves is not None and len(found) >= leaves:
-                    answer.cancel()
-                    break
-            expected = plain.tokens(prompt, count)
-            assert found == expected[: len(found)]
-            assert leaves is not None or len(found) == count
-
         tasks = []
-        for _ in range(answers):
-            head = chance.choice(beginnings)[: chance.choice([1, 40, 70])]
-            prompt = (*head, *chance.choices(range(384), k=chance.randint(0, 30)))
+        for _ in range(8):
+            head = chance.choice(beginnings)[: chance.choice([1, 1, 40] if tight else [1, 40, 70])]
+            prompt = (*head, *chance.choices(range(384), k=chance.randint(0, 20)))
             leaves = chance.randint(1, 10) if chance.random() < 0.25 else None
-            tasks.append(asyncio.create_task(one(prompt, chance.randint(1, 30), leaves)))
+            ask = one(prompt, chance.randint(40 if tight else 1, 80), chance.random() < 0.5, leaves)
+            tasks.append(asyncio.create_task(ask))
             for _ in range(chance.choice([0, 0, 3, 30])):
                 await asyncio.sleep(0)
         await asyncio.gather(*tasks)
+        await until(lambda: tiny.engine.counts.running == 0)
+        counts = tiny.engine.counts
+        return Counter(
+            {
+                "preemptions": counts.preemptions,
+                "guessed right": counts.guessed_right,
+                "cached": counts.tokens_cached,
+                "left": left,
+                "shared steps": sum(record.batch_rows > 1 for record in tiny.records),
+            }
+        )
     finally:
         await asyncio.to_thread(tiny.close)
 
@@ -307,7 +353,7 @@ async def test_a_model_without_a_tokenizer_takes_and_gives_tokens(tmp_path: Path
         assert not tiny.engine.reads_chats
         text, tokens = await written(tiny, Ask((5, 6, 7), max_tokens=10, ignore_end=True))
         assert text == ""
-        assert list(tokens) == OneByOne(tiny).tokens((5, 6, 7), 10)
+        assert list(tokens) == OneByOne(tiny.session).tokens((5, 6, 7), 10)
     finally:
         await asyncio.to_thread(tiny.close)
 
@@ -386,6 +432,6 @@ async def test_a_joining_prompt_is_run_in_pieces_between_steps(tiny: TinyWriter)
     joining = await tiny.engine.start(Ask(prompt, max_tokens=5, ignore_end=True), inf)
     rest, found = await asyncio.gather(pieces_of(writing), pieces_of(joining))
     assert len(first.tokens) + sum(len(piece.tokens) for piece in rest) == 300
-    plain = OneByOne(tiny)
+    plain = OneByOne(tiny.session)
     assert [t for piece in found for t in piece.tokens] == plain.tokens(prompt, 5)
     assert all(one.finish is None for one, _ in pairwise(rest))

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from tests.server.http.serving import AsgiCaller
@@ -68,3 +69,23 @@ async def test_references_point_into_the_document(document: dict[str, Any]) -> N
         return own.union(*map(references, node.values()))
 
     assert references(document) == {"#/components/schemas/Error"}
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/chat/completions", "application/json"),
+        ("/v1/completions", "application/json"),
+        ("/v1/responses", "application/json"),
+        ("/v1/audio/speech", "application/json"),
+        ("/v1/audio/transcriptions", "multipart/form-data"),
+        ("/v2/models/{model}/generate", "application/json"),
+        ("/v2/models/{model}/versions/{version}/generate_stream", "application/json"),
+    ],
+)
+async def test_routes_of_models_that_write_tell_what_they_take(
+    document: dict[str, Any], path: str, kind: str
+) -> None:
+    asked = document["paths"][path]["post"]["requestBody"]["content"][kind]["schema"]
+    assert asked["type"] == "object"
+    assert len(asked["properties"]) > 5

@@ -302,6 +302,8 @@ async def test_an_error_in_between_is_an_event(scripted: Any, n: int) -> None:
     assert last["error"]["message"] == "model 'writer' was unloaded"
     assert last["error"]["code"] == "model_unavailable"
     assert last["error"]["type"] == "server_error"
+    page = (await served.call("GET", "/metrics")).body.decode()
+    assert 'aiaas_errors_total{code="model_unavailable"} 1\n' in page
     assert b"[DONE]" not in answer.body
     assert served.in_use == 0
 
