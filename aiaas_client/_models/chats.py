@@ -62,7 +62,6 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Threads],
         messages: Messages,
-        /,
         *,
         response_format: type[B],
         stream: Literal[False] = False,
@@ -72,7 +71,6 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Threads],
         messages: Messages,
-        /,
         *,
         response_format: dict[str, Any] | None = None,
         stream: Literal[False] = False,
@@ -82,7 +80,6 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Threads],
         messages: Messages,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         stream: Literal[True],
@@ -92,7 +89,6 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Tasks],
         messages: Messages,
-        /,
         *,
         response_format: type[B],
         stream: Literal[False] = False,
@@ -102,7 +98,6 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Tasks],
         messages: Messages,
-        /,
         *,
         response_format: dict[str, Any] | None = None,
         stream: Literal[False] = False,
@@ -112,14 +107,13 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Tasks],
         messages: Messages,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         stream: Literal[True],
         **options: Unpack[ChatOptions],
     ) -> AsyncGenerationStream[ChatChunk]: ...
     def __call__(
-        self, messages: Any, /, *, response_format: Any = None, stream: bool = False, **options: Any
+        self, messages: Any, *, response_format: Any = None, stream: bool = False, **options: Any
     ) -> Any:
         """The model's answer to a conversation: a `Generation`, or a stream of its events.
 
@@ -145,7 +139,6 @@ class ModelChat(Generic[Flavour]):
     def many(
         self: ModelChat[Threads],
         prompts: Prompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["raise"] = "raise",
@@ -155,7 +148,6 @@ class ModelChat(Generic[Flavour]):
     def many(
         self: ModelChat[Threads],
         prompts: Prompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["return"],
@@ -165,7 +157,6 @@ class ModelChat(Generic[Flavour]):
     def many(
         self: ModelChat[Tasks],
         prompts: AnyPrompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["raise"] = "raise",
@@ -175,7 +166,6 @@ class ModelChat(Generic[Flavour]):
     def many(
         self: ModelChat[Tasks],
         prompts: AnyPrompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["return"],
@@ -184,7 +174,6 @@ class ModelChat(Generic[Flavour]):
     def many(
         self,
         prompts: Any,
-        /,
         *,
         response_format: Any = None,
         on_error: OnError = "raise",
