@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aiaas_server.core.describe.card import Assets, Card
@@ -23,6 +25,7 @@ class TinyWriter:
     Args:
         kept: How its graph keeps keys and values.
         without: Files that are missing.
+        files: Those that are others, or more.
         generation: What its card says different.
     """
 
@@ -33,6 +36,7 @@ class TinyWriter:
         *,
         kept: Cache = "shared",
         without: tuple[str, ...] = (),
+        files: Mapping[str, bytes] = MappingProxyType({}),
         **generation: Any,
     ) -> None:
         self.records: list[InferenceRecord] = []
@@ -40,6 +44,8 @@ class TinyWriter:
         self.path = tiny_llm.write_model(directory, kept=kept, **generation)
         for name in without:
             (self.path / name).unlink()
+        for name, content in files.items():
+            (self.path / name).write_bytes(content)
         self.session: Session = open_session(self.path / "model.onnx")
         card = Card.model_validate(tiny_llm.card(**generation))
         self.engine: Engine = open_generator(

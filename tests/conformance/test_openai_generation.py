@@ -167,6 +167,7 @@ def test_a_demanded_call(client: openai.OpenAI) -> None:
         messages=MESSAGES,
         tools=[WEATHER],
         tool_choice="required",
+        parallel_tool_calls=False,  # this model would write one call after the other
         temperature=0,
         max_tokens=200,
     ) as stream:

@@ -70,8 +70,8 @@ class ResponseDocument:
             "output": self.output,
             "previous_response_id": None,
             "store": False,
-            "temperature": call.sampling.temperature,
-            "top_p": call.sampling.top_p,
+            "temperature": call.ask.sampling.temperature,
+            "top_p": call.ask.sampling.top_p,
             "truncation": "disabled",
             "usage": None if answering is None else _usage(answering),
             **echoed,
@@ -105,7 +105,7 @@ class ResponseEvents:
 
     def __init__(self, call: ResponseCall, answer: ChatAnswer) -> None:
         self._document = ResponseDocument(call)
-        self._tells = call.logprobs is not None
+        self._tells = call.ask.logprobs is not None
         self._answer = answer
         self._number = 0
         self._open: _Item | None = None
