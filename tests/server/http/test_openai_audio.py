@@ -55,7 +55,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(repository: Path) -> Iterator[httpx2.Client]:
     with (
         serving(create_app(Settings(models=repository))) as server,
-        httpx2.Client(base_url=server.url, timeout=60) as client,
+        httpx2.Client(base_url=server.url, timeout=300) as client,
     ):
         yield client
 
