@@ -12,12 +12,11 @@ from aiaas_server.core.generation import Piece, Prompt
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.event_stream import begin_stream
 from aiaas_server.http.incoming import while_connected
+from aiaas_server.http.openai.chat_answer import ChatAnswer, Document
 from aiaas_server.http.openai.chat_request import ChatCall, prompted, read_chat_call
 from aiaas_server.http.openai.chunks import (
     DONE,
-    ChatAnswer,
     ChunkWriter,
-    Document,
     Head,
     delta_document,
     json_answer,

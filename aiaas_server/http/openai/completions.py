@@ -14,10 +14,10 @@ from aiaas_server.core.generation import FinishReason, Piece, Told
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.event_stream import begin_stream
 from aiaas_server.http.incoming import while_connected
+from aiaas_server.http.openai.chat_answer import Document
 from aiaas_server.http.openai.chunks import (
     DONE,
     ChunkWriter,
-    Document,
     Head,
     json_answer,
     logprob_of,

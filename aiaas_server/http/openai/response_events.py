@@ -10,7 +10,8 @@ import orjson
 
 from aiaas_server.core.generation import Answering, Piece, TextDelta, Told, ToolDelta
 from aiaas_server.http.errors import Problem
-from aiaas_server.http.openai.chunks import ChatAnswer, Document, logprobs_document, new_id
+from aiaas_server.http.openai.chat_answer import ChatAnswer, Document, new_id
+from aiaas_server.http.openai.chunks import logprobs_document
 from aiaas_server.http.openai.errors import openai_problem
 from aiaas_server.http.openai.responses_request import ResponseCall
 

@@ -12,8 +12,9 @@ from aiaas_server.core.generation import Prompt
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.event_stream import begin_stream
 from aiaas_server.http.incoming import while_connected
+from aiaas_server.http.openai.chat_answer import ChatAnswer, Document
 from aiaas_server.http.openai.chat_request import prompted
-from aiaas_server.http.openai.chunks import ChatAnswer, Document, json_answer
+from aiaas_server.http.openai.chunks import json_answer
 from aiaas_server.http.openai.response_events import (
     ResponseDocument,
     ResponseEvents,
