@@ -12,12 +12,11 @@ from aiaas_server.core.generation import Piece, Prompt
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.event_stream import begin_stream
 from aiaas_server.http.incoming import while_connected
-from aiaas_server.http.openai.chat_request import ChatCall, read_chat_call
+from aiaas_server.http.openai.chat_answer import ChatAnswer, Document
+from aiaas_server.http.openai.chat_request import ChatCall, prompted, read_chat_call
 from aiaas_server.http.openai.chunks import (
     DONE,
-    ChatAnswer,
     ChunkWriter,
-    Document,
     Head,
     delta_document,
     json_answer,
@@ -53,7 +52,7 @@ class ChatRoutes:
 
 async def _begin(writer: Writer, call: ChatCall, held: ExitStack) -> tuple[Prompt, Answers]:
     prompt = await writer.generator.prompt(call.chat)
-    answers = Answers(writer, several(call.ask(prompt), call.choices), held)
+    answers = Answers(writer, several(prompted(call.ask, prompt), call.choices), held)
     await answers.begin()
     return prompt, answers
 
@@ -68,7 +67,7 @@ async def _whole(head: Head, call: ChatCall, prompt: Prompt, answers: Answers) -
         {
             "index": index,
             "message": one.message(),
-            "logprobs": None if call.logprobs is None else logprobs_document(one.told),
+            "logprobs": None if call.ask.logprobs is None else logprobs_document(one.told),
             "finish_reason": one.finish,
         }
         for index, one in enumerate(read)

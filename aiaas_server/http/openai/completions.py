@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -13,10 +14,10 @@ from aiaas_server.core.generation import FinishReason, Piece, Told
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.event_stream import begin_stream
 from aiaas_server.http.incoming import while_connected
+from aiaas_server.http.openai.chat_answer import Document
 from aiaas_server.http.openai.chunks import (
     DONE,
     ChunkWriter,
-    Document,
     Head,
     json_answer,
     logprob_of,
@@ -57,7 +58,7 @@ async def _begin(writer: Writer, call: CompletionCall, held: ExitStack) -> Answe
     asks = []
     for prompt in call.prompts:
         tokens = await writer.generator.encode(prompt) if isinstance(prompt, str) else prompt
-        asks += several(call.ask(tokens), call.choices)
+        asks += several(replace(call.ask, tokens=tokens), call.choices)
     answers = Answers(writer, asks, held)
     await answers.begin()
     return answers
@@ -94,7 +95,7 @@ async def _whole(
     for index, (before, came) in enumerate(zip(texts, read, strict=True)):
         told = tuple(one for piece in came for one in piece.told)
         part = _Part(before + "".join(piece.text for piece in came), told, came[-1].finish)
-        choices.append(_choice(index, part, call.logprobs, 0))
+        choices.append(_choice(index, part, call.ask.logprobs, 0))
     return head.document("text_completion", choices, _usage(call, answers))
 
 
@@ -110,7 +111,7 @@ async def _events(
             part = _Part(before[index] + piece.text, piece.told, piece.finish)
             before[index] = ""
             if part.text or part.told or part.finish is not None:
-                yield chunks.choice(_choice(index, part, call.logprobs, offsets[index]))
+                yield chunks.choice(_choice(index, part, call.ask.logprobs, offsets[index]))
                 offsets[index] += len(part.text)
     if call.usage:
         yield chunks.usage(_usage(call, answers))

@@ -10,7 +10,8 @@ import orjson
 
 from aiaas_server.core.generation import Answering, Piece, TextDelta, Told, ToolDelta
 from aiaas_server.http.errors import Problem
-from aiaas_server.http.openai.chunks import ChatAnswer, Document, logprobs_document, new_id
+from aiaas_server.http.openai.chat_answer import ChatAnswer, Document, new_id
+from aiaas_server.http.openai.chunks import logprobs_document
 from aiaas_server.http.openai.errors import openai_problem
 from aiaas_server.http.openai.responses_request import ResponseCall
 
@@ -70,8 +71,8 @@ class ResponseDocument:
             "output": self.output,
             "previous_response_id": None,
             "store": False,
-            "temperature": call.sampling.temperature,
-            "top_p": call.sampling.top_p,
+            "temperature": call.ask.sampling.temperature,
+            "top_p": call.ask.sampling.top_p,
             "truncation": "disabled",
             "usage": None if answering is None else _usage(answering),
             **echoed,
@@ -105,7 +106,7 @@ class ResponseEvents:
 
     def __init__(self, call: ResponseCall, answer: ChatAnswer) -> None:
         self._document = ResponseDocument(call)
-        self._tells = call.logprobs is not None
+        self._tells = call.ask.logprobs is not None
         self._answer = answer
         self._number = 0
         self._open: _Item | None = None
