@@ -74,6 +74,8 @@ def _how_to_get_one(settings: Settings, address: str) -> str:
 
 def _call(model: LoadedModel) -> str:
     """How the SDK calls it: with a payload where it has a task, else with its tensors."""
+    if model.generator is not None and model.task is not None:
+        return 'generate("Once upon a time").text'
     if model.task is not None:
         return "predict(...)"
     return f"infer({', '.join(f'{x.name}=...' for x in model.signature.inputs)})"

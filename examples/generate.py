@@ -17,7 +17,7 @@ from aiaas_client import AsyncClient, Client
 
 MODEL = os.environ.get("AIAAS_MODEL", "smollm2-135m")
 SECONDS = 300.0  # a small machine writes slowly
-SUMS = [f"What is {number} plus {number}?" for number in range(1, 9)]
+COUNTRIES = ("France", "Italy", "Spain", "Japan", "Kenya", "Peru", "Norway", "Egypt")
 
 
 class Person(BaseModel):
@@ -46,7 +46,8 @@ def main(url: str) -> None:
         print(repr(found.parsed))
 
         # Eight at a time: the server writes a word of each in one step.
-        for answer in client.chat.many(MODEL, SUMS, temperature=0, max_tokens=12):
+        prompts = [f"What is the capital of {country}?" for country in COUNTRIES]
+        for answer in client.chat.many(MODEL, prompts, temperature=0, max_tokens=12):
             print(f"{answer.index}: {answer.text}")
 
 

@@ -24,6 +24,7 @@ PROGRAMS = [document for document in DOCUMENTS if pages.blocks(document)]
 # These need the real models, or a server of their own: test_docs_from_nothing.py.
 REAL = {"tasks_media.md", "lifecycle.md", "training.md", "generation.md"}
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+PLACE = re.compile(r"\]\((?!https?:)([^)#]*)#([^)]+)\)")
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,23 @@ def test_the_picture_is_that_of_the_imports() -> None:
 def test_links_inside_the_project_lead_somewhere(document: Path) -> None:
     targets = LINK.findall(document.read_text("utf-8"))
     assert [t for t in targets if not (document.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_links_to_parts_of_pages_lead_to_headings(document: Path) -> None:
+    found = [
+        (document.parent / page if page else document, part)
+        for page, part in PLACE.findall(document.read_text("utf-8"))
+    ]
+    pages_of_ours = [(page, part) for page, part in found if page.suffix == ".md"]
+    assert [part for page, part in pages_of_ours if part not in _headings(page)] == []
+
+
+def _headings(page: Path) -> set[str]:
+    """What links call the headings of a page, as GitHub has it."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_options_that_documents_name_exist() -> None:

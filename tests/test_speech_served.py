@@ -23,6 +23,7 @@ from aiaas_server.tasks.log_mel import RATE
 from aiaas_server.zoo.pull import pull
 from tests.recordings import CLIPS, NOISE, joined, recording, word_errors
 from tests.waiting import wait_until
+from tests.word_errors import main as measure_words
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +61,16 @@ def test_eight_at_once_have_the_known_transcripts(client: openai.OpenAI) -> None
     with ThreadPoolExecutor(8) as threads:
         heard = list(threads.map(lambda clip: transcribe(client, recording(clip)), clips))
     assert heard == [clip.heard for clip in clips]
+
+
+def test_the_word_error_rate_is_told_by_a_command(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, as `Client.local` has it."""
+    assert measure_words(["--models", str(models)]) == 0
+    *each, told = capsys.readouterr().out.splitlines()
+    assert len(each) == len(CLIPS)
+    assert told.strip() == "2 of  87 words wrong: word error rate 2.3%"
 
 
 def test_noise_and_silence_are_an_empty_text(client: openai.OpenAI) -> None:

@@ -186,7 +186,7 @@ def checked(options: Mapping[str, Any], known: Any) -> dict[str, Any]:
 
 
 def _tool(tool: Any) -> Any:
-    if not isinstance(tool, type):
+    if isinstance(tool, Mapping):
         return dict(tool)
     schema = _schema(tool, "tools")
     function = {"name": tool.__name__, "parameters": schema}
@@ -209,7 +209,8 @@ def _format(wanted: Any) -> Any:
 def _schema(kind: Any, name: str) -> Any:
     make = getattr(kind, "model_json_schema", None)
     if not callable(make):
-        raise errors.OptionTypeError(f"{name}: expected a mapping or a pydantic class, got {kind}")
+        got = f"{kind!r}" if isinstance(kind, type | str) else type(kind).__name__
+        raise errors.OptionTypeError(f"{name}: expected a mapping or a pydantic class, got {got}")
     return _closed(make())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +13,21 @@ import typer
 from aiaas_client._cli.predict import PULLED
 from aiaas_client._cli.server import Server
 from aiaas_client._cli.session import ModelName, client_of, tell
+from aiaas_client._client import Client
 from aiaas_client._errors import (
+    AiaasError,
+    APIConnectionError,
     APITimeoutError,
     BadRequestError,
     InputError,
     InternalServerError,
+    ModelNotFoundError,
     RateLimitError,
     ServiceUnavailableError,
     escaped,
 )
+
+_is_command = re.compile(r"/[a-z]+").fullmatch
 
 HELP = "/reset forgets the conversation, /exit or Ctrl-D ends it; Ctrl-C stops an answer"
 # After these another message may fare better; a model that is not there will not come.
@@ -80,7 +87,23 @@ def chat(
     with client_of(server, local=local) as client:
         if local is not None:
             client.models.load(model)  # now, not while the first answer is waited for
+        elif sys.stdin.isatty():
+            _look_for(client, model)
         Conversation(client.model(model).chat, system, options).run()
+
+
+def _look_for(client: Client, model: str) -> None:
+    """Have a server or a model that is not there told of before somebody types.
+
+    Raises:
+        APIConnectionError, ModelNotFoundError: It is not there.
+    """
+    try:
+        client.model(model).metadata()
+    except (APIConnectionError, ModelNotFoundError):
+        raise
+    except AiaasError:
+        pass  # whether it chats, its first answer tells: some servers have no route but that
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -119,7 +142,7 @@ class Conversation:
         if self._by_hand:
             tell(HELP)
         for line in self._lines():
-            match line.strip():
+            match line.rstrip():
                 case "":
                     continue
                 case "/exit":
@@ -128,6 +151,8 @@ class Conversation:
                     self._messages = list(self._first)
                 case "/help":
                     tell(HELP)
+                case word if self._by_hand and _is_command(word):
+                    tell(f"{word} is no command: {HELP}; a space before the / sends it")
                 case _:
                     self._say(line)
 
@@ -169,12 +194,20 @@ class Conversation:
 
 
 def show(pieces: Iterator[str]) -> None:
-    """Print a text as it comes, and end its line however it ends."""
+    """Print a text as it comes, and end its line however it ends; a refusal has none."""
+    has_begun = False
     try:
         for piece in pieces:
             typer.echo(presentable(piece), nl=False)
-    finally:
+            has_begun = True
+    except AiaasError:
+        if has_begun:
+            typer.echo()
+        raise
+    except BaseException:
         typer.echo()
+        raise
+    typer.echo()
 
 
 def presentable(text: str) -> str:

@@ -7,6 +7,8 @@ inputs are wrong, 3 when no server could be reached in time.
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
@@ -29,6 +31,7 @@ from aiaas_client._errors import (
 
 FAILED, WRONG_USE, UNREACHABLE = 1, 2, 3
 NO_LIMIT = 1 << 60  # bytes
+_NAMED = 12  # models, where one that is not there was asked for
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 ModelName = Annotated[str, typer.Argument(help="The model's name.")]
@@ -54,6 +57,9 @@ def telling() -> Iterator[None]:
     """Errors become one line on stderr and an exit code."""
     try:
         yield
+    except BrokenPipeError:  # who reads the output has enough of it, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILED) from None
     except (UseError, AiaasError, OSError) as error:
         raise ended(str(error), exit_code_of(error)) from None
 
@@ -105,4 +111,7 @@ def _nearest(client: Client, error: NotFoundError) -> str:
         known = {entry.name for entry in client.models.list()}
     except AiaasError:  # the error that is told stays the first one
         return ""
-    return did_you_mean(error.model, known)
+    near = did_you_mean(error.model, known)
+    if near or not 0 < len(known) <= _NAMED or error.model in known:
+        return near
+    return f"; {'there is' if len(known) == 1 else 'there are'} {', '.join(sorted(known))}"

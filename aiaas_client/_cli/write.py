@@ -66,7 +66,10 @@ def generate(
 
 
 def transcribe(
-    file: Annotated[Path, typer.Argument(help="The recording: WAV, or what the server reads.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="The recording: WAV, FLAC or Ogg; - for standard input."),
+    ],
     model: Annotated[str, typer.Option("--model", help="The model that hears it.")] = HEARS,
     srt: Annotated[bool, typer.Option("--srt", help="Write subtitles in SubRip's form.")] = False,
     vtt: Annotated[bool, typer.Option("--vtt", help="Write subtitles in WebVTT's form.")] = False,
@@ -86,13 +89,14 @@ def transcribe(
     if srt + vtt + as_json > 1:
         raise ended("expected one of --srt, --vtt and --json", WRONG_USE)
     with client_of(server, local=local_of(model, models, server)) as client:
+        audio = sys.stdin.buffer.read() if str(file) == "-" else file
         if srt or vtt:
             form = client.transcribe(
-                model, file, format="srt" if srt else "vtt", **given(language=language)
+                model, audio, format="srt" if srt else "vtt", **given(language=language)
             )
             typer.echo(presentable(form).rstrip("\n"))
             return
-        found = client.transcribe(model, file, **given(language=language))
+        found = client.transcribe(model, audio, **given(language=language))
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:

@@ -61,7 +61,6 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Threads],
         messages: Messages,
-        /,
         *,
         response_format: type[B],
         stream: Literal[False] = False,
@@ -71,7 +70,6 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Threads],
         messages: Messages,
-        /,
         *,
         response_format: dict[str, Any] | None = None,
         stream: Literal[False] = False,
@@ -81,7 +79,6 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Threads],
         messages: Messages,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         stream: Literal[True],
@@ -91,7 +88,6 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Tasks],
         messages: Messages,
-        /,
         *,
         response_format: type[B],
         stream: Literal[False] = False,
@@ -101,7 +97,6 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Tasks],
         messages: Messages,
-        /,
         *,
         response_format: dict[str, Any] | None = None,
         stream: Literal[False] = False,
@@ -111,14 +106,13 @@ class ModelChat(Generic[Flavour]):
     def __call__(
         self: ModelChat[Tasks],
         messages: Messages,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         stream: Literal[True],
         **options: Unpack[ChatOptions],
     ) -> AsyncGenerationStream[ChatChunk]: ...
     def __call__(
-        self, messages: Any, /, *, response_format: Any = None, stream: bool = False, **options: Any
+        self, messages: Any, *, response_format: Any = None, stream: bool = False, **options: Any
     ) -> Any:
         """The model's answer to a conversation: a `Generation`, or a stream of its events.
 
@@ -144,7 +138,6 @@ class ModelChat(Generic[Flavour]):
     def many(
         self: ModelChat[Threads],
         prompts: Prompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["raise"] = "raise",
@@ -154,7 +147,6 @@ class ModelChat(Generic[Flavour]):
     def many(
         self: ModelChat[Threads],
         prompts: Prompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["return"],
@@ -164,7 +156,6 @@ class ModelChat(Generic[Flavour]):
     def many(
         self: ModelChat[Tasks],
         prompts: AnyPrompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["raise"] = "raise",
@@ -174,7 +165,6 @@ class ModelChat(Generic[Flavour]):
     def many(
         self: ModelChat[Tasks],
         prompts: AnyPrompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["return"],
@@ -183,7 +173,6 @@ class ModelChat(Generic[Flavour]):
     def many(
         self,
         prompts: Any,
-        /,
         *,
         response_format: Any = None,
         on_error: OnError = "raise",

@@ -40,12 +40,14 @@ class Chat(Generic[Flavour]):
         self._sender = sender
         self._flavour = flavour
 
+    def __repr__(self) -> str:
+        return "<chat: call it with a model and messages, or .many with prompts>"
+
     @overload
     def __call__(
         self: Chat[Threads],
         model: str,
         messages: Messages,
-        /,
         *,
         response_format: type[B],
         stream: Literal[False] = False,
@@ -56,7 +58,6 @@ class Chat(Generic[Flavour]):
         self: Chat[Threads],
         model: str,
         messages: Messages,
-        /,
         *,
         response_format: dict[str, Any] | None = None,
         stream: Literal[False] = False,
@@ -67,7 +68,6 @@ class Chat(Generic[Flavour]):
         self: Chat[Threads],
         model: str,
         messages: Messages,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         stream: Literal[True],
@@ -78,7 +78,6 @@ class Chat(Generic[Flavour]):
         self: Chat[Tasks],
         model: str,
         messages: Messages,
-        /,
         *,
         response_format: type[B],
         stream: Literal[False] = False,
@@ -89,7 +88,6 @@ class Chat(Generic[Flavour]):
         self: Chat[Tasks],
         model: str,
         messages: Messages,
-        /,
         *,
         response_format: dict[str, Any] | None = None,
         stream: Literal[False] = False,
@@ -100,13 +98,12 @@ class Chat(Generic[Flavour]):
         self: Chat[Tasks],
         model: str,
         messages: Messages,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         stream: Literal[True],
         **options: Unpack[ChatOptions],
     ) -> AsyncGenerationStream[ChatChunk]: ...
-    def __call__(self, model: str, messages: Any, /, **options: Any) -> Any:
+    def __call__(self, model: str, messages: Any, **options: Any) -> Any:
         """A model's answer to a conversation; arguments and errors are those of `ModelChat`.
 
         Args:
@@ -122,7 +119,6 @@ class Chat(Generic[Flavour]):
         self: Chat[Threads],
         model: str,
         prompts: Prompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["raise"] = "raise",
@@ -133,7 +129,6 @@ class Chat(Generic[Flavour]):
         self: Chat[Threads],
         model: str,
         prompts: Prompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["return"],
@@ -144,7 +139,6 @@ class Chat(Generic[Flavour]):
         self: Chat[Tasks],
         model: str,
         prompts: AnyPrompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["raise"] = "raise",
@@ -155,13 +149,12 @@ class Chat(Generic[Flavour]):
         self: Chat[Tasks],
         model: str,
         prompts: AnyPrompts,
-        /,
         *,
         response_format: type[BaseModel] | dict[str, Any] | None = None,
         on_error: Literal["return"],
         **options: Unpack[ManyOptions],
     ) -> AsyncGenerator[Generation[Any] | AiaasError, None]: ...
-    def many(self, model: str, prompts: Any, /, **options: Any) -> Any:
+    def many(self, model: str, prompts: Any, **options: Any) -> Any:
         """Answers to many conversations; arguments and errors are those of `ModelChat.many`.
 
         Args:
@@ -195,7 +188,6 @@ class WritingCalls(Generic[Flavour, Written, WrittenStream, Transcribed, Subtitl
         self,
         model: str,
         prompt: str,
-        /,
         *,
         stream: Literal[False] = False,
         **options: Unpack[GenerationOptions],
@@ -205,12 +197,11 @@ class WritingCalls(Generic[Flavour, Written, WrittenStream, Transcribed, Subtitl
         self,
         model: str,
         prompt: str,
-        /,
         *,
         stream: Literal[True],
         **options: Unpack[GenerationOptions],
     ) -> WrittenStream: ...
-    def generate(self, model: str, prompt: str, /, **options: Any) -> Any:
+    def generate(self, model: str, prompt: str, **options: Any) -> Any:
         """Have a model go on with a text: a `Generation`, or a stream of its events.
 
         Args:
@@ -229,7 +220,6 @@ class WritingCalls(Generic[Flavour, Written, WrittenStream, Transcribed, Subtitl
         self,
         model: str,
         audio: Any,
-        /,
         *,
         format: Told = "verbose_json",
         **options: Unpack[TranscribeOptions],
@@ -239,13 +229,12 @@ class WritingCalls(Generic[Flavour, Written, WrittenStream, Transcribed, Subtitl
         self,
         model: str,
         audio: Any,
-        /,
         *,
         format: Subtitles,
         **options: Unpack[TranscribeOptions],
     ) -> Subtitled: ...
     def transcribe(
-        self, model: str, audio: Any, /, *, format: str = "verbose_json", **options: Any
+        self, model: str, audio: Any, *, format: str = "verbose_json", **options: Any
     ) -> Any:
         """What is said in a recording; arguments and errors are those of a handle's `transcribe`.
 

@@ -28,6 +28,9 @@ class Collecting(Generic[Texts], ABC):
         self._events = stream._events
         self._collected = collected
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: so far {self.generation!r}>"
+
     @property
     def generation(self) -> Generation[Any]:
         """What has come so far, as the answer that the call without `stream` gives; after the

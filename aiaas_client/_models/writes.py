@@ -103,13 +103,13 @@ class Writes(
 
     @overload
     def transcribe(
-        self, audio: Any, /, *, format: Told = "verbose_json", **options: Unpack[TranscribeOptions]
+        self, audio: Any, *, format: Told = "verbose_json", **options: Unpack[TranscribeOptions]
     ) -> Transcribed: ...
     @overload
     def transcribe(
-        self, audio: Any, /, *, format: Subtitles, **options: Unpack[TranscribeOptions]
+        self, audio: Any, *, format: Subtitles, **options: Unpack[TranscribeOptions]
     ) -> Subtitled: ...
-    def transcribe(self, audio: Any, /, *, format: str = "verbose_json", **options: Any) -> Any:
+    def transcribe(self, audio: Any, *, format: str = "verbose_json", **options: Any) -> Any:
         """What is said in a recording.
 
         Args:

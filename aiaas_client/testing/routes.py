@@ -109,6 +109,8 @@ def _allowed(state: State, request: RecordedRequest) -> bool:
 
 def _find(state: State, name: str, version: str) -> FakeModel:
     model = state.models.get(name)
+    if model is None and (name in state.writers or name in state.hearers):
+        raise FakeError(404, "no metadata here", code="not_found")
     if model is None or not model.loaded:
         text = f"Request for unknown model: {name!r} is not found"
         raise FakeError(404, text, code="model_not_found")

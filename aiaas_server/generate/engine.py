@@ -149,7 +149,10 @@ class Engine:
             InvalidInput: There is no template, or it refuses the conversation.
         """
         if self._write_prompt is None:
-            raise InvalidInput(f"model '{self._name}' has no template for conversations")
+            raise InvalidInput(
+                f"model '{self._name}' has no template for conversations: it goes on with texts, "
+                "by /v1/completions"
+            )
         return await asyncio.to_thread(self._write_prompt, chat)
 
     # Answers

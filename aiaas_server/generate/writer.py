@@ -6,13 +6,16 @@ written: to each event loop by one call a run. Whatever happens in here, nobody 
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import threading
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
+from weakref import WeakSet
 
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.errors import InferenceFailed, InvalidInput, OutOfMemory, ServerError, bare
@@ -28,6 +31,7 @@ from aiaas_server.generate.scheduler import Fill, Scheduler
 
 _log = logging.getLogger("aiaas_server")
 Message = Callable[[], object]
+_LAST_RUN: Final = 60.0  # seconds that the end of the process waits for a run to break off
 
 
 class FillsMasks(Protocol):
@@ -98,6 +102,7 @@ class Writer:
         self._sent: dict[AbstractEventLoop, list[Sent]] = {}
         self._run_now: _Run | None = None
         self.thread = threading.Thread(target=self._live, name=f"generate {name}", daemon=True)
+        _writers.add(self)
 
     # From any thread
 
@@ -164,6 +169,7 @@ class Writer:
             self._write(plan.jobs)
         self._counts.running = len(self._jobs.running)
         self._counts.waiting = self._jobs.waiting
+        self._counts.network = self._network.measures()
         self._send()
 
     def _read_messages(self) -> None:
@@ -219,14 +225,12 @@ class Writer:
             job.course.admitted_ns = time.monotonic_ns()
             job.cached = job.filled
             self._counts.tokens_cached += job.filled
-        self._counts.network = self._network.measures()
 
     def _release(self, job: Job) -> None:
         """Free what a job has; it is not to be written on."""
         if job.opened:
             job.opened = False
             self._network.close(job.slot, remember=job.remembered)
-            self._counts.network = self._network.measures()
         self._jobs.leave(job)
 
     def _make_room(self, jobs: Sequence[Job], error: Exception) -> None:
@@ -245,7 +249,6 @@ class Writer:
         youngest.filled = 0
         self._jobs.preempt()
         self._counts.preemptions += 1
-        self._counts.network = self._network.measures()
 
     # Runs
 
@@ -413,3 +416,18 @@ class Writer:
                 for job in [job for job in self._jobs if job.loop is loop]:
                     self._left(job)
         self._sent.clear()
+
+
+_writers: WeakSet[Writer] = WeakSet()
+os.register_at_fork(after_in_child=_writers.clear)  # their threads are not there
+
+
+@atexit.register
+def _end_all() -> None:
+    """Leave no thread inside the runtime: the process would be aborted as it ends."""
+    writers = list(_writers)
+    for writer in writers:
+        writer.close()
+    for writer in writers:
+        if writer.thread.is_alive():
+            writer.thread.join(_LAST_RUN)

@@ -15,14 +15,31 @@ LONGEST_STOP: Final = 1000  # characters
 MOST_BIASES: Final = 1024
 MOST_LIKELIEST: Final = 20
 _SEEDS: Final = 1 << 64
+# What other servers have besides OpenAI's members, and whose loss would change the answer.
+_FORMATS: Final = "here the members are 'response_format', 'regex' and 'grammar'"
+_ELSEWHERE: Final = {
+    "structured_outputs": (_FORMATS, ()),
+    "guided_json": (_FORMATS, ()),
+    "guided_regex": (_FORMATS, ()),
+    "guided_choice": (_FORMATS, ([],)),
+    "guided_grammar": (_FORMATS, ()),
+    "stop_token_ids": ("here texts end an answer, by 'stop'", ([],)),
+    "bad_words": ("words are not forbidden here; see 'logit_bias'", ([],)),
+    "allowed_token_ids": ("tokens are not chosen from a list here; see 'logit_bias'", ()),
+    "min_tokens": ("an answer has no least length here; see 'ignore_eos'", (0,)),
+    "use_beam_search": ("there is no beam search here", (False,)),
+}
 
 
 def read_sampling(asked: Members, generator: Generator) -> Sampling:
     """How tokens are chosen; what is not said is the model's own default.
 
     Raises:
-        InvalidInput: A value is of another kind or out of its range.
+        InvalidInput: A value is of another kind or out of its range, or a member is one of other
+            servers, which would be lost.
     """
+    for name, (reason, neutral) in _ELSEWHERE.items():
+        asked.refuse(name, reason, but=neutral)
     own = generator.defaults
     top_k = asked.integer("top_k", -1, generator.vocabulary)
     seed = asked.integer("seed", -(1 << 63), _SEEDS - 1)

@@ -140,7 +140,7 @@ def test_an_example_runs(example: str, expected: str) -> None:
                 "The capital of France is Paris.  (stop, 8 tokens)",
                 "Once upon a time, the city of Nova Haven",
                 "Person(name='Ada', age=36)",
-                "0: 1 + 1 = 2",
+                "3: The capital of Japan is Tokyo.",
                 "left after 10 pieces: ",
             ),
             id="sdk",

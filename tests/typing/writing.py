@@ -43,6 +43,9 @@ def threads(client: Client, talk: Path) -> None:
     both = client.chat.many("m", ["a"], on_error="return", concurrency=2, seed=1)
     assert_type(both, Generator[Generation[Any] | AiaasError, None, None])
 
+    assert_type(client.chat(model="m", messages=messages), Generation[None])
+    assert_type(client.generate(model="m", prompt="once"), Generation[None])
+    assert_type(client.transcribe(model="m", audio=talk), Transcription)
     assert_type(client.generate("m", "once", max_tokens=3), Generation[None])
     assert_type(client.generate("m", "once", stream=True), GenerationStream[Completion])
     assert_type(client.transcribe("m", talk), Transcription)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
+from aiaas_client.protocol.errors import ErrorCode
 from aiaas_server.http.errors import MAX_TEXT, Problem
 
 # `:predict` and `:explain` under /v1/models are KServe's, with our own error body.
 _is_openai = re.compile(
     r"/v1/(models(/[^/:]+)?|embeddings|completions|chat/completions|responses(/.*)?"
-    r"|audio/[^/]+|(files|batches)(/.*)?)"
+    r"|audio/[^/]+|images/[^/]+|moderations|(files|batches)(/.*)?)"
 ).fullmatch
 _TYPES = {
     401: "authentication_error",
@@ -53,5 +54,11 @@ def openai_problem(problem: Problem) -> OpenAIProblem:
 
 
 def for_path(problem: Problem, path: str) -> Problem:
-    """The problem in the form that callers of `path` read."""
+    """The problem in the form that callers of `path` read.
+
+    A base URL without `/v1` is told of: OpenAI's client shows the path to nobody.
+    """
+    if problem.code is ErrorCode.NOT_FOUND and _is_openai(f"/v1{path}"):
+        text = f"{problem.message}: {path}; did you mean /v1{path}?"
+        return openai_problem(replace(problem, message=text))
     return openai_problem(problem) if _is_openai(path) else problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -80,6 +81,18 @@ def test_by_a_pipe_an_error_ends_it(aiaas: Aiaas) -> None:
     assert "two" not in done.stdout
     done = aiaas("chat", "nobody", stdin=b"one\n")
     assert (done.exit_code, "'nobody'" in done.stderr) == (1, True)
+    assert done.stdout == ""  # a refusal is no answer, not even an empty line
+
+
+def test_a_model_that_is_not_there_is_answered_with_those_that_are(
+    aiaas: Aiaas, server: FakeServer
+) -> None:
+    server.add("digits", lambda inputs: inputs)
+    done = aiaas("generate", "nobody", "one")
+    assert "'nobody' is not found (HTTP 404); there is digits" in done.stderr, done.stderr
+    server.add("faces", lambda inputs: inputs)
+    assert "; there are digits, faces" in aiaas("generate", "nobody", "one").stderr
+    assert "; did you mean 'digits'?" in aiaas("generate", "digit", "one").stderr
 
 
 def test_calls_of_tools_are_shown(aiaas: Aiaas, server: FakeServer) -> None:
@@ -98,10 +111,31 @@ def test_a_text_is_gone_on_with(aiaas: Aiaas) -> None:
     assert aiaas("generate", "tail", "-", stdin=b"\xff\xfe\xfd").exit_code == 2
 
 
+def test_a_reader_that_has_enough_ends_it_quietly(server: FakeServer) -> None:
+    server.add_writer("talker", lambda prompt: ("more " for _ in itertools.repeat(None)))
+    command = [
+        sys.executable,
+        "-m",
+        "aiaas_server",
+        "generate",
+        "talker",
+        "go",
+        "--url",
+        server.url,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(4) == b"more"
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(120)) == (b"", 1)
+
+
 def test_a_recording_is_written_down(aiaas: Aiaas, tmp_path: Path) -> None:
     talk = tmp_path / "talk.wav"
     talk.write_bytes(b"RIFF")
     assert aiaas("transcribe", str(talk)).stdout == "Hello.\n"
+    assert aiaas("transcribe", "-", stdin=b"RIFF").stdout == "Hello.\n"
     assert aiaas("transcribe", str(talk), "--srt").stdout.startswith("1\n00:00:00,000 --> ")
     assert aiaas("transcribe", str(talk), "--vtt").stdout == "WEBVTT\n"
     document = json.loads(aiaas("transcribe", str(talk), "--json").stdout)
@@ -189,6 +223,12 @@ def test_by_hand_a_refusal_is_told_and_forgotten(server: FakeServer) -> None:
         terminal.type("short\r")
         terminal.wait_for("1 messages, any tokens: short")
         terminal.wait_for("> ")
+        terminal.type("/rest\r")
+        terminal.wait_for("/rest is no command: /reset forgets")
+        terminal.wait_for("> ")
+        terminal.type(" /rest\r")
+        terminal.wait_for("3 messages, any tokens:  /rest")
+        terminal.wait_for("> ")
         terminal.type("/exit\r")
     except OSError:
         pytest.fail(f"it ended early: {terminal.seen}")
@@ -196,3 +236,20 @@ def test_by_hand_a_refusal_is_told_and_forgotten(server: FakeServer) -> None:
         code = terminal.close()
     assert code == 0
     assert not re.search("Traceback", terminal.seen)
+
+
+@pytest.mark.skipif(not hasattr(os, "login_tty"), reason="needs a terminal of Unix")
+@pytest.mark.parametrize("is_there", [True, False], ids=["no model", "no server"])
+def test_by_hand_what_is_not_there_is_told_before_one_types(
+    server: FakeServer, is_there: bool
+) -> None:
+    url = server.url
+    if not is_there:
+        server.close()
+    terminal = Terminal("chat", "nobody", "--url", url)
+    try:
+        terminal.wait_for("'nobody' is not found" if is_there else "cannot connect to")
+    finally:
+        code = terminal.close()
+    assert code == (1 if is_there else 3)
+    assert "> " not in terminal.seen

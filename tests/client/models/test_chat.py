@@ -383,3 +383,29 @@ def test_the_whole_answer_of_a_chat(caller: Any, server: FakeServer) -> None:
     assert caller.run(handle.generate("on")).parse().text == "on"
     assert caller.run(raw.generate("chat", "and on")).parse().text == "and on"
     assert caller.run(raw.transcribe("ears", b"RIFF")).parse().text == "hello"
+
+
+def test_arguments_may_be_named(caller: Any) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    chat = caller.client.chat
+    assert caller.run(chat(model="chat", messages=messages)).text == "you said hi"
+    assert caller.run(caller.client.model("chat").chat(messages="hi")).text == "you said hi"
+    assert len(every(caller, chat.many(model="chat", prompts=["a", "b"]))) == 2
+
+
+def test_chats_and_streams_tell_what_they_are(caller: Any) -> None:
+    assert "messages" in repr(caller.client.chat)
+    stream = caller.client.chat("chat", "where?", stream=True)
+    assert "so far Generation('', finish_reason=None)" in repr(stream)
+    every(caller, stream)
+    assert "'Paris is lovely.', finish_reason='stop'" in repr(stream)
+
+
+def test_a_tool_that_is_none_is_named(caller: Any) -> None:
+    def look(at: str) -> str:
+        return at
+
+    with pytest.raises(OptionTypeError, match=r"^tools: expected .* class, got function$"):
+        caller.run(caller.client.chat("chat", "hi", tools=[look]))
+    with pytest.raises(OptionTypeError, match=r"^tools: expected .* class, got 'look'$"):
+        caller.run(caller.client.chat("chat", "hi", tools=["look"]))

@@ -266,6 +266,17 @@ async def test_when_memory_runs_out_the_youngest_is_worked_out_anew() -> None:
         assert o.engine.counts.preemptions > 0
 
 
+async def test_the_memory_that_is_told_grows_with_an_answer() -> None:
+    network = FakeNetwork()
+    told: list[float] = []
+    async with opened(network) as o:
+        network.before_run = lambda: told.append(o.engine.counts.network["kv_bytes"])
+        await o.tokens(Ask((1, 2, 3), max_tokens=20))
+    assert told[0] == 0
+    assert told[1] == 3
+    assert told[-1] > 15
+
+
 async def test_one_that_has_all_memory_and_not_enough_fails_alone() -> None:
     async with opened(FakeNetwork(memory=50)) as o:
         with pytest.raises(OutOfMemory, match="expected up to 50 tokens"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -380,8 +382,15 @@ class _NoTask:
         raise InvalidInput("it is not asked")
 
 
-async def test_a_pool_opens_it_writes_with_it_and_unloads_it(tmp_path: Path) -> None:
-    tiny_llm.write_model(tmp_path)
+@pytest.mark.parametrize("export", EXPORTS)
+async def test_a_pool_opens_it_writes_with_it_and_unloads_it(tmp_path: Path, export: str) -> None:
+    """Each export out of a repository, where a second graph lies beside the first one."""
+    made = dict(EXPORTS[export])
+    files = made.pop("files", {})
+    directory = tiny_llm.write_model(tmp_path, **made)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    plain = OneByOne(open_session(tiny_llm.model_bytes("separate")))
     repository = Repository(tmp_path)
     task: LoopingTask = _NoTask()  # type: ignore[assignment]
     bundles = Bundles(repository.read_beside, lambda *_: task, open_generator)
@@ -393,7 +402,8 @@ async def test_a_pool_opens_it_writes_with_it_and_unloads_it(tmp_path: Path) -> 
         generator = generator_of(model)
         tokens = await generator.encode(PROMPT)
         answer = await generator.start(Ask(tokens, max_tokens=5, ignore_end=True), inf)
-        assert sum(len(piece.tokens) for piece in await pieces_of(answer)) == 5
+        found = [token for piece in await pieces_of(answer) for token in piece.tokens]
+        assert found == plain.tokens(tokens, 5)
         assert model.statistics.success_count == 1
     finally:
         await pool.close()
@@ -435,3 +445,33 @@ async def test_a_joining_prompt_is_run_in_pieces_between_steps(tiny: TinyWriter)
     plain = OneByOne(tiny.session)
     assert [t for piece in found for t in piece.tokens] == plain.tokens(prompt, 5)
     assert all(one.finish is None for one, _ in pairwise(rest))
+
+
+UNCLOSED = """
+import atexit, asyncio, sys, tempfile
+from pathlib import Path
+
+def look():
+    print("still writes" if writer.engine._writer.thread.is_alive() else "ended")
+
+atexit.register(look)
+
+from aiaas_server.core.generation import Ask
+from tests.writing import TinyWriter
+
+writer = TinyWriter(Path(tempfile.mkdtemp()))
+
+async def begin():
+    answer = await writer.engine.start(Ask((5, 6), ignore_end=True), float("inf"))
+    await anext(aiter(answer))
+
+asyncio.run(begin())
+"""
+
+
+def test_a_process_may_end_while_an_answer_is_written() -> None:
+    """A thread that is inside the runtime then has the process aborted."""
+    ended = subprocess.run(
+        [sys.executable, "-c", UNCLOSED], capture_output=True, text=True, timeout=300
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")

@@ -106,6 +106,11 @@ async def test_unknown_routes_are_404_and_wrong_methods_405_in_json(
     ]:
         answer = await call("GET", path)
         assert (answer.status, answer.json()["code"]) == (404, "not_found"), path
+    for path in ("/chat/completions", "/audio/transcriptions", "/responses"):
+        answer = await call("POST", path)
+        error = answer.json()["error"]
+        told = f"Not Found: {path}; did you mean /v1{path}?"
+        assert (answer.status, error["code"], error["message"]) == (404, "not_found", told)
     for path in GET_ROUTES:
         answer = await call("DELETE", path)
         assert (answer.status, answer.json()["code"]) == (405, "method_not_allowed"), path
