@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from aiaas_client.protocol.tensors import Array
-from aiaas_server.core.errors import InferenceFailed
+from aiaas_server.core.errors import InferenceFailed, ServerError
 from aiaas_server.core.session import KeepsArrays, KeptRuns, StopToken
 from aiaas_server.generate.prefix import BLOCK, PrefixCache
 from aiaas_server.generate.rows import Rows
@@ -67,6 +67,21 @@ class SharedNetwork:
         self._bound_capacity = 0  # of the rows that are bound
         self._logits = np.empty((slots, 1, tensors.vocabulary), tensors.logits)
         self._columns = np.arange(context)
+        self._may_keep_none = tensors.keep_rank is not None and self._keeps_none()
+
+    def _keeps_none(self) -> bool:
+        """Whether the graph can leave out all logits: then most pieces of prompts cost less.
+
+        The matrix that makes them is the largest one of small models. Other graphs give all of
+        them when none is asked for, or fail.
+        """
+        try:
+            logits = self._run(0, 1, np.zeros((1, 1), self._tensors.ids), 0, None)
+        except ServerError:
+            return False
+        finally:
+            self._rows.forget(0)
+        return bool(logits.shape[1] == 0)
 
     # Slots
 
@@ -130,7 +145,8 @@ class SharedNetwork:
         row = self._seats.row(slot)
         begin = len(self._seats.tokens(slot))
         ids = np.array([tokens], self._tensors.ids)  # (1, S)
-        logits = self._run(row, row + 1, ids, max(keep, 1), stop)
+        least = 0 if self._may_keep_none else 1
+        logits = self._run(row, row + 1, ids, max(keep, least), stop)
         if logits.shape[1] < keep:
             raise InferenceFailed(f"logits: expected {keep} tokens, got {logits.shape[1]}")
         self._seats.append(slot, tokens)
@@ -161,10 +177,10 @@ class SharedNetwork:
         batch, count = ids.shape
         inputs = self._inputs(self._seats.lengths(low, high), ids)
         runs = self._runs(low, high)
-        if tensors.keep_rank is None and count != 1:
-            return _floats(runs.run(inputs, (LOGITS,), stop)[0])
         if tensors.keep_rank is not None:
             inputs[KEEP] = np.full((1,) * tensors.keep_rank, keep, np.int64)
+        if not keep or (tensors.keep_rank is None and count != 1):
+            return _floats(runs.run(inputs, (LOGITS,), stop)[0])
         logits = self._logits[:batch]
         if keep != 1:
             logits = np.empty((batch, keep, self.vocabulary), tensors.logits)

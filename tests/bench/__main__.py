@@ -24,7 +24,6 @@ import features
 import generate
 import jobs
 import lifecycle
-import llama_cpp
 import many
 import memory
 import network
@@ -35,6 +34,7 @@ import sdk
 import sentiment
 import startup
 import table
+import writing_peers
 from plan import Plan
 from rich.console import Console
 from told import Told
@@ -92,7 +92,10 @@ def _wanted(
         yield name, partial(_measure, name, plan, told)
     if options.peers:
         pythons = options.peer_python or [Path(sys.executable)]
-        for name, compare in (("peers", others.measure), (llama_cpp.NAME, llama_cpp.measure)):
+        for name, compare in (
+            ("peers", others.measure),
+            (writing_peers.NAME, writing_peers.measure),
+        ):
             yield name, partial(compare, plan, pythons, report, told)
 
 

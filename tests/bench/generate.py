@@ -40,7 +40,7 @@ GROUP: Final = "generate"
 MODEL: Final = "smollm2-135m"
 SPEECH: Final = "whisper-tiny-en"
 TINY: Final = "tiny"
-EDITION: Final = "1"
+EDITION: Final = "2"
 """Of the models that are kept in the cache; raise it when the zoo builds others."""
 STREAMS: Final = 8
 CLIPS: Final = 8

@@ -49,7 +49,7 @@ def build(
         `input_ids` int64 `(batch, sequence)`, `attention_mask` int64 `(batch, past + sequence)`,
         `past_key_values.{layer}.{key,value}` float32 `(batch, kv_heads, past, head)`; of a
         `separate` cache also `position_ids` int64 `(batch, sequence)`, and `num_logits_to_keep`
-        int64 `()` -> `logits` float32 `(batch, kept, vocabulary)`, `present.*`.
+        int64 `()`, which may be 0 -> `logits` float32 `(batch, kept, vocabulary)`, `present.*`.
     Raises:
         UnusableCheckpoint: A weight is missing, too many, or of another shape.
     """
@@ -84,7 +84,7 @@ class _Graph:
         for layer in range(config.layers):
             x = self.layer(x, layer)
         x = self.kept(self.norm(x, "model.norm.weight"))
-        self.writer.node("Reshape", [self.project(x), "logits.shape"], "logits")
+        self.writer.node("Reshape", [self.project(x), "logits.shape"], "logits", allowzero=1)
 
     def layer(self, x: str, layer: int) -> str:
         add, name = "Add", f"model.layers.{layer}"
@@ -109,8 +109,11 @@ class _Graph:
         node, constant = self.writer.node, self.writer.constant
         constant("one.axis", np.array([1]))
         constant("far", np.array([np.iinfo(np.int64).max]))
+        constant("none", np.array([0]))
         count = node("Reshape", ["num_logits_to_keep", "one.axis"])
-        x = node("Slice", [x, node("Neg", [count]), "far", "one.axis"])  # (B, K, W)
+        begin = node("Sub", [node("Shape", [x], start=1, end=2), count])  # behind all where K is 0
+        begin = node("Max", [begin, "none"])
+        x = node("Slice", [x, begin, "far", "one.axis"])  # (B, K, W)
         batch = node("Shape", [x], start=0, end=2)
         constant("vocabulary", np.array([self.config.vocabulary]))
         node("Concat", [batch, "vocabulary"], "logits.shape", axis=0)

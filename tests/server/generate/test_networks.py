@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -325,6 +325,48 @@ def test_a_run_that_fails_leaves_the_slot_as_it_was() -> None:
             found.step([0], [100_000])  # no such token
         assert found.length(0) == 3
         hold(found.step([0], [4]), [1, 2, 3, 4])
+
+
+class Watched:
+    """A session whose kept runs tell of how many tokens they are asked for logits.
+
+    Attributes:
+        refuses_none: Such as other exporters' graphs, it fails where none are asked for.
+    """
+
+    def __init__(self, *, refuses_none: bool) -> None:
+        self._session: Any = session_of("shared").first
+        self.refuses_none = refuses_none
+        self.asked: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def keep(self, arrays: Any) -> Any:
+        runs, watched = self._session.keep(arrays), self
+
+        class Runs:
+            def run(self, inputs: Any, *more: Any, **named: Any) -> Any:
+                count = int(inputs["num_logits_to_keep"])
+                watched.asked.append(count)
+                if not count and watched.refuses_none:
+                    raise InferenceFailed("no logits")
+                return runs.run(inputs, *more, **named)
+
+        return Runs()
+
+
+@pytest.mark.parametrize("refuses_none", [False, True])
+def test_a_piece_of_a_prompt_works_out_no_logits_where_the_graph_can(refuses_none: bool) -> None:
+    watched = Watched(refuses_none=refuses_none)
+    found = open_network(cast("Session", watched), _none, Card(), GenerationLimits(slots=2))
+    assert isinstance(found, SharedNetwork)
+    watched.asked.clear()
+    prompt = list(range(3, 43))
+    found.open(0, prompt, {})
+    assert found.extend(0, prompt[:20], 0).shape == (0, tiny_llm.CONFIG.vocabulary)
+    hold(found.extend(0, prompt[20:], 1), prompt)
+    assert watched.asked == [int(refuses_none), 1]
 
 
 def test_what_comes_with_a_request_is_given_with_each_run() -> None:
