@@ -115,6 +115,19 @@ def test_a_seed_gives_the_same_text_again_and_several_differ(client: openai.Open
     assert len(set(first)) > 1
 
 
+def test_what_several_answers_took_is_what_is_counted(
+    server: LiveServer, client: openai.OpenAI
+) -> None:
+    """The prompt once, and each answer: in the client's usage as in what is metered."""
+    (model,) = server.app.pool.models()
+    counts: Any = model.generator.counts  # type: ignore[union-attr]
+    before = (counts.tokens_in, counts.tokens_out)
+    usage = ask(client, n=3, temperature=1, seed=5, extra_body={"ignore_eos": True}).usage
+    assert usage.completion_tokens == 36
+    assert counts.tokens_in - before[0] == usage.prompt_tokens
+    assert counts.tokens_out - before[1] == 36
+
+
 def test_log_probabilities(client: openai.OpenAI) -> None:
     (choice,) = ask(client, logprobs=True, top_logprobs=3).choices
     told = choice.logprobs.content
