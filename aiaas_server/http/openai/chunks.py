@@ -98,18 +98,24 @@ def tell_problem(problem: Problem, request_id: str) -> bytes:
 class ChatAnswer:
     """One answer of a chat as it is read: its text, its calls, and how it ended.
 
+    Args:
+        keeps: Whether log-probabilities are wanted again, when the answer is whole.
+
     Attributes:
-        told: Log-probabilities, where they are asked for.
+        fresh: Log-probabilities that the last piece brought, where they are asked for.
+        told: All of them.
         finish: Why it ended; None before that.
     """
 
-    def __init__(self, reader: ChatReader) -> None:
+    def __init__(self, reader: ChatReader, *, keeps: bool = True) -> None:
         self._reader = reader
+        self._keeps = keeps
         self._texts: list[str] = []
         self._names: list[str] = []
         self._arguments: list[list[str]] = []
         self.ids: list[str] = []
-        self.told: list[Told] = []
+        self.fresh: list[orjson.Fragment] = []
+        self.told: list[orjson.Fragment] = []
         self.finish: FinishReason | None = None
 
     def take(self, piece: Piece) -> list[Delta]:
@@ -117,7 +123,9 @@ class ChatAnswer:
         deltas = self._reader.feed(piece.text) if piece.text else []
         if piece.finish is not None:
             deltas = [*deltas, *self._reader.finish()]
-        self.told += piece.told
+        self.fresh = chances(piece.told)
+        if self._keeps:
+            self.told += self.fresh
         for delta in deltas:
             if isinstance(delta, TextDelta):
                 self._texts.append(delta.text)
@@ -186,17 +194,22 @@ def usage_of(groups: Sequence[Sequence[Answering]]) -> Document:
     }
 
 
-def logprobs_document(told: Sequence[Told]) -> Document:
-    """Log-probabilities of tokens, and of the likeliest ones at their places."""
-    return {
-        "content": [
-            {
-                **_chance(one.chosen),
-                "top_logprobs": [_chance(chance) for chance in one.likeliest],
-            }
-            for one in told
-        ]
-    }
+def chances(told: Sequence[Told]) -> list[orjson.Fragment]:
+    """Log-probabilities of tokens, and of the likeliest ones at their places.
+
+    They are written as they come: those of a long answer, all at its end, would hold up the others.
+    """
+    return [
+        orjson.Fragment(
+            orjson.dumps(
+                {
+                    **_chance(one.chosen),
+                    "top_logprobs": [_chance(chance) for chance in one.likeliest],
+                }
+            )
+        )
+        for one in told
+    ]
 
 
 def _chance(chance: Chance) -> Document:
