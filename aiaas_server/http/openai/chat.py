@@ -20,7 +20,6 @@ from aiaas_server.http.openai.chunks import (
     Head,
     delta_document,
     json_answer,
-    logprobs_document,
     tell_problem,
     usage_of,
 )
@@ -67,7 +66,7 @@ async def _whole(head: Head, call: ChatCall, prompt: Prompt, answers: Answers) -
         {
             "index": index,
             "message": one.message(),
-            "logprobs": None if call.ask.logprobs is None else logprobs_document(one.told),
+            "logprobs": None if call.ask.logprobs is None else {"content": one.told},
             "finish_reason": one.finish,
         }
         for index, one in enumerate(read)
@@ -80,7 +79,7 @@ async def _events(
 ) -> AsyncGenerator[bytes, None]:
     """The answer as it is written."""
     chunks = ChunkWriter(head, "chat.completion.chunk", usage=call.usage)
-    read = [ChatAnswer(prompt.reader()) for _ in range(call.choices)]
+    read = [ChatAnswer(prompt.reader(), keeps=False) for _ in range(call.choices)]
     begun: set[int] = set()
     async with aclosing(answers.pieces()) as pieces:
         async for index, piece in pieces:
@@ -99,10 +98,10 @@ def _choices(index: int, answer: ChatAnswer, piece: Piece) -> list[Document]:
     found = [_choice(index, delta_document(answer, delta)) for delta in answer.take(piece)]
     if piece.finish is not None:
         found.append(_choice(index, {}) | {"finish_reason": answer.finish})
-    if piece.told:
+    if answer.fresh:
         if not found:
             found.append(_choice(index, {"content": ""}))
-        found[0]["logprobs"] = logprobs_document(piece.told)
+        found[0]["logprobs"] = {"content": answer.fresh}
     return found
 
 

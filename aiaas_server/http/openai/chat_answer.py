@@ -6,15 +6,17 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
+
 from aiaas_server.core.generation import (
     ChatReader,
     Delta,
     FinishReason,
     Piece,
     TextDelta,
-    Told,
     ToolDelta,
 )
+from aiaas_server.http.openai.chances import chances
 
 Document = dict[str, Any]
 
@@ -27,18 +29,24 @@ def new_id(kind: str) -> str:
 class ChatAnswer:
     """One answer of a chat as it is read: its text, its calls, and how it ended.
 
+    Args:
+        keeps: Whether log-probabilities are wanted again, when the answer is whole.
+
     Attributes:
-        told: Log-probabilities, where they are asked for.
+        fresh: Log-probabilities that the last piece brought, where they are asked for.
+        told: All of them.
         finish: Why it ended; None before that.
     """
 
-    def __init__(self, reader: ChatReader) -> None:
+    def __init__(self, reader: ChatReader, *, keeps: bool = True) -> None:
         self._reader = reader
+        self._keeps = keeps
         self._texts: list[str] = []
         self._names: list[str] = []
         self._arguments: list[list[str]] = []
         self.ids: list[str] = []
-        self.told: list[Told] = []
+        self.fresh: list[orjson.Fragment] = []
+        self.told: list[orjson.Fragment] = []
         self.finish: FinishReason | None = None
 
     def take(self, piece: Piece) -> list[Delta]:
@@ -46,7 +54,9 @@ class ChatAnswer:
         deltas = self._reader.feed(piece.text) if piece.text else []
         if piece.finish is not None:
             deltas = [*deltas, *self._reader.finish()]
-        self.told += piece.told
+        self.fresh = chances(piece.told)
+        if self._keeps:
+            self.told += self.fresh
         for delta in deltas:
             if isinstance(delta, TextDelta):
                 self._texts.append(delta.text)

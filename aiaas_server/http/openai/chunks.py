@@ -9,13 +9,12 @@ from typing import Final
 import orjson
 from starlette.responses import Response
 
-from aiaas_server.core.generation import Answering, Chance, Delta, TextDelta, Told
+from aiaas_server.core.generation import Answering, Delta, TextDelta
 from aiaas_server.http.errors import Problem
 from aiaas_server.http.openai.chat_answer import ChatAnswer, Document, new_id
 from aiaas_server.http.openai.errors import openai_problem
 
 DONE: Final = b"data: [DONE]\n\n"
-_LEAST: Final = -9999.0  # JSON has no infinity; OpenAI tells this of what never comes
 
 
 class Head:
@@ -105,34 +104,3 @@ def usage_of(groups: Sequence[Sequence[Answering]]) -> Document:
         "total_tokens": prompt + written,
         "prompt_tokens_details": {"cached_tokens": cached},
     }
-
-
-def logprobs_document(told: Sequence[Told]) -> Document:
-    """Log-probabilities of tokens, and of the likeliest ones at their places."""
-    return {
-        "content": [
-            {
-                **_chance(one.chosen),
-                "top_logprobs": [_chance(chance) for chance in one.likeliest],
-            }
-            for one in told
-        ]
-    }
-
-
-def _chance(chance: Chance) -> Document:
-    return {
-        "token": text_of(chance),
-        "logprob": logprob_of(chance),
-        "bytes": list(chance.text),
-    }
-
-
-def text_of(chance: Chance) -> str:
-    """A token as text, as far as its bytes are one."""
-    return chance.text.decode("utf-8", "replace")
-
-
-def logprob_of(chance: Chance) -> float:
-    """Its log-probability, as JSON has it."""
-    return max(chance.logprob, _LEAST)

@@ -39,7 +39,7 @@ class ResponseRoutes:
             call = await asked.read(read_response_call, writer.generator)
             begun = _begin(writer, call, held)
             prompt, answers = await while_connected(begun, request.scope, request.receive)
-            answer = ChatAnswer(prompt.reader())
+            answer = ChatAnswer(prompt.reader(), keeps=not call.stream)
             if call.stream:
                 told = ResponseEvents(call, answer)
                 events = _events(told, answers)

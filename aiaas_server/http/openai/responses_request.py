@@ -13,6 +13,7 @@ from aiaas_server.http.members import Members, members_of
 from aiaas_server.http.openai.chat_request import check_format
 from aiaas_server.http.openai.messages import (
     check_tools,
+    read_arguments,
     read_choice,
     read_content,
     read_function,
@@ -103,7 +104,7 @@ def _add(messages: list[dict[str, Any]], item: Members) -> None:
         told = {"role": "tool", "content": text, "tool_call_id": item.text("call_id")}
         messages.append(told)
     elif kind == "function_call":
-        function = {"name": read_name(item), "arguments": item.text("arguments")}
+        function = {"name": read_name(item), "arguments": read_arguments(item)}
         call = {"id": item.text("call_id"), "type": "function", "function": function}
         if not messages or messages[-1]["role"] != "assistant":
             messages.append({"role": "assistant", "content": ""})

@@ -58,6 +58,14 @@ WRONG = {
         messages(role="assistant", tool_calls=[{"type": "function"}]),
         "'messages[1].tool_calls[0].function': expected an object",
     ),
+    "long arguments": (
+        messages(
+            role="assistant",
+            tool_calls=[{"function": {"name": "f", "arguments": "1" * ((1 << 18) + 1)}}],
+        ),
+        "'messages[1].tool_calls[0].function.arguments': expected a text of at most 262144 "
+        "characters, got 262145",
+    ),
     "arguments": (
         messages(role="assistant", tool_calls=[{"function": {"name": "f", "arguments": {}}}]),
         "'messages[1].tool_calls[0].function.arguments': expected a text, got an object",
