@@ -130,7 +130,7 @@ def test_a_caller_that_leaves_takes_its_answers_along(server: Server) -> None:
         f"{name}: {request.headers[name]}\r\n" for name in ("Content-Type", "Content-Length")
     )
     before = told(server, "output_tokens_total")
-    with socket.create_connection((request.url.host, request.url.port), timeout=60) as caller:
+    with socket.create_connection((request.url.host, request.url.port), timeout=300) as caller:
         caller.sendall(head.encode() + b"\r\n" + body)
         wait_until(lambda: told(server, "running") > 0, "nothing was written")
     wait_until(lambda: told(server, "running") + told(server, "waiting") == 0, "it goes on")
@@ -140,7 +140,7 @@ def test_a_caller_that_leaves_takes_its_answers_along(server: Server) -> None:
 
 def told(server: Server, name: str) -> float:
     """A metric of the model that writes; 0 before it is there."""
-    with httpx2.Client(timeout=60) as caller:
+    with httpx2.Client(timeout=300) as caller:
         page = caller.get(f"{server.url}/metrics").text
     return sum(
         sample.value

@@ -13,7 +13,7 @@ from aiaas_client import _errors as errors
 from aiaas_client import _payloads as payloads
 from aiaas_client._api.call import BytesLike, Call, Response
 from aiaas_client._api.predict import unreadable
-from aiaas_client._api.writing import read_document
+from aiaas_client._api.writing import checked, read_document
 
 TRANSCRIPTION = "/v1/audio/transcriptions"
 
@@ -33,9 +33,6 @@ class TranscribeOptions(TypedDict, total=False):
     deadline: float | None
 
 
-_FIELDS = ("language", "prompt", "temperature")
-
-
 def transcribe(model: str, audio: Any, format: str, options: Mapping[str, Any]) -> Call[Any]:
     """`POST /v1/audio/transcriptions`; the recording's bytes are made here.
 
@@ -47,12 +44,9 @@ def transcribe(model: str, audio: Any, format: str, options: Mapping[str, Any]) 
     """
     if format not in FORMATS:
         raise errors.InputError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
-    for name in options:
-        if name not in TranscribeOptions.__annotations__:
-            known = ", ".join(TranscribeOptions.__annotations__)
-            raise errors.OptionTypeError(f"unexpected option {name!r}; there are {known}")
+    given = checked(options, TranscribeOptions)
     fields = {"model": model, "response_format": format}
-    fields |= {name: str(options[name]) for name in _FIELDS if options.get(name) is not None}
+    fields |= {name: str(value) for name, value in given.items()}
     try:
         content, filename = _file(audio)
     except OSError as error:

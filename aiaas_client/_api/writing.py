@@ -258,8 +258,10 @@ def content_of(model: str, body: dict[str, Any]) -> bytes:
     """A request's body as JSON.
 
     Raises:
-        InputError: A member that JSON cannot carry, or half of a character.
+        InputError: A member that JSON cannot carry, half of a character, a model that is no name.
     """
+    if not isinstance(model, str):
+        raise errors.InputError(f"model: expected its name, got {type(model).__name__}")
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:

@@ -30,6 +30,7 @@ from aiaas_client._errors import (
 _is_command = re.compile(r"/[a-z]+").fullmatch
 
 HELP = "/reset forgets the conversation, /exit or Ctrl-D ends it; Ctrl-C stops an answer"
+LOADING = 3600.0  # seconds; Ctrl-C ends it earlier
 # After these another message may fare better; a model that is not there will not come.
 _PASSING = (
     BadRequestError,
@@ -86,7 +87,8 @@ def chat(
     local = local_of(model, models, server)
     with client_of(server, local=local) as client:
         if local is not None:
-            client.models.load(model)  # now, not while the first answer is waited for
+            # Now, not while the first answer is waited for, nor in the time that it has.
+            client.with_options(deadline=LOADING).models.load(model)
         elif sys.stdin.isatty():
             _look_for(client, model)
         Conversation(client.model(model).chat, system, options).run()
@@ -180,13 +182,17 @@ class Conversation:
             self._messages += [message, answer]
 
     def _answer(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
-        """The answer; Ctrl-C ends it where it is."""
+        """The answer; Ctrl-C ends it where it is, and so does the deadline once it has begun."""
         stream = self._ask(messages, stream=True, **self._options)
         try:
             with stream:
                 show(stream.text_stream)
         except KeyboardInterrupt:
             tell("stopped")
+        except APITimeoutError as error:
+            if not (self._by_hand and stream.generation.text):
+                raise
+            tell(f"{error}; --timeout SECONDS gives it longer")
         told: dict[str, Any] = stream.generation.message
         for call in told.get("tool_calls") or ():
             typer.echo(presentable(f"{call['function']['name']}({call['function']['arguments']})"))

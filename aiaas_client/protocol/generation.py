@@ -1,4 +1,4 @@
-"""The answers of the generation routes, as OpenAI's API has them (`protocol.md` 13).
+"""The answers of the generation routes, as OpenAI's API has them.
 
 Requests have no documents here: the server reads them member by member, to refuse by name what it
 cannot do, and clients write them as they are told.

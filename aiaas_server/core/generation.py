@@ -78,6 +78,7 @@ class Ask:
             encoder made of a recording.
         probe: Tokens whose probability is told right behind the prompt's first token.
         ignore_end: Go on behind the model's own end, to `max_tokens`.
+        is_again: Another answer to a prompt whose tokens are counted with the first one.
     """
 
     tokens: tuple[int, ...]
@@ -89,6 +90,7 @@ class Ask:
     constants: Mapping[str, Array] = field(default_factory=dict)
     probe: tuple[int, ...] = ()
     ignore_end: bool = False
+    is_again: bool = False
 
 
 class Chance(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.core.generation import Chat, Format, Prompt
@@ -13,48 +13,6 @@ from aiaas_server.generate.chat_template import ChatTemplate
 from aiaas_server.generate.tools import FORMS, CallForm
 
 Message = dict[str, Any]
-
-
-class ChatSettings(Protocol):
-    """Of a card's `generation`, what conversations need."""
-
-    @property
-    def template(self) -> str: ...
-    @property
-    def tools(self) -> str: ...
-    @property
-    def begin(self) -> Sequence[int]: ...
-    @property
-    def end(self) -> Sequence[int]: ...
-
-
-class ReadsText(Protocol):
-    """A tokenizer, `vocabulary.Vocabulary`."""
-
-    def encode(self, text: str) -> Sequence[int]: ...
-    def bytes_of(self, token: int) -> bytes: ...
-
-
-def open_chats(
-    source: str,
-    settings: ChatSettings,
-    vocabulary: ReadsText,
-    check: Callable[[Format], object] | None = None,
-) -> Chats:
-    """What writes the conversations of a model.
-
-    Args:
-        source: The text of its template.
-        check: As `Chats` has it.
-    Raises:
-        LoadFailed: The template is none, or does what templates must not.
-    """
-    variables = {"bos_token": "", "eos_token": ""}
-    for name, tokens in (("bos_token", settings.begin), ("eos_token", settings.end)):
-        if tokens:
-            variables[name] = vocabulary.bytes_of(tokens[0]).decode("utf-8", "replace")
-    template = ChatTemplate(source, settings.template, variables)
-    return Chats(template, settings.tools, vocabulary.encode, check)
 
 
 class Chats:

@@ -158,9 +158,10 @@ class Grammars:
         start = LLMatcher(self._opened(), grammar, log_level=0, limits=_LIMITS)
         # A schema that refers to nothing but itself is found out by its first mask alone.
         trial = Matcher(start.deep_copy(), kind)
-        if start.is_error() or not trial.fill(np.zeros((1, words(self.vocabulary)), np.int32), 0):
-            told = reason((start if start.is_error() else trial._matcher).get_error())
-            raise InvalidInput(f"{kind}: {told}")
+        if not start.is_error():
+            trial.fill(np.zeros((1, words(self.vocabulary)), np.int32), 0)
+        if (failure := trial.failure) is not None:
+            raise failure
         return Constraint(start, kind)
 
     def _opened(self) -> LLTokenizer:

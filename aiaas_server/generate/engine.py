@@ -181,7 +181,7 @@ class Engine:
             matcher = await asyncio.to_thread(self._formats.matcher, ask.format)
             self._refuse(deadline)
         written = Written(len(ask.tokens))
-        course = Course(caller, len(ask.tokens))
+        course = Course(caller, 0 if ask.is_again else len(ask.tokens))
         loop = asyncio.get_running_loop()
         job = Job(ask, self._manner, _fair_key(caller), loop, written, course, matcher)
         written.ended = partial(self._ended, job)

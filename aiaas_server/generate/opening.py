@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -129,34 +130,50 @@ def _try(network: Network, pace: Pace, constants: Mapping[str, Array]) -> None:
     Raises:
         LoadFailed: The model cannot do a step.
     """
-    tries = [(1, False)] * _TRIES + [(size, True) for size in _TRIED if size + 2 < network.context]
-    slot, longest = 0, 0.0
-    for size, is_piece in tries:
-        if longest > _LONG:
-            return
+    try:
+        for _ in range(_TRIES):
+            pace.stepped(1, _seconds_of_step(network, constants))
+    except OutOfMemory:
+        raise LoadFailed("a step has no room in the memory for keys and values") from None
+    for size in _TRIED:
+        if size + 2 < network.context:
+            with suppress(OutOfMemory):
+                seconds = _seconds_of_piece(network, size, constants)
+                pace.filled(size, seconds)
+                if seconds > _LONG:
+                    return
+
+
+def _seconds_of_step(network: Network, constants: Mapping[str, Array]) -> float:
+    with _slot(network, 3, constants) as slot:
+        network.extend(slot, [0], 0)  # a step has something behind it
+        started = time.perf_counter()
+        logits = network.step([slot], [0])
+        seconds = time.perf_counter() - started
+        _check_logits(logits, network.vocabulary)
+        return seconds
+
+
+def _seconds_of_piece(network: Network, size: int, constants: Mapping[str, Array]) -> float:
+    with _slot(network, size + 2, constants) as slot:
+        started = time.perf_counter()
+        network.extend(slot, [0] * size, 0)
+        return time.perf_counter() - started
+
+
+@contextmanager
+def _slot(network: Network, tokens: int, constants: Mapping[str, Array]) -> Iterator[int]:
+    """A slot for a prompt of so many tokens; what fails there fails the load, but for memory."""
+    try:
+        network.open(0, [0] * tokens, constants)
         try:
-            network.open(slot, [0] * (size + 2), constants)
-            try:
-                if not is_piece:
-                    network.extend(slot, [0], 0)  # a step has something behind it
-                started = time.perf_counter()
-                if is_piece:
-                    network.extend(slot, [0] * size, 0)
-                    longest = time.perf_counter() - started
-                    pace.filled(size, longest)
-                else:
-                    logits = network.step([slot], [0])
-                    pace.stepped(1, time.perf_counter() - started)
-                    _check_logits(logits, network.vocabulary)
-            finally:
-                network.close(slot, remember=0)
-        except OutOfMemory:
-            if not is_piece:
-                raise LoadFailed("a step has no room in the memory for keys and values") from None
-        except LoadFailed:
-            raise
-        except ServerError as error:
-            raise LoadFailed(f"a step cannot be run: {error.message}") from None
+            yield 0
+        finally:
+            network.close(0, remember=0)
+    except (LoadFailed, OutOfMemory):
+        raise
+    except ServerError as error:
+        raise LoadFailed(f"a step cannot be run: {error.message}") from None
 
 
 def _check_logits(logits: Array, width: int) -> None:

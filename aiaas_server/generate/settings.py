@@ -14,6 +14,8 @@ Token = Annotated[int, Field(ge=0)]
 CacheKind = Literal["auto", "shared", "separate"]
 ToolFormat = Literal["", "hermes", "json", "llama3", "mistral"]
 LARGEST_TEMPERATURE: Final = 1e6
+MOST_CONTEXT: Final = 1 << 20
+"""Tokens: what a row takes is known for each length beforehand, which itself takes memory."""
 
 
 class _Part(BaseModel):
@@ -55,7 +57,7 @@ class GenerationSettings(_Part):
         defaults: How tokens are chosen where a request does not say.
     """
 
-    context: int = Field(ge=2)
+    context: int = Field(ge=2, le=MOST_CONTEXT)
     tokenizer: str = "tokenizer.json"
     template: str = "chat_template.jinja"
     begin: tuple[Token, ...] = ()

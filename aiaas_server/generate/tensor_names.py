@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -119,19 +119,9 @@ def read_tensors(
             _one(outputs, first_name(cache), "output")
     if not growing:
         raise LoadFailed(f"it has no output 'present.0.key'; got {_listed(outputs)}")
-    return Tensors(
-        ids=_whole(_one(inputs, IDS, "input"), 2),
-        mask=_whole(inputs[MASK], 2) if MASK in inputs else None,
-        positions=_whole(inputs[POSITIONS], 2) if POSITIONS in inputs else None,
-        keep_rank=_keep_rank(inputs.get(KEEP)),
-        branches=BRANCH in inputs,
-        caches=growing,
-        fixed=fixed,
-        constants=tuple(_one(inputs, name, "input") for name in constants),
-        vocabulary=_vocabulary(_one(outputs, LOGITS, "output")),
-        logits=dtype_of(outputs[LOGITS].datatype),
-        one_token=inputs[IDS].shape[1] == 1,
-    )
+    given = tuple(_one(inputs, name, "input") for name in constants)
+    found = _tensors(inputs, outputs, growing, fixed, given)
+    return replace(found, branches=BRANCH in inputs, one_token=inputs[IDS].shape[1] == 1)
 
 
 def read_first(graph: Described, later: Tensors, constants: Sequence[str]) -> Tensors:
@@ -148,19 +138,7 @@ def read_first(graph: Described, later: Tensors, constants: Sequence[str]) -> Te
         _one(outputs, cache.present, "output")
     for cache in later.fixed:
         _one(outputs, first_name(cache), "output")
-    return Tensors(
-        ids=_whole(_one(inputs, IDS, "input"), 2),
-        mask=_whole(inputs[MASK], 2) if MASK in inputs else None,
-        positions=_whole(inputs[POSITIONS], 2) if POSITIONS in inputs else None,
-        keep_rank=_keep_rank(inputs.get(KEEP)),
-        branches=False,
-        caches=later.caches,
-        fixed=later.fixed,
-        constants=given,
-        vocabulary=_vocabulary(_one(outputs, LOGITS, "output")),
-        logits=dtype_of(outputs[LOGITS].datatype),
-        one_token=False,
-    )
+    return _tensors(inputs, outputs, later.caches, later.fixed, given)
 
 
 def check_constants(specs: Sequence[TensorSpec], given: Mapping[str, Array]) -> None:
@@ -190,6 +168,29 @@ def check_constants(specs: Sequence[TensorSpec], given: Mapping[str, Array]) -> 
 def first_name(cache: CacheTensor) -> str:
     """The output under which the first run gives what no later one does."""
     return _PRESENT[0] + cache.past.removeprefix(_PAST)
+
+
+def _tensors(
+    inputs: dict[str, TensorSpec],
+    outputs: dict[str, TensorSpec],
+    caches: tuple[CacheTensor, ...],
+    fixed: tuple[CacheTensor, ...],
+    constants: tuple[TensorSpec, ...],
+) -> Tensors:
+    """What a graph that begins a prompt has, and every other one too."""
+    return Tensors(
+        ids=_whole(_one(inputs, IDS, "input"), 2),
+        mask=_whole(inputs[MASK], 2) if MASK in inputs else None,
+        positions=_whole(inputs[POSITIONS], 2) if POSITIONS in inputs else None,
+        keep_rank=_keep_rank(inputs.get(KEEP)),
+        branches=False,
+        caches=caches,
+        fixed=fixed,
+        constants=constants,
+        vocabulary=_vocabulary(_one(outputs, LOGITS, "output")),
+        logits=dtype_of(outputs[LOGITS].datatype),
+        one_token=False,
+    )
 
 
 def _caches(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _SHORT: Final = 2000  # characters; more are read without the interpreter's lock, on other threads
+_MOST_TOKENS: Final = 1 << 22  # by far more than any vocabulary has; a table has a place for each
 _PART: Final = 1 << 15  # characters of a long text that are counted at a time
 
 
@@ -46,13 +47,17 @@ class Vocabulary:
         Args:
             shown: Special tokens that are text nevertheless, since they mark the calls of tools.
         Raises:
-            LoadFailed: It is broken or of a kind that is not known, or the library is missing.
+            LoadFailed: It is broken or of a kind that is not known, a token is out of range, or
+                the library is missing.
         """
         tokenizer = _tokenizer(text)
         reading = token_bytes(json.loads(text).get("decoder"))
         added = tokenizer.get_added_tokens_decoder()
         tokens = tokenizer.get_vocab(with_added_tokens=True)
-        table = [b""] * (max(tokens.values(), default=-1) + 1)
+        last = max(tokens.values(), default=-1)
+        if last >= _MOST_TOKENS:
+            raise LoadFailed(f"tokenizer.json: expected tokens below {_MOST_TOKENS}, got {last}")
+        table = [b""] * (last + 1)
         for content, token in tokens.items():
             # What was added is written as it is, in all families.
             table[token] = content.encode() if token in added else reading.of(content)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from aiaas_server.core.errors import InvalidInput
-from aiaas_server.core.generation import Format, Generator, Sampling
+from aiaas_server.core.generation import Ask, Format, Generator, Sampling
 from aiaas_server.http.members import Members, is_number, wrong
 
 MOST_ANSWERS: Final = 128
@@ -15,6 +15,7 @@ LONGEST_STOP: Final = 1000  # characters
 MOST_BIASES: Final = 1024
 MOST_LIKELIEST: Final = 20
 _SEEDS: Final = 1 << 64
+_OWN_FORMATS: Final[tuple[Literal["regex", "grammar"], ...]] = ("regex", "grammar")
 # What other servers have besides OpenAI's members, and whose loss would change the answer.
 _FORMATS: Final = "here the members are 'response_format', 'regex' and 'grammar'"
 _ELSEWHERE: Final = {
@@ -53,6 +54,29 @@ def read_sampling(asked: Members, generator: Generator) -> Sampling:
         frequency_penalty=asked.number("frequency_penalty", -2, 2, own.frequency_penalty),
         logit_bias=_biases(asked, generator.vocabulary) or own.logit_bias,
         seed=own.seed if seed is None else seed % _SEEDS,
+    )
+
+
+def read_ask(
+    asked: Members,
+    generator: Generator,
+    max_tokens: int | None,
+    format: Format | None,
+    logprobs: int | None = None,
+) -> Ask:
+    """What is asked of the model, without a prompt: what all routes say alike, and the rest.
+
+    Raises:
+        InvalidInput: A value is of another kind or out of its range.
+    """
+    return Ask(
+        (),
+        max_tokens,
+        read_sampling(asked, generator),
+        read_stops(asked),
+        format,
+        logprobs,
+        ignore_end=asked.boolean("ignore_eos"),
     )
 
 
@@ -98,12 +122,12 @@ def read_stops(asked: Members, name: str = "stop") -> tuple[str, ...]:
 def read_own_format(asked: Members) -> Format | None:
     """What the answer must be, by our own members `regex` and `grammar` (Lark's notation)."""
     found: Format | None = None
-    for kind in ("regex", "grammar"):
+    for kind in _OWN_FORMATS:
         text = asked.text(kind, "")
         if text and found is not None:
             raise InvalidInput("'regex' and 'grammar' exclude each other")
         if text:
-            found = Format("regex" if kind == "regex" else "grammar", text)
+            found = Format(kind, text)
     return found
 
 

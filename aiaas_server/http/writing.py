@@ -109,10 +109,14 @@ class Writers:
 
 
 def several(ask: Ask, count: int) -> list[Ask]:
-    """The same, several times, with seeds that differ."""
+    """The same, several times, with seeds that differ; the prompt counts once."""
     sampling = ask.sampling
     return [
-        replace(ask, sampling=replace(sampling, seed=seed_of(sampling, index)))
+        replace(
+            ask,
+            sampling=replace(sampling, seed=seed_of(sampling, index)),
+            is_again=ask.is_again or index > 0,
+        )
         for index in range(count)
     ]
 

@@ -80,7 +80,9 @@ def _attributes(record: InferenceRecord) -> dict[str, Any]:
         "aiaas.queue_seconds": record.queue_seconds,
         "aiaas.compute_seconds": record.compute_seconds,
     }
-    if record.units.tokens_in:  # of OpenTelemetry's conventions for models that generate
+    if (
+        record.units.tokens_in or record.units.tokens_out
+    ):  # of OpenTelemetry's conventions for models that generate
         found |= {
             "gen_ai.operation.name": "generate_content",
             "gen_ai.provider.name": "aiaas",

@@ -115,6 +115,19 @@ def test_a_seed_gives_the_same_text_again_and_several_differ(client: openai.Open
     assert len(set(first)) > 1
 
 
+def test_what_several_answers_took_is_what_is_counted(
+    server: LiveServer, client: openai.OpenAI
+) -> None:
+    """The prompt once, and each answer: in the client's usage as in what is metered."""
+    (model,) = server.app.pool.models()
+    counts: Any = model.generator.counts  # type: ignore[union-attr]
+    before = (counts.tokens_in, counts.tokens_out)
+    usage = ask(client, n=3, temperature=1, seed=5, extra_body={"ignore_eos": True}).usage
+    assert usage.completion_tokens == 36
+    assert counts.tokens_in - before[0] == usage.prompt_tokens
+    assert counts.tokens_out - before[1] == 36
+
+
 def test_log_probabilities(client: openai.OpenAI) -> None:
     (choice,) = ask(client, logprobs=True, top_logprobs=3).choices
     told = choice.logprobs.content
@@ -167,6 +180,7 @@ def test_a_demanded_call(client: openai.OpenAI) -> None:
         messages=MESSAGES,
         tools=[WEATHER],
         tool_choice="required",
+        parallel_tool_calls=False,  # this model would write one call after the other
         temperature=0,
         max_tokens=200,
     ) as stream:
@@ -208,7 +222,12 @@ def test_responses(client: openai.OpenAI) -> None:
 def test_responses_with_calls(client: openai.OpenAI) -> None:
     tool: Any = {"type": "function", **WEATHER["function"], "strict": True}
     first = client.responses.create(
-        model="tiny", input="x", tools=[tool], tool_choice="required", max_output_tokens=200
+        model="tiny",
+        input="x",
+        tools=[tool],
+        tool_choice="required",
+        parallel_tool_calls=False,  # it draws, and several calls may leave no room to go on
+        max_output_tokens=200,
     )
     calls = [one for one in first.output if one.type == "function_call"]
     assert calls[0].name == "weather"

@@ -22,12 +22,7 @@ from aiaas_server.http.incoming import while_connected
 from aiaas_server.http.json_body import member
 from aiaas_server.http.members import Members, one_of, shown
 from aiaas_server.http.oip.parameters import schedule_of
-from aiaas_server.http.sampling import (
-    read_length,
-    read_own_format,
-    read_sampling,
-    read_stops,
-)
+from aiaas_server.http.sampling import read_ask, read_length, read_own_format
 from aiaas_server.http.writing import Answers, Writer, Writers
 from aiaas_server.settings import Settings
 
@@ -120,14 +115,8 @@ def read_text_call(document: Mapping[str, Any], generator: Generator) -> TextCal
             raise InvalidInput(f"{shown(name)} is not known here: expected {one_of(KNOWN)}")
     asked = Members(given)
     asked.boolean("stream")
-    ask = Ask(
-        (),
-        read_length(asked, "max_tokens", generator),
-        read_sampling(asked, generator),
-        read_stops(asked),
-        read_own_format(asked),
-        ignore_end=asked.boolean("ignore_eos"),
-    )
+    length = read_length(asked, "max_tokens", generator)
+    ask = read_ask(asked, generator, length, read_own_format(asked))
     echo = not asked.boolean("exclude_input_in_output", True)
     return TextCall(identifier, asked.text("text_input"), echo, ask)
 

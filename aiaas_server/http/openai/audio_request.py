@@ -10,8 +10,8 @@ import math
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from aiaas_server.core.errors import InvalidInput
 from aiaas_server.http.errors import bad_request
+from aiaas_server.http.members import Members, one_of
 from aiaas_server.http.multipart import Multipart, Part
 
 FORMATS: Final = ("json", "text", "srt", "vtt", "verbose_json")
@@ -123,7 +123,7 @@ def read_transcription(form: Form) -> TranscriptionCall:
                 raise bad_request(f"{name}: not supported, got {value[:64]!r}")
     told = form.one("response_format", "json")
     if told not in FORMATS:
-        raise bad_request(f"response_format: expected {_listed(FORMATS)}, got {told[:64]!r}")
+        raise bad_request(f"response_format: expected {one_of(FORMATS)}, got {told[:64]!r}")
     _check_granularities(form, told)
     temperature = _temperature(form.one("temperature", "0"))
     params: dict[str, Any] = {"temperature": temperature} if temperature else {}
@@ -161,33 +161,11 @@ def read_speech(document: Mapping[str, Any]) -> SpeechCall:
     Raises:
         InvalidInput: A member is missing, unusable, or asks for what is not done.
     """
-    model, text = document.get("model"), document.get("input")
-    if not isinstance(model, str) or not model:
-        raise InvalidInput("'model': expected the name of a model")
-    if not isinstance(text, str):
-        raise InvalidInput("'input': expected a text")
-    voice = document.get("voice")
-    if voice is not None and not isinstance(voice, str):
-        raise InvalidInput("'voice': expected a name")
-    told = document.get("response_format") or "wav"
-    if told not in SPOKEN_FORMATS:
-        raise InvalidInput(f"'response_format': expected {_listed(SPOKEN_FORMATS)}, got {told!r}")
-    if document.get("instructions"):
-        raise InvalidInput("'instructions': not supported")
-    if document.get("stream_format") not in (None, "audio"):
-        raise InvalidInput("'stream_format': expected 'audio'")
-    speed = _speed(document.get("speed"))
-    return SpeechCall(model, text, {} if speed == 1 else {"speed": speed}, told)
-
-
-def _speed(value: Any) -> float:
-    if value is None:
-        return 1.0
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    if not known or not SLOWEST <= value <= FASTEST:
-        raise InvalidInput(f"'speed': expected {SLOWEST} to {FASTEST}, got {value!r}")
-    return float(value)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+    asked = Members(document)
+    asked.text("voice", "")
+    asked.refuse("instructions", "not supported", but=("",))
+    asked.refuse("stream_format", "expected 'audio'", but=("audio",))
+    told = asked.one_of("response_format", SPOKEN_FORMATS, "wav")
+    speed = asked.number("speed", SLOWEST, FASTEST, 1)
+    params = {} if speed == 1 else {"speed": speed}
+    return SpeechCall(asked.text("model"), asked.text("input"), params, told)

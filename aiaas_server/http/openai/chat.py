@@ -12,16 +12,14 @@ from aiaas_server.core.generation import Piece, Prompt
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.event_stream import begin_stream
 from aiaas_server.http.incoming import while_connected
-from aiaas_server.http.openai.chat_request import ChatCall, read_chat_call
+from aiaas_server.http.openai.chat_answer import ChatAnswer, Document
+from aiaas_server.http.openai.chat_request import ChatCall, prompted, read_chat_call
 from aiaas_server.http.openai.chunks import (
     DONE,
-    ChatAnswer,
     ChunkWriter,
-    Document,
     Head,
     delta_document,
     json_answer,
-    logprobs_document,
     tell_problem,
     usage_of,
 )
@@ -53,7 +51,7 @@ class ChatRoutes:
 
 async def _begin(writer: Writer, call: ChatCall, held: ExitStack) -> tuple[Prompt, Answers]:
     prompt = await writer.generator.prompt(call.chat)
-    answers = Answers(writer, several(call.ask(prompt), call.choices), held)
+    answers = Answers(writer, several(prompted(call.ask, prompt), call.choices), held)
     await answers.begin()
     return prompt, answers
 
@@ -68,7 +66,7 @@ async def _whole(head: Head, call: ChatCall, prompt: Prompt, answers: Answers) -
         {
             "index": index,
             "message": one.message(),
-            "logprobs": None if call.logprobs is None else logprobs_document(one.told),
+            "logprobs": None if call.ask.logprobs is None else {"content": one.told},
             "finish_reason": one.finish,
         }
         for index, one in enumerate(read)
@@ -81,7 +79,7 @@ async def _events(
 ) -> AsyncGenerator[bytes, None]:
     """The answer as it is written."""
     chunks = ChunkWriter(head, "chat.completion.chunk", usage=call.usage)
-    read = [ChatAnswer(prompt.reader()) for _ in range(call.choices)]
+    read = [ChatAnswer(prompt.reader(), keeps=False) for _ in range(call.choices)]
     begun: set[int] = set()
     async with aclosing(answers.pieces()) as pieces:
         async for index, piece in pieces:
@@ -100,10 +98,10 @@ def _choices(index: int, answer: ChatAnswer, piece: Piece) -> list[Document]:
     found = [_choice(index, delta_document(answer, delta)) for delta in answer.take(piece)]
     if piece.finish is not None:
         found.append(_choice(index, {}) | {"finish_reason": answer.finish})
-    if piece.told:
+    if answer.fresh:
         if not found:
             found.append(_choice(index, {"content": ""}))
-        found[0]["logprobs"] = logprobs_document(piece.told)
+        found[0]["logprobs"] = {"content": answer.fresh}
     return found
 
 

@@ -6,20 +6,20 @@ known or not: `user`, `metadata`, `service_tier`, and whatever comes next year.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from aiaas_server.core.errors import InvalidInput
-from aiaas_server.core.generation import Ask, Chat, Format, Generator, Prompt, Sampling
+from aiaas_server.core.generation import Ask, Chat, Format, Generator, Prompt
 from aiaas_server.http.members import Members
 from aiaas_server.http.openai.messages import read_choice, read_messages, read_tools
 from aiaas_server.http.sampling import (
     MOST_ANSWERS,
     MOST_LIKELIEST,
+    read_ask,
     read_format,
     read_length,
     read_one_format,
-    read_sampling,
-    read_stops,
 )
 
 _REFUSED: Final = {
@@ -40,39 +40,27 @@ class ChatCall(NamedTuple):
     """One call.
 
     Attributes:
-        max_tokens: Of each answer; None where it is not said.
+        ask: What is asked of the model, but for the prompt.
         choices: Answers of it.
-        logprobs: How many likely tokens are told with each one; None tells nothing.
         usage: Whether a stream tells at its end how many tokens it took.
     """
 
     model: str
     chat: Chat
-    sampling: Sampling
-    max_tokens: int | None
-    stop: tuple[str, ...]
-    format: Format | None
+    ask: Ask
     choices: int
-    logprobs: int | None
-    ignore_end: bool
     stream: bool
     usage: bool
 
-    def ask(self, prompt: Prompt) -> Ask:
-        """What is asked of the model.
 
-        Args:
-            prompt: Of `chat`.
-        """
-        return Ask(
-            prompt.tokens,
-            self.max_tokens,
-            self.sampling,
-            (*self.stop, *prompt.stop),
-            prompt.format if self.format is None else self.format,
-            self.logprobs,
-            ignore_end=self.ignore_end,
-        )
+def prompted(ask: Ask, prompt: Prompt) -> Ask:
+    """What is asked of the model, with a conversation and what that demands of the answer."""
+    return replace(
+        ask,
+        tokens=prompt.tokens,
+        stop=(*ask.stop, *prompt.stop),
+        format=prompt.format if ask.format is None else ask.format,
+    )
 
 
 def read_chat_call(asked: Members, generator: Generator) -> ChatCall:
@@ -95,13 +83,10 @@ def read_chat_call(asked: Members, generator: Generator) -> ChatCall:
     return ChatCall(
         model=asked.text("model"),
         chat=chat,
-        sampling=read_sampling(asked, generator),
-        max_tokens=_length(asked, generator),
-        stop=read_stops(asked),
-        format=_format(asked, chat),
+        ask=read_ask(
+            asked, generator, _length(asked, generator), _format(asked, chat), _logprobs(asked)
+        ),
         choices=asked.integer("n", 1, MOST_ANSWERS) or 1,
-        logprobs=_logprobs(asked),
-        ignore_end=asked.boolean("ignore_eos"),
         stream=asked.boolean("stream"),
         usage=streaming is not None and streaming.boolean("include_usage"),
     )

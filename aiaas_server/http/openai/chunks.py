@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import orjson
 from starlette.responses import Response
 
-from aiaas_server.core.generation import (
-    Answering,
-    Chance,
-    ChatReader,
-    Delta,
-    FinishReason,
-    Piece,
-    TextDelta,
-    Told,
-    ToolDelta,
-)
+from aiaas_server.core.generation import Answering, Delta, TextDelta
 from aiaas_server.http.errors import Problem
+from aiaas_server.http.openai.chat_answer import ChatAnswer, Document, new_id
 from aiaas_server.http.openai.errors import openai_problem
 
 DONE: Final = b"data: [DONE]\n\n"
-_LEAST: Final = -9999.0  # JSON has no infinity; OpenAI tells this of what never comes
-
-Document = dict[str, Any]
-
-
-def new_id(kind: str) -> str:
-    """An id that nothing else has."""
-    return f"{kind}{secrets.token_hex(12)}"
 
 
 class Head:
@@ -95,68 +77,6 @@ def tell_problem(problem: Problem, request_id: str) -> bytes:
     return b"data: " + openai_problem(problem).body(request_id) + b"\n\n"
 
 
-class ChatAnswer:
-    """One answer of a chat as it is read: its text, its calls, and how it ended.
-
-    Attributes:
-        told: Log-probabilities, where they are asked for.
-        finish: Why it ended; None before that.
-    """
-
-    def __init__(self, reader: ChatReader) -> None:
-        self._reader = reader
-        self._texts: list[str] = []
-        self._names: list[str] = []
-        self._arguments: list[list[str]] = []
-        self.ids: list[str] = []
-        self.told: list[Told] = []
-        self.finish: FinishReason | None = None
-
-    def take(self, piece: Piece) -> list[Delta]:
-        """What a piece brings."""
-        deltas = self._reader.feed(piece.text) if piece.text else []
-        if piece.finish is not None:
-            deltas = [*deltas, *self._reader.finish()]
-        self.told += piece.told
-        for delta in deltas:
-            if isinstance(delta, TextDelta):
-                self._texts.append(delta.text)
-            else:
-                self._call(delta)
-        if piece.finish is not None:
-            called = bool(self.ids) and piece.finish == "stop"
-            self.finish = "tool_calls" if called else piece.finish
-        return deltas
-
-    def _call(self, delta: ToolDelta) -> None:
-        while len(self.ids) <= delta.call:
-            self.ids.append(new_id("call_"))
-            self._names.append("")
-            self._arguments.append([])
-        self._names[delta.call] += delta.name
-        self._arguments[delta.call].append(delta.arguments)
-
-    @property
-    def text(self) -> str:
-        """All of it so far."""
-        return "".join(self._texts)
-
-    def calls(self) -> Iterator[tuple[str, str, str]]:
-        """The id, name and arguments of each call so far."""
-        for ident, name, arguments in zip(self.ids, self._names, self._arguments, strict=True):
-            yield ident, name, "".join(arguments)
-
-    def message(self) -> Document:
-        """The whole message."""
-        calls = [
-            {"id": ident, "type": "function", "function": {"name": name, "arguments": arguments}}
-            for ident, name, arguments in self.calls()
-        ]
-        text = self.text
-        message: Document = {"role": "assistant", "content": None if calls and not text else text}
-        return {**message, "tool_calls": calls} if calls else message
-
-
 def delta_document(answer: ChatAnswer, delta: Delta) -> Document:
     """More of a message, as a chunk has it."""
     if isinstance(delta, TextDelta):
@@ -184,34 +104,3 @@ def usage_of(groups: Sequence[Sequence[Answering]]) -> Document:
         "total_tokens": prompt + written,
         "prompt_tokens_details": {"cached_tokens": cached},
     }
-
-
-def logprobs_document(told: Sequence[Told]) -> Document:
-    """Log-probabilities of tokens, and of the likeliest ones at their places."""
-    return {
-        "content": [
-            {
-                **_chance(one.chosen),
-                "top_logprobs": [_chance(chance) for chance in one.likeliest],
-            }
-            for one in told
-        ]
-    }
-
-
-def _chance(chance: Chance) -> Document:
-    return {
-        "token": text_of(chance),
-        "logprob": logprob_of(chance),
-        "bytes": list(chance.text),
-    }
-
-
-def text_of(chance: Chance) -> str:
-    """A token as text, as far as its bytes are one."""
-    return chance.text.decode("utf-8", "replace")
-
-
-def logprob_of(chance: Chance) -> float:
-    """Its log-probability, as JSON has it."""
-    return max(chance.logprob, _LEAST)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from aiaas_server.core.errors import InvalidInput
-from aiaas_server.core.generation import Ask, Format, Generator, Sampling
+from aiaas_server.core.generation import Ask, Format, Generator
 from aiaas_server.http.members import Members, wrong
 from aiaas_server.http.sampling import (
     MOST_ANSWERS,
     MOST_LIKELIEST,
+    read_ask,
     read_format,
     read_length,
     read_one_format,
-    read_sampling,
-    read_stops,
 )
 from aiaas_server.http.slices import check_count
 
@@ -27,35 +26,19 @@ class CompletionCall(NamedTuple):
 
     Attributes:
         prompts: Texts, or tokens.
+        ask: What is asked of the model for each of them.
         choices: Answers of each prompt.
         echo: Whether the prompt stands before its answers.
-        Others: As `ChatCall`.
+        usage: As `ChatCall` has it.
     """
 
     model: str
     prompts: list[str | tuple[int, ...]]
-    sampling: Sampling
-    max_tokens: int
-    stop: tuple[str, ...]
-    format: Format | None
+    ask: Ask
     choices: int
-    logprobs: int | None
-    ignore_end: bool
     echo: bool
     stream: bool
     usage: bool
-
-    def ask(self, tokens: tuple[int, ...]) -> Ask:
-        """What is asked of the model for one prompt."""
-        return Ask(
-            tokens,
-            self.max_tokens,
-            self.sampling,
-            self.stop,
-            self.format,
-            self.logprobs,
-            ignore_end=self.ignore_end,
-        )
 
 
 def read_completion_call(asked: Members, generator: Generator, most: int) -> CompletionCall:
@@ -72,17 +55,13 @@ def read_completion_call(asked: Members, generator: Generator, most: int) -> Com
     echo = asked.boolean("echo")
     if echo and logprobs is not None:
         raise InvalidInput("'echo': the log-probabilities of a prompt are not told here")
+    length = read_length(asked, "max_tokens", generator) or USUAL_TOKENS
     streaming = asked.part("stream_options")
     return CompletionCall(
         model=asked.text("model"),
         prompts=_prompts(asked, generator, most),
-        sampling=read_sampling(asked, generator),
-        max_tokens=read_length(asked, "max_tokens", generator) or USUAL_TOKENS,
-        stop=read_stops(asked),
-        format=_format(asked),
+        ask=read_ask(asked, generator, length, _format(asked), logprobs),
         choices=asked.integer("n", 1, MOST_ANSWERS) or 1,
-        logprobs=logprobs,
-        ignore_end=asked.boolean("ignore_eos"),
         echo=echo,
         stream=asked.boolean("stream"),
         usage=streaming is not None and streaming.boolean("include_usage"),

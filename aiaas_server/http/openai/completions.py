@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, aclosing
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from aiaas_server.core.generation import FinishReason, Piece, Told
+from aiaas_server.core.generation import FinishReason, Told
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.event_stream import begin_stream
 from aiaas_server.http.incoming import while_connected
+from aiaas_server.http.openai.chances import logprob_of, text_of
+from aiaas_server.http.openai.chat_answer import Document
 from aiaas_server.http.openai.chunks import (
     DONE,
     ChunkWriter,
-    Document,
     Head,
     json_answer,
-    logprob_of,
     tell_problem,
-    text_of,
     usage_of,
 )
 from aiaas_server.http.openai.completion_request import CompletionCall, read_completion_call
@@ -57,7 +59,8 @@ async def _begin(writer: Writer, call: CompletionCall, held: ExitStack) -> Answe
     asks = []
     for prompt in call.prompts:
         tokens = await writer.generator.encode(prompt) if isinstance(prompt, str) else prompt
-        asks += several(call.ask(tokens), call.choices)
+        await asyncio.sleep(0)  # there may be many: others come in between
+        asks += several(replace(call.ask, tokens=tokens), call.choices)
     answers = Answers(writer, asks, held)
     await answers.begin()
     return answers
@@ -74,11 +77,23 @@ def _echoes(writer: Writer, call: CompletionCall) -> list[str]:
     return [text for text in texts for _ in range(call.choices)]
 
 
+class _Row(NamedTuple):
+    """A token that was chosen.
+
+    Attributes:
+        top: The likeliest ones as JSON has them; written as they come, see `chunks.chances`.
+    """
+
+    text: str
+    logprob: float
+    top: Any
+
+
 class _Part(NamedTuple):
     """What is new of one text, or all of it."""
 
     text: str
-    told: tuple[Told, ...] = ()
+    rows: Sequence[_Row] = ()
     finish: FinishReason | None = None
 
 
@@ -86,15 +101,15 @@ async def _whole(
     head: Head, call: CompletionCall, answers: Answers, texts: Sequence[str]
 ) -> Document:
     """The answers when all of them are there."""
-    read: list[list[Piece]] = [[] for _ in texts]
+    read: list[list[_Part]] = [[] for _ in texts]
     async with aclosing(answers.kept_pieces()) as pieces:
         async for index, piece in pieces:
-            read[index].append(piece)
+            read[index].append(_Part(piece.text, _rows(piece.told), piece.finish))
     choices = []
     for index, (before, came) in enumerate(zip(texts, read, strict=True)):
-        told = tuple(one for piece in came for one in piece.told)
-        part = _Part(before + "".join(piece.text for piece in came), told, came[-1].finish)
-        choices.append(_choice(index, part, call.logprobs, 0))
+        rows = [row for part in came for row in part.rows]
+        part = _Part(before + "".join(part.text for part in came), rows, came[-1].finish)
+        choices.append(_choice(index, part, call.ask.logprobs, 0))
     return head.document("text_completion", choices, _usage(call, answers))
 
 
@@ -107,10 +122,10 @@ async def _events(
     offsets = [0] * len(texts)
     async with aclosing(answers.pieces()) as pieces:
         async for index, piece in pieces:
-            part = _Part(before[index] + piece.text, piece.told, piece.finish)
+            part = _Part(before[index] + piece.text, _rows(piece.told), piece.finish)
             before[index] = ""
-            if part.text or part.told or part.finish is not None:
-                yield chunks.choice(_choice(index, part, call.logprobs, offsets[index]))
+            if part.text or part.rows or part.finish is not None:
+                yield chunks.choice(_choice(index, part, call.ask.logprobs, offsets[index]))
                 offsets[index] += len(part.text)
     if call.usage:
         yield chunks.usage(_usage(call, answers))
@@ -126,22 +141,29 @@ def _choice(index: int, part: _Part, logprobs: int | None, offset: int) -> Docum
     return {
         "index": index,
         "text": part.text,
-        "logprobs": None if logprobs is None else _logprobs(part.told, logprobs, offset),
+        "logprobs": None if logprobs is None else _logprobs(part.rows, logprobs, offset),
         "finish_reason": part.finish,
     }
 
 
-def _logprobs(told: Sequence[Told], most: int, offset: int) -> Document:
+def _rows(told: Sequence[Told]) -> list[_Row]:
+    rows = []
+    for one in told:
+        top = {text_of(chance): logprob_of(chance) for chance in one.likeliest}
+        written = orjson.Fragment(orjson.dumps(top))
+        rows.append(_Row(text_of(one.chosen), logprob_of(one.chosen), written))
+    return rows
+
+
+def _logprobs(rows: Sequence[_Row], most: int, offset: int) -> Document:
     """Log-probabilities in the older form; `offset` is where the text of the first token begins."""
-    tokens = [text_of(one.chosen) for one in told]
     offsets = []
-    for token in tokens:
+    for row in rows:
         offsets.append(offset)
-        offset += len(token)
-    top = [{text_of(chance): logprob_of(chance) for chance in one.likeliest} for one in told]
+        offset += len(row.text)
     return {
-        "tokens": tokens,
-        "token_logprobs": [logprob_of(one.chosen) for one in told],
-        "top_logprobs": top if most else None,
+        "tokens": [row.text for row in rows],
+        "token_logprobs": [row.logprob for row in rows],
+        "top_logprobs": [row.top for row in rows] if most else None,
         "text_offset": offsets,
     }

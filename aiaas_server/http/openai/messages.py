@@ -12,6 +12,7 @@ from aiaas_server.http.members import Members, members_of, one_of, shown, wrong
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 CHOICES: Final = ("none", "auto", "required")
 MOST_TOOLS: Final = 128
+LONGEST_ARGUMENTS: Final = 1 << 18  # characters of one call, as of formats
 _name = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 _NAME: Final = "a name of 1 to 64 letters, digits, '_' and '-'"
 
@@ -80,7 +81,7 @@ def read_calls(given: Members) -> list[dict[str, Any]]:
         function = call.part("function")
         if function is None:
             raise call.wrong("function", "an object with 'name' and 'arguments'")
-        told = {"name": read_name(function), "arguments": function.text("arguments")}
+        told = {"name": read_name(function), "arguments": read_arguments(function)}
         calls.append({"id": call.text("id", ""), "type": "function", "function": told})
     return calls
 
@@ -113,6 +114,15 @@ def read_function(given: Members) -> dict[str, Any]:
         "description": given.text("description", ""),
         "parameters": parameters or {"type": "object", "properties": {}},
     }
+
+
+def read_arguments(given: Members) -> str:
+    """The arguments of a call, as text; they are read as JSON later, which holds up all others."""
+    arguments = given.text("arguments")
+    if len(arguments) > LONGEST_ARGUMENTS:
+        expected = f"a text of at most {LONGEST_ARGUMENTS} characters"
+        raise InvalidInput(f"'{given.place}arguments': expected {expected}, got {len(arguments)}")
+    return arguments
 
 
 def read_name(given: Members) -> str:

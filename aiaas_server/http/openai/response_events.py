@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import orjson
+from orjson import Fragment
 
-from aiaas_server.core.generation import Answering, Piece, TextDelta, Told, ToolDelta
+from aiaas_server.core.generation import Answering, Piece, TextDelta, ToolDelta
 from aiaas_server.http.errors import Problem
-from aiaas_server.http.openai.chunks import ChatAnswer, Document, logprobs_document, new_id
+from aiaas_server.http.openai.chat_answer import ChatAnswer, Document, new_id
 from aiaas_server.http.openai.errors import openai_problem
 from aiaas_server.http.openai.responses_request import ResponseCall
 
@@ -70,8 +71,8 @@ class ResponseDocument:
             "output": self.output,
             "previous_response_id": None,
             "store": False,
-            "temperature": call.sampling.temperature,
-            "top_p": call.sampling.top_p,
+            "temperature": call.ask.sampling.temperature,
+            "top_p": call.ask.sampling.top_p,
             "truncation": "disabled",
             "usage": None if answering is None else _usage(answering),
             **echoed,
@@ -105,7 +106,7 @@ class ResponseEvents:
 
     def __init__(self, call: ResponseCall, answer: ChatAnswer) -> None:
         self._document = ResponseDocument(call)
-        self._tells = call.logprobs is not None
+        self._tells = call.ask.logprobs is not None
         self._answer = answer
         self._number = 0
         self._open: _Item | None = None
@@ -118,11 +119,12 @@ class ResponseEvents:
 
     def take(self, piece: Piece) -> Iterator[bytes]:
         """What a piece brings."""
-        told: tuple[Told, ...] = piece.told
-        for delta in self._answer.take(piece):
+        deltas = self._answer.take(piece)
+        told = self._answer.fresh
+        for delta in deltas:
             if isinstance(delta, TextDelta):
                 yield from self._text(delta, told)
-                told = ()
+                told = []
             else:
                 yield from self._tool(delta)
         if told and isinstance(self._open, _Message):
@@ -142,7 +144,7 @@ class ResponseEvents:
         told = {"code": error["code"], "message": error["message"], "param": error["param"]}
         return self._event("error", **told)
 
-    def _text(self, delta: TextDelta, told: tuple[Told, ...]) -> Iterator[bytes]:
+    def _text(self, delta: TextDelta, told: list[Fragment]) -> Iterator[bytes]:
         item = self._open
         if not isinstance(item, _Message):
             yield from self._close()
@@ -152,7 +154,7 @@ class ResponseEvents:
             yield self._event("response.content_part.added", **place, part=_part("", ()))
         item.text.append(delta.text)
         item.told += told
-        told_here = logprobs_document(told)["content"] if self._tells else []
+        told_here = told if self._tells else []
         place = self._place(item) | {"content_index": 0}
         yield self._event(
             "response.output_text.delta", **place, delta=delta.text, logprobs=told_here
@@ -202,7 +204,7 @@ class _Message:
     def __init__(self) -> None:
         self.id = new_id("msg_")
         self.text: list[str] = []
-        self.told: tuple[Told, ...] = ()
+        self.told: list[Fragment] = []
 
     def document(self, status: str, *, begun: bool = True, tells: bool = False) -> Document:
         parts = [_part("".join(self.text), self.told if tells else ())] if begun else []
@@ -237,9 +239,8 @@ class _Call:
 _Item = _Message | _Call
 
 
-def _part(text: str, told: Sequence[Told]) -> Document:
-    logprobs = logprobs_document(told)["content"]
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+def _part(text: str, told: Sequence[Fragment]) -> Document:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(told)}
 
 
 def _message(ident: str, parts: list[Document], status: str) -> Document:

@@ -12,7 +12,9 @@ from aiaas_server.core.generation import Prompt
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.event_stream import begin_stream
 from aiaas_server.http.incoming import while_connected
-from aiaas_server.http.openai.chunks import ChatAnswer, Document, json_answer
+from aiaas_server.http.openai.chat_answer import ChatAnswer, Document
+from aiaas_server.http.openai.chat_request import prompted
+from aiaas_server.http.openai.chunks import json_answer
 from aiaas_server.http.openai.response_events import (
     ResponseDocument,
     ResponseEvents,
@@ -37,7 +39,7 @@ class ResponseRoutes:
             call = await asked.read(read_response_call, writer.generator)
             begun = _begin(writer, call, held)
             prompt, answers = await while_connected(begun, request.scope, request.receive)
-            answer = ChatAnswer(prompt.reader())
+            answer = ChatAnswer(prompt.reader(), keeps=not call.stream)
             if call.stream:
                 told = ResponseEvents(call, answer)
                 events = _events(told, answers)
@@ -48,7 +50,7 @@ class ResponseRoutes:
 
 async def _begin(writer: Writer, call: ResponseCall, held: ExitStack) -> tuple[Prompt, Answers]:
     prompt = await writer.generator.prompt(call.chat)
-    answers = Answers(writer, [call.ask(prompt)], held)
+    answers = Answers(writer, [prompted(call.ask, prompt)], held)
     await answers.begin()
     return prompt, answers
 
@@ -59,7 +61,7 @@ async def _whole(call: ResponseCall, answer: ChatAnswer, answers: Answers) -> Do
     async with aclosing(answers.kept_pieces()) as pieces:
         async for _, piece in pieces:
             answer.take(piece)
-    document.output += whole_output(answer, call.logprobs is not None)
+    document.output += whole_output(answer, call.ask.logprobs is not None)
     (answering,) = answers.all()
     return document.ended(answer, answering)
 

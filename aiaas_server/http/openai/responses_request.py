@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from aiaas_server.core.generation import Ask, Chat, Format, Generator, Prompt, Sampling
+from aiaas_server.core.generation import Ask, Chat, Format, Generator
 from aiaas_server.http.members import Members, members_of
 from aiaas_server.http.openai.chat_request import check_format
 from aiaas_server.http.openai.messages import (
     check_tools,
+    read_arguments,
     read_choice,
     read_content,
     read_function,
@@ -20,11 +21,10 @@ from aiaas_server.http.openai.messages import (
 )
 from aiaas_server.http.sampling import (
     MOST_LIKELIEST,
+    read_ask,
     read_format,
     read_length,
     read_one_format,
-    read_sampling,
-    read_stops,
 )
 
 LOGPROBS: Final = "message.output_text.logprobs"
@@ -46,35 +46,14 @@ class ResponseCall(NamedTuple):
 
     Attributes:
         asked: The members that an answer tells again.
-        Others: As `ChatCall`.
+        ask: As `ChatCall` has it.
     """
 
     model: str
     chat: Chat
-    sampling: Sampling
-    max_tokens: int | None
-    stop: tuple[str, ...]
-    format: Format | None
-    logprobs: int | None
-    ignore_end: bool
+    ask: Ask
     stream: bool
     asked: Mapping[str, Any]
-
-    def ask(self, prompt: Prompt) -> Ask:
-        """What is asked of the model.
-
-        Args:
-            prompt: Of `chat`.
-        """
-        return Ask(
-            prompt.tokens,
-            self.max_tokens,
-            self.sampling,
-            (*self.stop, *prompt.stop),
-            prompt.format if self.format is None else self.format,
-            self.logprobs,
-            ignore_end=self.ignore_end,
-        )
 
 
 def read_response_call(asked: Members, generator: Generator) -> ResponseCall:
@@ -92,17 +71,11 @@ def read_response_call(asked: Members, generator: Generator) -> ResponseCall:
         read_choice(asked, tools, flat=True),
         asked.boolean("parallel_tool_calls", True),
     )
-    likeliest = asked.integer("top_logprobs", 0, MOST_LIKELIEST)
-    tells = LOGPROBS in asked.items("include") or bool(likeliest)
+    length = read_length(asked, "max_output_tokens", generator)
     return ResponseCall(
         model=asked.text("model"),
         chat=chat,
-        sampling=read_sampling(asked, generator),
-        max_tokens=read_length(asked, "max_output_tokens", generator),
-        stop=read_stops(asked),
-        format=_format(asked, chat),
-        logprobs=(likeliest or 0) if tells else None,
-        ignore_end=asked.boolean("ignore_eos"),
+        ask=read_ask(asked, generator, length, _format(asked, chat), _logprobs(asked)),
         stream=asked.boolean("stream"),
         asked=asked.document,
     )
@@ -131,7 +104,7 @@ def _add(messages: list[dict[str, Any]], item: Members) -> None:
         told = {"role": "tool", "content": text, "tool_call_id": item.text("call_id")}
         messages.append(told)
     elif kind == "function_call":
-        function = {"name": read_name(item), "arguments": item.text("arguments")}
+        function = {"name": read_name(item), "arguments": read_arguments(item)}
         call = {"id": item.text("call_id"), "type": "function", "function": function}
         if not messages or messages[-1]["role"] != "assistant":
             messages.append({"role": "assistant", "content": ""})
@@ -150,6 +123,11 @@ def _tools(asked: Members) -> list[dict[str, Any]]:
         tools.append(read_function(tool))
     check_tools(tools)
     return tools
+
+
+def _logprobs(asked: Members) -> int | None:
+    likeliest = asked.integer("top_logprobs", 0, MOST_LIKELIEST) or 0
+    return likeliest if likeliest or LOGPROBS in asked.items("include") else None
 
 
 def _format(asked: Members, chat: Chat) -> Format | None:

@@ -14,6 +14,22 @@ class UnusableCheckpoint(ValueError):
     """A checkpoint that cannot become a bundle; the message names what, expected and found."""
 
 
+def number_of(name: str, found: object, default: float | None = None) -> float:
+    """A number of a checkpoint's settings.
+
+    Args:
+        name: What it is called there, for the error.
+        found: What is there; None where nothing is.
+    Raises:
+        UnusableCheckpoint: It is missing and has no default, or is no number.
+    """
+    if found is None and default is not None:
+        return default
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise UnusableCheckpoint(f"{name}: expected a number, got {found!r:.40}")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
     """The measures of one network.

@@ -14,7 +14,7 @@ import numpy as np
 
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.zoo.llama.checkpoint import Checkpoint, Weight
-from aiaas_server.zoo.llama.config import Floats, LlamaConfig, UnusableCheckpoint
+from aiaas_server.zoo.llama.config import Floats, LlamaConfig, UnusableCheckpoint, number_of
 from aiaas_server.zoo.llama.gguf_tokens import begin_tokens, end_tokens, template_of, tokenizer_of
 
 # Whether the rows of queries and keys have their rotary pairs side by side.
@@ -59,14 +59,8 @@ class Fields:
         return found if isinstance(found, str) else ""
 
     def number(self, key: str, default: float | None = None) -> float:
-        """Raises UnusableCheckpoint: it is missing and has no default, or is no number."""
-        found = self.get(key)
-        if found is None and default is not None:
-            return default
-        if isinstance(found, bool) or not isinstance(found, int | float):
-            name = key.format(self.architecture)
-            raise UnusableCheckpoint(f"'{name}': expected a number, got {str(found)[:40]}")
-        return found
+        """As `number_of`, by its key."""
+        return number_of(f"'{key.format(self.architecture)}'", self.get(key), default)
 
     def whole(self, key: str, default: int | None = None) -> int:
         return int(self.number(key, default))

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiaas_server.zoo.llama.checkpoint import Checkpoint
-from aiaas_server.zoo.llama.config import LlamaConfig, UnusableCheckpoint, llama3_slower
+from aiaas_server.zoo.llama.config import (
+    LlamaConfig,
+    UnusableCheckpoint,
+    llama3_slower,
+    number_of,
+)
 from aiaas_server.zoo.llama.gguf_tokens import with_texts
 from aiaas_server.zoo.llama.safetensors_file import read_tensors
 
@@ -42,12 +47,7 @@ class _Settings:
         self.values = values
 
     def number(self, key: str, default: float | None = None) -> float:
-        found = self.values.get(key)
-        if found is None and default is not None:
-            return default
-        if isinstance(found, bool) or not isinstance(found, int | float):
-            raise UnusableCheckpoint(f"{self.name}: '{key}': expected a number, got {found!r}")
-        return found
+        return number_of(f"{self.name}: '{key}'", self.values.get(key), default)
 
     def whole(self, key: str, default: int | None = None) -> int:
         return int(self.number(key, default))

@@ -253,3 +253,30 @@ def test_by_hand_what_is_not_there_is_told_before_one_types(
         code = terminal.close()
     assert code == (1 if is_there else 3)
     assert "> " not in terminal.seen
+
+
+@pytest.mark.skipif(not hasattr(os, "login_tty"), reason="needs a terminal of Unix")
+def test_by_hand_an_answer_that_its_time_cuts_off_is_remembered(server: FakeServer) -> None:
+    def talk(messages: Any) -> Iterator[str]:
+        if messages[-1]["content"] != "go":
+            yield f"after {messages[-2]['content'][:9]}"
+            return
+        while True:
+            yield "more "
+
+    server.add_writer("talker", talk)
+    terminal = Terminal("chat", "talker", "--timeout", "2", "--url", server.url)
+    try:
+        terminal.wait_for("> ")
+        terminal.type("go\r")
+        terminal.wait_for("more more")
+        terminal.wait_for("--timeout SECONDS gives it longer")
+        terminal.wait_for("> ")
+        terminal.type("now\r")
+        terminal.wait_for("after more more")
+        terminal.type("/exit\r")
+    except OSError:
+        pytest.fail(f"it ended early: {terminal.seen}")
+    finally:
+        code = terminal.close()
+    assert code == 0

@@ -409,3 +409,8 @@ def test_a_tool_that_is_none_is_named(caller: Any) -> None:
         caller.run(caller.client.chat("chat", "hi", tools=[look]))
     with pytest.raises(OptionTypeError, match=r"^tools: expected .* class, got 'look'$"):
         caller.run(caller.client.chat("chat", "hi", tools=["look"]))
+
+
+def test_a_handle_is_no_name(caller: Any) -> None:
+    with pytest.raises(InputError, match=r"^model: expected its name, got (Async)?Model$"):
+        caller.run(caller.client.chat(caller.client.model("chat"), "hi"))

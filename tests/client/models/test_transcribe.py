@@ -115,7 +115,7 @@ def test_what_is_no_recording_is_refused_by_name(
         refused(3)
     with pytest.raises(InputError, match="format: expected one of json, .* got 'pdf'"):
         refused(b"RIFF", format="pdf")
-    with pytest.raises(OptionTypeError, match="unexpected option 'lang'; there are language"):
+    with pytest.raises(OptionTypeError, match="unexpected option 'lang'; did you mean 'language'"):
         refused(b"RIFF", lang="en")
     assert server.requests == []
     with pytest.raises(BadRequestError, match="got 4 bytes of something else"):

@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
 import pytest
 
-from aiaas_server.core.errors import InvalidInput, LoadFailed
+from aiaas_server.core.errors import InvalidInput
 from aiaas_server.core.generation import Chat, Prompt, TextDelta
-from aiaas_server.generate.chat import Chats, open_chats
+from aiaas_server.generate.chat import Chats
 from aiaas_server.generate.chat_template import ChatTemplate
 from aiaas_server.generate.constraint import Grammars
 from aiaas_server.generate.tools import FORMS, marks_of
@@ -288,14 +287,3 @@ def test_marks_of_calls_are_told_to_whoever_reads_tokens() -> None:
     assert marks_of("hermes") == ("<tool_call>", "</tool_call>")
     assert marks_of("mistral") == ("[TOOL_CALLS]",)
     assert marks_of("json") == marks_of("") == ()
-
-
-def test_what_begins_and_ends_texts_is_known_to_templates() -> None:
-    vocabulary = SimpleNamespace(
-        encode=lambda text: [ord(sign) for sign in text], bytes_of=lambda token: b"<%d>" % token
-    )
-    settings = SimpleNamespace(template="t.jinja", tools="", begin=(7,), end=(2, 0))
-    made = open_chats("{{ bos_token }}{{ eos_token }}", settings, vocabulary).prompt(Chat([USER]))
-    assert "".join(map(chr, made.tokens)) == "<7><2>"
-    with pytest.raises(LoadFailed, match=r"t\.jinja"):
-        open_chats("{% if %}", settings, vocabulary)

@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from math import inf, nan
 from typing import Any
@@ -568,6 +569,18 @@ def test_a_loop_that_is_gone_leaves_nothing_behind() -> None:
 
 
 # What is told
+
+
+async def test_the_prompt_of_several_answers_counts_once() -> None:
+    async with opened() as o:
+        ask = Ask((1, 2, 3), max_tokens=4)
+        for one in (ask, replace(ask, is_again=True), replace(ask, is_again=True)):
+            answer = await o.start(one)
+            await pieces_of(answer)
+            assert answer.prompt_tokens == 3
+        units = [(record.units.tokens_in, record.units.tokens_out) for record in o.records]
+        assert units == [(3, 4), (0, 4), (0, 4)]
+        assert o.engine.counts.tokens_in == 3
 
 
 async def test_one_record_tells_of_each_answer() -> None:

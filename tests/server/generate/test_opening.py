@@ -323,6 +323,21 @@ async def test_a_model_without_a_template_reads_no_conversations(tmp_path: Path)
         TinyWriter(tmp_path / "named", template="mine.jinja")
 
 
+async def test_what_begins_and_ends_texts_is_known_to_templates(tmp_path: Path) -> None:
+    template = b"{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    tiny = TinyWriter(tmp_path, files={"chat_template.jinja": template}, begin=[1], end=[2, 0])
+    try:
+        prompt = await tiny.engine.prompt(Chat([{"role": "user", "content": "hello"}]))
+        assert (prompt.tokens[0], prompt.tokens[-1]) == (1, 2)
+    finally:
+        await asyncio.to_thread(tiny.close)
+
+
+def test_a_template_that_is_none_is_told_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed, match=r"chat_template\.jinja: line 1"):
+        TinyWriter(tmp_path, files={"chat_template.jinja": b"{% if %}"})
+
+
 # Loading
 
 
@@ -332,6 +347,7 @@ async def test_a_model_without_a_template_reads_no_conversations(tmp_path: Path)
         pytest.param({"contxt": 5}, "generation: .*contxt", id="unknown"),
         pytest.param({"end": [384]}, "generation: end: expected tokens below 384", id="end"),
         pytest.param({"context": 0}, "generation: .*context", id="context"),
+        pytest.param({"context": 10**9}, "generation: .*context", id="context that fills memory"),
         pytest.param({"tokenizer": "none.json"}, "asset 'none.json' is missing", id="tokenizer"),
         pytest.param({"defaults": {"temperature": -1}}, "defaults.temperature", id="defaults"),
     ],

@@ -15,7 +15,7 @@ from aiaas_server.generate.tensor_names import CacheTensor
 
 KEYS = CacheTensor("past_key_values.0.key", "present.0.key", 2, 48, np.dtype(np.float32))
 HALVES = CacheTensor("past_key_values.0.value", "present.0.value", 2, 80, np.dtype(np.float16))
-linux = pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux alone")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux alone")
 
 
 def resident() -> int:

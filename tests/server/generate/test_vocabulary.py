@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,6 +117,14 @@ def test_half_a_character_is_refused_with_its_place(text):
     place = next(i for i, c in enumerate(text) if 0xD800 <= ord(c) < 0xE000)
     with pytest.raises(InvalidInput, match=f"at position {place}$"):
         vocabulary.encode(text)
+
+
+def test_a_token_far_out_of_range_is_refused():
+    """A table with a place for each would take all memory."""
+    model = json.loads(tokenizer_json())["model"]
+    vocab = {**model["vocab"], "zzz": 4_000_000_000}
+    with pytest.raises(LoadFailed, match="expected tokens below 4194304, got 4000000000"):
+        Vocabulary.open(changed(tokenizer_json(), model={**model, "vocab": vocab}))
 
 
 class Watched:

@@ -50,7 +50,7 @@ def writers(tmp_path: Path) -> Path:
 
 
 def test_a_stream_is_written_to_its_end(start_aiaas: Any, writers: Path) -> None:
-    server = start_aiaas("--models", writers)
+    server = start_aiaas("--models", writers, drain_timeout="300")
     with streaming(server, 24) as stream:
         server.signal()
         assert stream.read().endswith(b"data: [DONE]\n\n")

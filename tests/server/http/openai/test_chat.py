@@ -6,10 +6,13 @@ import asyncio
 import json
 from typing import Any
 
+import orjson
 import pytest
 
 from aiaas_server.core.errors import DeadlineExceeded, ModelUnavailable, QueueFull
 from aiaas_server.core.generation import Piece
+from aiaas_server.generate.chat_reader import PlainReader
+from aiaas_server.http.openai.chunks import ChatAnswer
 from tests.server.http.scripted_generator import pieces, told
 from tests.server.http.streams import documents
 from tests.waiting import until
@@ -422,3 +425,11 @@ async def test_an_answer_that_is_too_large_is_refused_whole_and_not_in_events(
     assert served.generator.answers[0].left
     streamed = await served.post(PATH, ASKED | {"stream": True})
     assert documents(streamed.body)[-1] == "[DONE]"
+
+
+def test_log_probabilities_are_written_as_they_come() -> None:
+    """Those of a long answer would hold up everybody if they were written at its end."""
+    answer = ChatAnswer(PlainReader())
+    for text in "ab":
+        answer.take(Piece(text, (1,), (told(text),)))
+    assert [type(one) for one in answer.told] == [orjson.Fragment] * 2

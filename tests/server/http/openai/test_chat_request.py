@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aiaas_server.core.errors import InvalidInput
-from aiaas_server.core.generation import Format
+from aiaas_server.core.generation import Ask, Format
 from aiaas_server.http.members import Members
 from aiaas_server.http.openai.chat_request import ChatCall, read_chat_call
 from tests.server.http.scripted_generator import ScriptedGenerator
@@ -57,6 +57,14 @@ WRONG = {
     "call": (
         messages(role="assistant", tool_calls=[{"type": "function"}]),
         "'messages[1].tool_calls[0].function': expected an object",
+    ),
+    "long arguments": (
+        messages(
+            role="assistant",
+            tool_calls=[{"function": {"name": "f", "arguments": "1" * ((1 << 18) + 1)}}],
+        ),
+        "'messages[1].tool_calls[0].function.arguments': expected a text of at most 262144 "
+        "characters, got 262145",
     ),
     "arguments": (
         messages(role="assistant", tool_calls=[{"function": {"name": "f", "arguments": {}}}]),
@@ -225,11 +233,11 @@ def test_null_is_as_good_as_nothing(name: str) -> None:
     ],
 )
 def test_formats(members: dict[str, Any], expected: Format | None) -> None:
-    assert read(**members).format == expected
+    assert read(**members).ask.format == expected
 
 
 def test_what_is_not_said_is_the_models_own() -> None:
     call = read()
-    assert call.sampling == ScriptedGenerator.defaults
-    assert (call.max_tokens, call.choices, call.logprobs, call.stop) == (None, 1, None, ())
-    assert read(top_k=-1).sampling.top_k == 0
+    assert call.ask == Ask((), sampling=ScriptedGenerator.defaults)
+    assert call.choices == 1
+    assert read(top_k=-1).ask.sampling.top_k == 0

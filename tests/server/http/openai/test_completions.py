@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -60,6 +61,29 @@ async def test_prompts(scripted: Any, prompt: Any, tokens: Any) -> None:
     assert found == [f"{text}{number}" for number, text in enumerate(texts)]
     assert document["usage"]["prompt_tokens"] == sum(map(len, tokens))
     assert document["usage"]["completion_tokens"] == 2 * len(tokens)
+
+
+async def test_other_work_comes_in_between_the_prompts_of_one_call(scripted: Any) -> None:
+    served = await scripted(pieces("x"))
+    turns = 0
+    seen: list[int] = []
+    encode = served.generator.encode
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def watched(text: str) -> Any:
+        seen.append(turns)
+        return await encode(text)
+
+    served.generator.encode = watched
+    counting = asyncio.create_task(count())
+    await served.post(PATH, ASKED | {"prompt": list("abcdef")})
+    counting.cancel()
+    assert len(seen) == len(set(seen)) == 6
 
 
 async def test_log_probabilities_in_the_older_form(scripted: Any) -> None:

@@ -10,14 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiaas_server.core.errors import InvalidInput
-from aiaas_server.core.generation import Prompt
 from aiaas_server.http.errors import HttpError
 from aiaas_server.http.members import Members
 from aiaas_server.http.oip.generate_text import KNOWN, read_text_call
 from aiaas_server.http.openai.chat_request import read_chat_call
 from aiaas_server.http.openai.completion_request import read_completion_call
 from aiaas_server.http.openai.responses_request import read_response_call
-from tests.server.http.scripted_generator import ScriptedGenerator, ScriptedReader
+from tests.server.http.scripted_generator import ScriptedGenerator
 
 
 def words(text: str) -> st.SearchStrategy[str]:
@@ -70,10 +69,7 @@ def test_any_members(kind: str, members: dict[str, Any]) -> None:
         told = refused.message
         assert told.isprintable(), told
         return
-    if kind in ("chat", "responses"):
-        ask = call.ask(Prompt((1,), None, (), ScriptedReader))
-    else:
-        ask = call.ask((1,)) if kind == "completions" else call.ask
+    ask = call.ask
     assert ask.max_tokens is None or 1 <= ask.max_tokens <= ScriptedGenerator.context
     assert 0 <= ask.sampling.temperature <= 2
     assert 0 < ask.sampling.top_p <= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from jinja2 import Template
 from tokenizers import Tokenizer
 
+from aiaas_client import Client
 from aiaas_server.core.describe.card import CARD_NAME, read_card
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.zoo import files
@@ -65,3 +67,31 @@ def test_smaller_weights_answer_alike(precision: Precision, megabytes: int, tmp_
     assert done.parity.agreed > 0.85
     assert (done.pulled.path / "model.onnx.data").stat().st_size < megabytes * 1_000_000
     assert answer(done.pulled.path, QUESTION)[0] == ANSWER
+
+
+def test_tools_that_are_demanded_are_called_and_a_chat_without_them_is_as_before(
+    tmp_path: Path,
+) -> None:
+    (done,) = pull("smollm2-135m", tmp_path)
+    card = read_card((done.path / CARD_NAME).read_bytes())
+    assert card.generation is not None
+    assert card.generation["tools"] == "hermes"
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    weather: Any = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
+    with Client.local(tmp_path) as client:
+        plain = client.chat("smollm2-135m", QUESTION, temperature=0)
+        assert (plain.text, plain.usage.prompt_tokens) == (ANSWER, 37)
+        asked: Any = {"tools": [weather], "temperature": 0, "max_tokens": 60}
+        question = "What is the weather in Paris?"
+        (call,) = client.chat(
+            "smollm2-135m", question, tool_choice="required", parallel_tool_calls=False, **asked
+        ).tool_calls
+        assert call.function.name == "weather"
+        assert json.loads(call.function.arguments) == {"city": "Paris"}
+        free = client.chat("smollm2-135m", question, **asked)  # it may call, and need not
+        assert free.text or free.tool_calls
