@@ -67,11 +67,12 @@ class Loop:
 
 
 def rate(loop: Loop, wanted: Sequence[Wanted], seconds: float) -> float:
-    """Tokens a second, prompts in turn."""
-    count, began = 0, time.perf_counter()
+    """Tokens a second behind the first one, prompts in turn."""
+    count, began = -1, 0.0
     for one in cycle(wanted):
         for _ in loop.write(one):
             count += 1
+            began = began or time.perf_counter()
             took = time.perf_counter() - began
             if took >= seconds:
                 return count / took

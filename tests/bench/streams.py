@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from itertools import cycle
+from math import inf
 from typing import Any, Final
 
 from processes import Target
@@ -73,19 +74,22 @@ class Stream:
 def rate(target: Target, requests: Sequence[bytes], streams: int, seconds: float) -> float:
     """Events a second, with so many answers under way all the time; requests go in turn.
 
-    What is under way at the end is left: the server notices, and ends it.
+    It counts from when all have begun. What is under way at the end is left: the server notices,
+    and ends it.
     """
     turn = cycle(requests)
-    count = 0
+    count, began = 0, inf
     with selectors.DefaultSelector() as selector:
         running = [_opened(selector, target, next(turn)) for _ in range(streams)]
-        began = time.perf_counter()
         while time.perf_counter() - began < seconds:
+            if began == inf and all(stream.times for stream in running):
+                began = time.perf_counter()
+                count -= sum(len(stream.times) for stream in running)
             for key, _ in selector.select(1.0):
                 stream = key.data
                 stream.receive()
                 if stream.over:
-                    count += len(stream.times)
+                    count += len(stream.times) if began < inf else 0
                     running.remove(_closed(selector, stream))
                     running.append(_opened(selector, target, next(turn)))
         took = time.perf_counter() - began
