@@ -7,7 +7,8 @@
 The trace goes on in the server: its context travels in `traceparent`. Names follow the semantic
 conventions for HTTP clients; the model called is `aiaas.model`. Chats and completions have the
 names for generative AI besides: `gen_ai.operation.name`, `gen_ai.request.model`, and of an answer
-that comes as a whole its tokens and its duration. What a stream takes is known to its reader alone.
+that comes as a whole its tokens and its duration. Of a stream the time to its first chunk is told,
+with which its head comes; what it takes altogether is known to its reader alone.
 """
 
 from __future__ import annotations
@@ -120,6 +121,12 @@ class _Instruments:
             description="Duration of one attempt to have a model write.",
             explicit_bucket_boundaries_advisory=_GENERATION_BUCKETS,
         )
+        self._first_chunk = meter.create_histogram(
+            "gen_ai.client.operation.time_to_first_chunk",
+            unit="s",
+            description="Time to the beginning of a stream.",
+            explicit_bucket_boundaries_advisory=_GENERATION_BUCKETS,
+        )
         self._tokens = meter.create_histogram(
             "gen_ai.client.token.usage",
             unit="{token}",
@@ -152,10 +159,11 @@ class _Instruments:
                     self._generated(attempt, {**measured, **generating}, took)
 
     def _generated(self, attempt: _Attempt, measured: Attributes, took: float) -> None:
-        """Record what a model wrote, unless this is but the beginning of a stream."""
-        if "error.type" not in measured and not attempt.body:
-            return
+        """Record what a model wrote, or when a stream of it began."""
         common = {name: value for name, value in measured.items() if name not in _HTTP_ONLY}
+        if "error.type" not in measured and not attempt.body:
+            self._first_chunk.record(took, common)
+            return
         self._operation.record(took, common)
         if "error.type" in measured:
             return

@@ -213,4 +213,9 @@ def test_of_a_stream_the_beginning_is_told(
     (span,) = telemetry.spans()
     assert span.name == "chat m"
     assert "gen_ai.usage.input_tokens" not in span.attributes
-    assert set(telemetry.metrics()) == {"http.client.request.duration"}
+    first = "gen_ai.client.operation.time_to_first_chunk"
+    metrics = telemetry.metrics()
+    assert set(metrics) == {"http.client.request.duration", first}
+    (point,) = metrics[first]
+    assert point.count == 1
+    assert point.attributes["gen_ai.operation.name"] == "chat"
