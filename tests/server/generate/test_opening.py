@@ -287,6 +287,7 @@ async def test_a_model_without_a_template_reads_no_conversations(tmp_path: Path)
         pytest.param({"end": [384]}, "generation: end: expected tokens below 384", id="end"),
         pytest.param({"context": 0}, "generation: .*context", id="context"),
         pytest.param({"context": 10**9}, "generation: .*context", id="context that fills memory"),
+        pytest.param({"with_past": "../b.onnx"}, "with_past': expected a plain", id="with_past"),
         pytest.param({"tokenizer": "none.json"}, "asset 'none.json' is missing", id="tokenizer"),
         pytest.param({"defaults": {"temperature": -1}}, "defaults.temperature", id="defaults"),
     ],
