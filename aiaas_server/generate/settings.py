@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from aiaas_server.core.describe.card import read_settings
 from aiaas_server.core.generation import Sampling
@@ -16,6 +16,13 @@ ToolFormat = Literal["", "hermes", "json", "llama3", "mistral"]
 LARGEST_TEMPERATURE: Final = 1e6
 MOST_CONTEXT: Final = 1 << 20
 """Tokens: what a row takes is known for each length beforehand, which itself takes memory."""
+
+
+def _plain(name: str) -> str:
+    """See that a file is one of the bundle."""
+    if name in (".", "..") or set(name) & set("/\\\0"):
+        raise ValueError("expected a plain file name")
+    return name
 
 
 class _Part(BaseModel):
@@ -63,7 +70,7 @@ class GenerationSettings(_Part):
     begin: tuple[Token, ...] = ()
     end: tuple[Token, ...] = ()
     cache: CacheKind = "auto"
-    with_past: str = ""
+    with_past: Annotated[str, AfterValidator(_plain)] = ""
     constants: tuple[str, ...] = ()
     suppress: tuple[Token, ...] = ()
     suppress_first: tuple[Token, ...] = ()

@@ -67,10 +67,15 @@ def examine(order: Order, tell: Tell) -> Verified:
     golden = _golden(files)
     files.hold_against(card)
     structure, nodes = None, 0
+    siblings: tuple[str, ...] = ()
     if card is None or not card.steps:
-        structure, nodes = _looked_through(files, _declared(order, card), tell)
+        declared = _declared(order, card)
+        structure, nodes = _looked_through(files, MODEL_FILE, declared, tell)
+        second = "" if card is None else (card.generation or {}).get("with_past")
+        if isinstance(second, str) and second:
+            siblings += _looked_through(files, second, declared, tell)[0].siblings
     repository = OneBundle(
-        files.directory, order.name, structure.siblings if structure is not None else ()
+        files.directory, order.name, siblings + (structure.siblings if structure else ())
     )
     opening = _Opening(order, tell)
     bundles = Bundles(repository.read_beside, Tasks().open, open_generator)
@@ -164,12 +169,13 @@ def _declared(order: Order, card: Card | None) -> dict[str, str]:
 
 
 def _looked_through(
-    files: _Files, declared: Mapping[str, str], tell: Tell
+    files: _Files, name: str, declared: Mapping[str, str], tell: Tell
 ) -> tuple[Structure, int]:
     """Everything that is known of a model file without running it, and its nodes expanded."""
-    content = files.read(MODEL_FILE, _HUGE)
+    in_bundle = name == MODEL_FILE or files.look(name) is not None  # a card may name any place
+    content = files.read(name, _HUGE) if in_bundle else None
     if content is None:
-        raise Rejected(f"the bundle has no file '{MODEL_FILE}'")
+        raise Rejected(f"the bundle has no file '{name[:64]}'")
     structure = look_through(content, files.look, declared)
     # Before the checker, which follows functions wherever they lead.
     nodes = refuse_unusable(read_model(content))

@@ -348,6 +348,7 @@ def test_a_template_that_is_none_is_told_by_its_name(tmp_path: Path) -> None:
         pytest.param({"end": [384]}, "generation: end: expected tokens below 384", id="end"),
         pytest.param({"context": 0}, "generation: .*context", id="context"),
         pytest.param({"context": 10**9}, "generation: .*context", id="context that fills memory"),
+        pytest.param({"with_past": "../b.onnx"}, "with_past': expected a plain", id="with_past"),
         pytest.param({"tokenizer": "none.json"}, "asset 'none.json' is missing", id="tokenizer"),
         pytest.param({"defaults": {"temperature": -1}}, "defaults.temperature", id="defaults"),
     ],

@@ -409,3 +409,23 @@ def test_a_model_that_writes_is_tried_with_a_short_answer(
     bench.examine(tiny_llm.model_bytes(), card=tiny_llm.card(end=[]), files=files)
     assert written == [8]
     assert bench.phases == ["read", "check", "load", "run", "task"]
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        pytest.param("later.onnx", "'../secret.bin'", id="weights from elsewhere"),
+        pytest.param("../model.onnx", "the bundle has no file '../model.onnx'", id="elsewhere"),
+        pytest.param("none.onnx", "the bundle has no file 'none.onnx'", id="missing"),
+    ],
+)
+def test_the_second_graph_of_a_model_that_writes_is_looked_through(
+    bench: Bench, second: str, words: str
+) -> None:
+    files = {
+        "tokenizer.json": tiny_llm.tokenizer_json().encode(),
+        "later.onnx": hostile.serialized(hostile.external("../secret.bin")),
+    }
+    card = tiny_llm.card(with_past=second)
+    assert words in bench.refusal(tiny_llm.model_bytes("separate"), card=card, files=files)
+    assert "load" not in bench.phases
