@@ -16,7 +16,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from typing import Any, NoReturn, Protocol
@@ -145,9 +145,16 @@ def edge_limits(settings: Settings) -> EdgeLimits:
             settings.max_body_bytes,
             settings.max_control_bytes,
             settings.max_upload_bytes,
-            0 if settings.data is None else settings.max_dataset_bytes,
+            *_uploads(settings),
         ),
     )
+
+
+def _uploads(settings: Settings) -> Iterator[int]:
+    """Bodies that only a server with a registry takes."""
+    if settings.data is not None:
+        yield settings.max_dataset_bytes
+        yield settings.max_model_file_bytes
 
 
 class Process:

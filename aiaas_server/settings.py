@@ -153,6 +153,8 @@ class Settings(BaseModel):
     disk_reserve_bytes: Room = 1024 * MIB
     """Free space, or 5 % of the disk where that is more, below which nothing is written any more;
     0 keeps none. What serves goes on, and what makes room is done."""
+    max_model_file_bytes: Annotated[Bytes, Field(lt=2**40)] = 8192 * MIB
+    """One file of a version that is deployed, such as the weights of a language model."""
     verify_timeout: Seconds = 60.0
     """Time that a new version gets to be checked, loaded and run once, in a process of its own."""
     verify_memory_bytes: Bytes = 2048 * MIB

@@ -77,7 +77,7 @@ class Deployment:
         self.cache = Cache(data / "cache", self.artefacts, self._note_damage)
         self.parts = parts = Parts(data / "drafts")
         self.remover = remover = Remover(database, self.artefacts, self.remote, data)
-        limits = DraftLimits(settings.max_upload_bytes, settings.disk_reserve_bytes)
+        limits = DraftLimits(settings.max_model_file_bytes, settings.disk_reserve_bytes)
         self.drafts = Drafts(
             database,
             self.artefacts,

@@ -63,7 +63,7 @@ def check_request(model: str, request: DraftRequest, file_bytes: int) -> None:
     for file in request.files:
         if file.size > file_bytes:
             raise PayloadTooLarge(
-                f"{file.name}: expected at most {file_bytes} bytes (max_upload_bytes), "
+                f"{file.name}: expected at most {file_bytes} bytes (max_model_file_bytes), "
                 f"got {file.size}"
             )
 

@@ -64,7 +64,7 @@ class DraftRoutes:
 
     async def put_file(self, request: Request) -> Response:
         """Send a file, or the rest of one from `?offset=` on."""
-        limit = SizeLimit(self._settings.max_upload_bytes, "max_upload_bytes")
+        limit = SizeLimit(self._settings.max_model_file_bytes, "max_model_file_bytes")
         length = check_upload(request, limit)
         offset = read_offset(request)
         async with aclosing(received(request, self._settings.max_upload_timeout)) as body:

@@ -82,7 +82,7 @@ BAD_LISTS: dict[str, tuple[list[tuple[str, int, str]], type[ServerError], str]] 
     "too large": (
         [("model.onnx", 2**20 + 1, D)],
         PayloadTooLarge,
-        r"model.onnx: expected at most 1048576 bytes \(max_upload_bytes\), got 1048577",
+        r"model.onnx: expected at most 1048576 bytes \(max_model_file_bytes\), got 1048577",
     ),
 }
 
@@ -95,7 +95,7 @@ async def test_a_list_that_cannot_become_a_version_is_refused(
     open_here: OpenDeployment,
 ) -> None:
     files = [BundleFile(name=n, size=s, sha256=d) for n, s, d in listed]
-    deployment = open_here(settings={"max_upload_bytes": 2**20, "disk_reserve_bytes": 0})
+    deployment = open_here(settings={"max_model_file_bytes": 2**20, "disk_reserve_bytes": 0})
     with pytest.raises(kind, match=text):
         await deployment.drafts.create(ME, "m", DraftRequest(files=files))
 

@@ -47,7 +47,7 @@ async def call(
         models=repository,
         data=tmp_path / "data",
         disk_reserve_bytes=0,
-        max_upload_bytes=2**22,
+        max_model_file_bytes=2**22,
         alert_url=alerts.url,
     )
     monkeypatch.setattr(platform, "Verifier", lambda **limits: LoadsIt())
