@@ -10,6 +10,7 @@ import re
 import select
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,9 @@ class Terminal:
 
     def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
+        settings = termios.tcgetattr(theirs)
+        settings[3] |= termios.NOFLSH  # else Ctrl-C may drop what is said in answer to it
+        termios.tcsetattr(theirs, termios.TCSANOW, settings)
         command = [sys.executable, "-m", "aiaas_server", *arguments]
         self.process = subprocess.Popen(
             command, preexec_fn=lambda: os.login_tty(theirs), env={**os.environ, "TERM": "dumb"}
