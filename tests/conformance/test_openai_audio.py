@@ -38,6 +38,12 @@ def test_a_recording_is_transcribed(client: openai.OpenAI) -> None:
     assert answer.usage.type == "duration"
 
 
+def test_a_recording_is_for_a_version(client: openai.OpenAI) -> None:
+    assert client.audio.transcriptions.create(model="speller@1", file=CLIP).text == "AA BC"
+    with pytest.raises(openai.NotFoundError, match="9"):
+        client.audio.transcriptions.create(model="speller@9", file=CLIP)
+
+
 def test_a_file_and_a_path_are_taken_as_well(client: openai.OpenAI, tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"
     path.write_bytes(CLIP[1])

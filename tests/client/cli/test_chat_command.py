@@ -184,16 +184,18 @@ class Terminal:
             os.close(self._ours)
 
 
+def endless(messages: Any) -> Iterator[str]:
+    """Never stops after "go"; after anything else it tells what it remembers."""
+    if messages[-1]["content"] != "go":
+        yield f"after {messages[-2]['content'][:9]}"
+        return
+    while True:
+        yield "more "
+
+
 @pytest.mark.skipif(not hasattr(os, "login_tty"), reason="needs a terminal of Unix")
 def test_control_c_stops_the_answer_and_not_the_program(server: FakeServer) -> None:
-    def talk(messages: Any) -> Iterator[str]:
-        if messages[-1]["content"] != "go":
-            yield f"after {messages[-2]['content'][:9]}"
-            return
-        while True:
-            yield "more "
-
-    server.add_writer("talker", talk)
+    server.add_writer("talker", endless)
     terminal = Terminal("chat", "talker", "--url", server.url)
     try:
         terminal.wait_for("> ")
@@ -261,14 +263,7 @@ def test_by_hand_what_is_not_there_is_told_before_one_types(
 
 @pytest.mark.skipif(not hasattr(os, "login_tty"), reason="needs a terminal of Unix")
 def test_by_hand_an_answer_that_its_time_cuts_off_is_remembered(server: FakeServer) -> None:
-    def talk(messages: Any) -> Iterator[str]:
-        if messages[-1]["content"] != "go":
-            yield f"after {messages[-2]['content'][:9]}"
-            return
-        while True:
-            yield "more "
-
-    server.add_writer("talker", talk)
+    server.add_writer("talker", endless)
     terminal = Terminal("chat", "talker", "--timeout", "2", "--url", server.url)
     try:
         terminal.wait_for("> ")

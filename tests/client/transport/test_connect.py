@@ -82,7 +82,7 @@ def test_a_dead_first_address_costs_a_moment(
         stream = connect(*addresses, timeout=300)
         assert stream._socket.getpeername() == alive
         stream.close()
-    assert time.monotonic() - began < 100  # not the timeout
+    assert time.monotonic() - began < 5
     assert exchange.connected
 
 
@@ -134,7 +134,7 @@ def test_a_dead_first_address_costs_a_moment_on_an_event_loop(
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.get_loop().addresses = ("127.0.0.2", "127.0.0.1")  # type: ignore[attr-defined]
         runner.run(ask())
-    assert time.monotonic() - began < 100  # not the timeout
+    assert time.monotonic() - began < 4
 
 
 async def test_a_race_that_is_cut_leaves_nothing(silent: tuple[str, int]) -> None:

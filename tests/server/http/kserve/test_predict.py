@@ -321,6 +321,17 @@ async def test_the_list_of_models(call: AsgiCaller) -> None:
     assert [one["id"] for one in document["data"]] == names
 
 
+async def test_openai_routes_name_a_version_behind_the_model(call: AsgiCaller) -> None:
+    told = {}
+    for model in ("vectors", "vectors@1", "vectors@9", "vectors@staging", "vectors@"):
+        told[model] = await call("POST", "/v1/embeddings", {"model": model, "input": "good"})
+    plain = told["vectors"].json()["data"]
+    assert plain == told["vectors@1"].json()["data"] == told["vectors@"].json()["data"]
+    for model in ("vectors@9", "vectors@staging"):
+        assert told[model].status == 404
+        assert model.partition("@")[2] in told[model].json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
