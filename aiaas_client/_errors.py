@@ -32,8 +32,10 @@
         ├── UnsupportedMediaTypeError    415
         ├── UnprocessableError           422    ├── OutputTooLargeError  ModelRejectedError
         ├── RateLimitError               429
+        │   ├── QuotaExceededError       429 quota_exceeded
+        │   └── BudgetExceededError      429 budget_exceeded
         ├── HeadersTooLargeError         431
-        ├── InternalServerError          5xx    ├── InferenceFailedError
+        ├── InternalServerError          5xx    ├── InferenceFailedError  ModelCrashedError
         ├── NotSupportedError            501    (also a 404 or 405 on an optional endpoint)
         ├── BadGatewayError              502
         ├── ServiceUnavailableError      503    ├── QueueFullError  QueueTimeoutError
@@ -424,6 +426,14 @@ class RateLimitError(APIStatusError):
     """429: over the rate or quota; `.retry_after` says when to come back."""
 
 
+class QuotaExceededError(RateLimitError):
+    """429 `quota_exceeded`: the tenant has as much stored, deployed or queued as it may."""
+
+
+class BudgetExceededError(RateLimitError):
+    """429 `budget_exceeded`: the tenant has spent what it may in this month."""
+
+
 class HeadersTooLargeError(APIStatusError):
     """431: more header bytes than the server takes."""
 
@@ -434,6 +444,10 @@ class InternalServerError(APIStatusError):
 
 class InferenceFailedError(InternalServerError):
     """500 `inference_failed`: the model failed on these inputs."""
+
+
+class ModelCrashedError(InternalServerError):
+    """500 `model_crashed`: the model's process died of this call; sending it again is no help."""
 
 
 class NotSupportedError(APIStatusError):
@@ -534,8 +548,11 @@ CODE_CLASSES: Mapping[ErrorCode, type[APIStatusError]] = {
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: UnsupportedMediaTypeError,
     ErrorCode.OUTPUT_TOO_LARGE: OutputTooLargeError,
     ErrorCode.RATE_LIMITED: RateLimitError,
+    ErrorCode.QUOTA_EXCEEDED: QuotaExceededError,
+    ErrorCode.BUDGET_EXCEEDED: BudgetExceededError,
     ErrorCode.HEADERS_TOO_LARGE: HeadersTooLargeError,
     ErrorCode.INFERENCE_FAILED: InferenceFailedError,
+    ErrorCode.MODEL_CRASHED: ModelCrashedError,
     ErrorCode.INTERNAL: InternalServerError,
     ErrorCode.NOT_SUPPORTED: NotSupportedError,
     ErrorCode.QUEUE_FULL: QueueFullError,

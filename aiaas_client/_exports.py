@@ -25,6 +25,7 @@ from aiaas_client._errors import AuthenticationError as AuthenticationError
 from aiaas_client._errors import BadGatewayError as BadGatewayError
 from aiaas_client._errors import BadRequestError as BadRequestError
 from aiaas_client._errors import BlockError as BlockError
+from aiaas_client._errors import BudgetExceededError as BudgetExceededError
 from aiaas_client._errors import BulkError as BulkError
 from aiaas_client._errors import CircuitOpenError as CircuitOpenError
 from aiaas_client._errors import ClientClosedError as ClientClosedError
@@ -45,6 +46,7 @@ from aiaas_client._errors import LoadFailedError as LoadFailedError
 from aiaas_client._errors import MethodNotAllowedError as MethodNotAllowedError
 from aiaas_client._errors import MissingFileError as MissingFileError
 from aiaas_client._errors import MissingInputError as MissingInputError
+from aiaas_client._errors import ModelCrashedError as ModelCrashedError
 from aiaas_client._errors import ModelNotFoundError as ModelNotFoundError
 from aiaas_client._errors import ModelNotReadyError as ModelNotReadyError
 from aiaas_client._errors import ModelRejectedError as ModelRejectedError
@@ -60,6 +62,7 @@ from aiaas_client._errors import PreconditionFailedError as PreconditionFailedEr
 from aiaas_client._errors import ProtocolError as ProtocolError
 from aiaas_client._errors import QueueFullError as QueueFullError
 from aiaas_client._errors import QueueTimeoutError as QueueTimeoutError
+from aiaas_client._errors import QuotaExceededError as QuotaExceededError
 from aiaas_client._errors import RateLimitError as RateLimitError
 from aiaas_client._errors import RequestTimeoutError as RequestTimeoutError
 from aiaas_client._errors import RolledBackError as RolledBackError

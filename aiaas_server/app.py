@@ -95,7 +95,14 @@ class Application:
         if platform is not None:
             operations.follow = platform.bring
         group = make_group(operations, pool, counts)
-        self._gate = Gate(settings, counts, observed=observed, in_dialect=for_path)
+        self._gate = Gate(
+            settings,
+            counts,
+            observed=observed,
+            in_dialect=for_path,
+            find_key=None if platform is None else platform.find_key,
+            entrance=None if platform is None else platform.entrance,
+        )
         self._hot_infer = HotInfer(pool, settings)
         self._infer = InferRoute(self._hot_infer, pool, settings, regions)
         self._predict = PredictRoutes(pool, settings)

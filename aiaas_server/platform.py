@@ -48,6 +48,7 @@ from aiaas_server.state.database import Connection, Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.space import check_room
+from aiaas_server.tenancy.tenancy import Tenancy
 from aiaas_server.workshop.datasets import Datasets
 from aiaas_server.workshop.workshop import Workshop
 
@@ -67,6 +68,7 @@ class Platform:
         observers: Who wants a record of every request.
         measures: What the metrics page tells besides.
         alerts: Tells the operator.
+        find_key, entrance: Whose a key is, and what its tenant may use; None without tenants.
         monitor: Counts what is asked and answered.
     """
 
@@ -76,6 +78,9 @@ class Platform:
         room = partial(check_room, settings.data, reserve=settings.disk_reserve_bytes)
         self.database = Database(database_url(settings), room)
         self._feed = Feed(self.database)
+        self.tenancy = Tenancy(settings, self.database, self._feed)
+        self.find_key = self.tenancy.find_key
+        self.entrance = self.tenancy.entrance
         self._registry = Registry(self.database, begin)
         self._verifier = Verifier(
             timeout=settings.verify_timeout,
@@ -201,12 +206,14 @@ class Platform:
     async def start(self) -> None:
         """Read what should be, before the pool loads it."""
         self._loop = asyncio.get_running_loop()
+        await self.tenancy.start()
         await self._deployment.start()
         await self._datasets.start()
         await self._reconcile.start()
 
     def follow(self, pool: ModelPool) -> None:
         """Keep the pool as it should be, from now on."""
+        self.tenancy.follow()
         self._reconcile.follow(pool)
         self.monitor.start()
         self._shadows.start(self.database)
@@ -219,6 +226,7 @@ class Platform:
         await self._reconcile.close()
         await self._rollouts.close()
         await self._shadows.close(self.database)
+        await self.tenancy.close()
         await self._feed.close()
         await self._datasets.close()
         await self._deployment.close()

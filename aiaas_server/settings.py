@@ -162,6 +162,33 @@ class Settings(BaseModel):
     alert_url: SecretStr | None = None
     """Where alerts are posted, as JSON: a guard that broke, drift, a damaged version."""
 
+    # Tenants
+    tenants: bool = False
+    """Many tenants, each with keys, limits and models of its own, in the database of `data`; then
+    nothing is answered without a key. `aiaas keys init` makes the first one."""
+    secret_file: Path | None = None
+    """What keys are hashed with and the audit is signed with, 32 bytes or more; all servers of one
+    database need the same. By default `secret` in `data`, which is made."""
+    master_key_file: Path | None = None
+    """Encrypts artefacts, data sets and checkpoints: 32 bytes, or 64 hexadecimal digits; further
+    lines are earlier keys. `AIAAS_SERVER_MASTER_KEY` holds the same."""
+    master_key: SecretStr | None = None
+    memory_dir: Path | None = None
+    """A directory in memory for what is encrypted elsewhere, while it is used; `/dev/shm` by
+    default."""
+    sandbox: Literal["none", "tenants", "all"] = "tenants"
+    """Which deployed models run in processes of their own, with limits: those of tenants other
+    than `default`, all, or none."""
+    allow_weak_sandbox: bool = False
+    """Run them there also where the system cannot take rights away from a process."""
+    sandbox_memory_bytes: Bytes = 2048 * MIB
+    """Memory that the process of a model may take."""
+    tenant_metrics: int = Field(default=0, ge=0)
+    """Tenants that metrics tell apart, by a label `tenant`; those beyond are `other`. 0: no
+    label."""
+    cost_header: bool = False
+    """Tell in each answer what it costs, as `X-Cost`."""
+
     # Generation
     generate_slots: Count = 8
     """Answers that one language model writes at a time; further ones wait."""
@@ -288,6 +315,14 @@ class Settings(BaseModel):
         if self.data is None and (self.database_url is not None or self.artefacts_url):
             name = "database_url" if self.database_url is not None else "artefacts_url"
             raise ValueError(f"{name} needs data: a directory for what is kept beside it")
+        if self.data is None and self.tenants:
+            raise ValueError("tenants needs data: a directory for who they are")
+        if self.tenants and self.api_key is not None:
+            raise ValueError("tenants and api_key exclude each other: `aiaas keys init` makes keys")
+        if self.data is None and (self.master_key_file or self.master_key):
+            raise ValueError("master_key needs data: a directory for what is encrypted")
+        if self.master_key_file is not None and self.master_key is not None:
+            raise ValueError("master_key and master_key_file exclude each other")
         if self.data is None and self.jobs:
             raise ValueError("jobs needs data: a directory for what they work on and make")
         url = "" if self.alert_url is None else self.alert_url.get_secret_value()

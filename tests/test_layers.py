@@ -1,10 +1,10 @@
 """The picture of who may import whom, read from the source and held as an assertion.
 
     5  __main__ cli serve workers process started embedded app platform         wires everything
-       listen verifier workshop job_process
+       listen verifier sandbox workshop job_process
     4  http                                                                     bytes in, bytes out
     3  runtimes repository tasks observe zoo registry monitor                   leaves
-       datasets jobs explain generate
+       datasets jobs explain generate tenancy
     2  state                                                                    one database
     1  core settings
     0  aiaas_client.protocol                                                    no I/O, no framework
@@ -59,10 +59,12 @@ LAYERS = {
     "aiaas_server.jobs": 3,
     "aiaas_server.explain": 3,
     "aiaas_server.generate": 3,
+    "aiaas_server.tenancy": 3,
     "aiaas_server.http": 4,
     "aiaas_server.app": 5,
     "aiaas_server.platform": 5,
     "aiaas_server.verifier": 5,
+    "aiaas_server.sandbox": 5,
     "aiaas_server.workshop": 5,
     "aiaas_server.job_process": 5,
     "aiaas_server.garbage": 5,
@@ -124,7 +126,9 @@ HOMES = {
         "aiaas_server.monitor",
         "aiaas_server.datasets",
         "aiaas_server.jobs",
+        "aiaas_server.tenancy",
     ),
+    "cryptography": ("aiaas_server.state",),
     "alembic": ("aiaas_server.state",),
     "psycopg": ("aiaas_server.state",),
     "obstore": ("aiaas_server.state",),

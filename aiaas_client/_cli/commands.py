@@ -58,8 +58,16 @@ def register(app: typer.Typer) -> None:
     """Add the client's commands to a typer application."""
     for panel, commands in PANELS.items():
         for command in commands:
-            name = command.__name__.removesuffix("_").replace("_", "-")  # import_, explain_job
-            app.command(name, rich_help_panel=panel)(with_server(command))
+            app.command(_name(command), rich_help_panel=panel)(with_server(command))
+    for group, (about_it, members) in GROUPS.items():
+        inside = typer.Typer(help=about_it, no_args_is_help=True)
+        for name, command in members.items():
+            inside.command(name)(with_server(command))
+        app.add_typer(inside, name=group, rich_help_panel="Tenants")
+
+
+def _name(command: Callable[..., None]) -> str:
+    return command.__name__.removesuffix("_").replace("_", "-")  # import_, explain_job
 
 
 def load(
@@ -143,6 +151,8 @@ WORK: tuple[Callable[..., None], ...] = (
     *(jobs, report),
 )
 PANELS = {"Call models": CALLS, "Registry": REGISTRY, "Data sets and jobs": WORK}
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {}
+"""Commands of two words, `aiaas keys create`: by the first, what it is about and the second."""
 
 
 def _entries(client: Client, model: str) -> list[RepositoryEntry]:

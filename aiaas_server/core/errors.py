@@ -8,6 +8,10 @@ ServerError
 ├── VersionNotFound     the model has no such version, or it is not loaded
 ├── ModelUnavailable    the version is being loaded or unloaded: try again
 ├── ModelNotReady       loaded, but cannot serve
+├── LimitReached        more at a time, or a second, than the tenant or key may
+├── QuotaExceeded       more kept than the tenant may
+├── BudgetExceeded      the tenant has spent what it may in this month
+├── ModelCrashed        the process of a model died while it ran this request
 ├── QueueFull           no room to wait in
 ├── QueueTimeout        waited longer than the queue policy allows
 ├── DeadlineExceeded    the caller's deadline passed
@@ -77,6 +81,32 @@ class ModelUnavailable(ServerError):
 
 class ModelNotReady(ServerError):
     """The version is loaded and cannot serve."""
+
+
+class LimitReached(ServerError):
+    """The tenant or its key asks for more at a time, or a second, than it may.
+
+    Attributes:
+        headers: Lines that the answer carries besides, each with its end.
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, headers: bytes = b""
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.headers = headers
+
+
+class QuotaExceeded(ServerError):
+    """The tenant has as much stored, deployed or queued as it may."""
+
+
+class BudgetExceeded(ServerError):
+    """The tenant has spent what it may in this month."""
+
+
+class ModelCrashed(ServerError):
+    """The process that ran the model died of this request, or was killed for it."""
 
 
 class QueueFull(ServerError):

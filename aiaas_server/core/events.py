@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Literal, NamedTuple, Protocol
 
+from aiaas_client.protocol.scopes import EVERY_SCOPE
 from aiaas_server.core.statistics import FailureReason
 
 
@@ -15,18 +16,46 @@ class Identity(NamedTuple):
     Attributes:
         tenant: Who pays and whose models it may see.
         key_id: The key it came with, or "" where none is asked for.
-        scopes: What the key may do; "*" is everything.
+        scopes: What the key may do.
         plan: Names the limits of the tenant, or "".
+        weight: Its tenant's part of a busy machine, beside those of the others.
     """
 
     tenant: str = "default"
     key_id: str = ""
-    scopes: frozenset[str] = frozenset({"*"})
+    scopes: frozenset[str] = EVERY_SCOPE
     plan: str = ""
+    weight: float = 1.0
 
 
 OPERATOR = Identity()
 """Everyone on a server without keys, and whoever carries the server's one static key."""
+
+
+class Visit(Protocol):
+    """What is kept of one request while it is here, on a server with tenants.
+
+    Attributes:
+        headers: Lines that its answer carries besides, each with its end: of limits, of its cost.
+    """
+
+    headers: bytes
+
+    def leave(self) -> None:
+        """It has got its answer, or nobody waits for one any more; called at least once."""
+        ...
+
+
+class Entrance(Protocol):
+    """Lets requests in by what their tenant may use."""
+
+    def enter(self, identity: Identity, path: str) -> Visit:
+        """Let one in; must be quick.
+
+        Raises:
+            ServerError: It may not come in now.
+        """
+        ...
 
 
 class Caller(NamedTuple):
@@ -40,6 +69,7 @@ class Caller(NamedTuple):
         sticky: What it wants to be told apart from others by, where traffic is split; or "".
         shadow: Nobody asked: it is a copy of a request, run to be compared. No tap is shown it,
             nobody pays for it, and it says nothing of what callers get.
+        visit: What is kept of the request while it is here, where something is.
     """
 
     request_id: str = ""
@@ -48,6 +78,7 @@ class Caller(NamedTuple):
     identity: Identity = OPERATOR
     sticky: str = ""
     shadow: bool = False
+    visit: Visit | None = None
 
 
 NOBODY = Caller()

@@ -61,6 +61,12 @@ def header_block(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     return block
 
 
+def header_lines(block: bytes) -> HeaderList:
+    """What `header_block` has written, as ASGI wants it."""
+    lines = (line.partition(b": ") for line in block.split(b"\r\n") if line)
+    return [(name, value) for name, _, value in lines]
+
+
 class JsonAnswer(Response):
     """A Starlette response of JSON text, written by the same writer as the tensors."""
 
@@ -87,9 +93,9 @@ async def send_problem(send: Send, problem: Problem, request_id: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_reply(send: Send, reply: Reply, request_id: bytes) -> None:
+async def send_reply(send: Send, reply: Reply, context: RequestContext) -> None:
     """Answer 200 with `reply`; pieces of its body are not copied."""
-    headers = reply.header_list(request_id)
+    headers = reply.header_list(context.request_id) + header_lines(context.more_headers)
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     more = len(reply.chunks)
     for chunk in reply.chunks:
@@ -108,6 +114,7 @@ def with_common_headers(send: Send, context: RequestContext) -> Send:
                 (b"x-request-id", context.request_id),
                 NOSNIFF,
                 NO_STORE,
+                *header_lines(context.more_headers),
             ]
         await send(message)
 

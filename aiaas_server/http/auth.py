@@ -1,4 +1,4 @@
-"""One static key: default deny, compared in constant time, guessing slowed down.
+"""Keys: default deny, compared in constant time, guessing slowed down.
 
 An address that fails 20 times within a minute is answered 429 until the minute is over. An
 address that has shown the right key before keeps its access, so that a neighbour behind the same
@@ -58,15 +58,25 @@ class FailureTable:
                 del self._proven[next(iter(self._proven))]
 
 
-class KeyCheck:
-    """Lets a request pass when it carries the server's key."""
+FindKey = Callable[[bytes], Identity | None]
+"""Whose a key is; None for one that is not good."""
 
-    def __init__(self, key: str, failures: FailureTable | None = None) -> None:
-        self._key = key.encode()
+
+def one_key(key: str) -> FindKey:
+    """The keys of a server with one static key: who carries it is the operator."""
+    known = key.encode()
+    return lambda given: OPERATOR if compare_digest(given, known) else None
+
+
+class KeyCheck:
+    """Lets a request pass when it carries a key that is good."""
+
+    def __init__(self, find: FindKey, failures: FailureTable | None = None) -> None:
+        self._find = find
         self._failures = failures or FailureTable()
 
     def check(self, headers: Headers, query: bytes, address: str) -> Identity:
-        """Whose request it is: who carries the key is the operator.
+        """Whose request it is.
 
         Args:
             query: Of the request's target, undecoded.
@@ -84,12 +94,13 @@ class KeyCheck:
                 retry_after=blocked,
             )
         given = _key_of(headers, query)
-        if given is None or not compare_digest(given, self._key):
+        identity = None if given is None else self._find(given)
+        if identity is None:
             self._failures.failed(address)
             message = "expected a valid API key in Authorization: Bearer or X-API-Key"
             raise HttpError(401, ErrorCode.UNAUTHORIZED, message, headers=_CHALLENGE)
         self._failures.succeeded(address)
-        return OPERATOR
+        return identity
 
 
 def _key_of(headers: Headers, query: bytes) -> bytes | None:

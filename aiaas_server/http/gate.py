@@ -10,14 +10,16 @@ import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import count
 
 from starlette.types import Receive, Scope, Send
 
 from aiaas_client.protocol.errors import ErrorCode
-from aiaas_server.core.events import CALLER, OPERATOR, Caller, Identity
-from aiaas_server.http.answers import send_problem
-from aiaas_server.http.auth import KeyCheck
+from aiaas_server.core.errors import LimitReached
+from aiaas_server.core.events import CALLER, OPERATOR, Caller, Entrance, Identity
+from aiaas_server.http.answers import header_lines, send_problem
+from aiaas_server.http.auth import FindKey, KeyCheck, one_key
 from aiaas_server.http.errors import HttpError, Problem, problem_of
 from aiaas_server.http.incoming import (
     ClientGone,
@@ -36,8 +38,8 @@ ANONYMOUS = Identity(tenant="", scopes=frozenset())
 """Who asks without a key where keys are needed: whoever was refused, and on the open paths."""
 
 _NO_TRACE = ("", "")
-_own_id = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 _digits = re.compile(rb"[0-9]{1,18}").fullmatch
+_own_id = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 
 Endpoint = Callable[[RequestContext, Scope, Receive, Send], Awaitable[None]]
 InDialect = Callable[[Problem, str], Problem]
@@ -52,6 +54,8 @@ class Gate:
         metrics: Counts the error answers.
         observed: Whether observers want to know who asked.
         in_dialect: Without it, errors look alike on all paths.
+        find_key: Whose keys are; without it there is the one of the settings, or none.
+        entrance: Lets requests in by what their tenant may use.
     """
 
     def __init__(
@@ -61,9 +65,13 @@ class Gate:
         *,
         observed: bool,
         in_dialect: InDialect = lambda problem, path: problem,
+        find_key: FindKey | None = None,
+        entrance: Entrance | None = None,
     ) -> None:
-        key = settings.api_key
-        self._key_check = KeyCheck(key.get_secret_value()) if key is not None else None
+        if find_key is None and settings.api_key is not None:
+            find_key = one_key(settings.api_key.get_secret_value())
+        self._key_check = None if find_key is None else KeyCheck(find_key)
+        self._entrance = entrance
         self._default_deadline = settings.default_deadline
         self._max_deadline = settings.max_deadline
         self._metrics = metrics
@@ -89,6 +97,9 @@ class Gate:
                 raise
             problem = self.close(error, request_id, context, route_path(scope))
             await send_problem(send, problem, request_id)
+        finally:
+            if context is not None and context.caller.visit is not None:
+                context.caller.visit.leave()
 
     def open(
         self, request_id: bytes, headers: Headers, path: str, query: bytes, address: str
@@ -101,6 +112,7 @@ class Gate:
             address: The client's, without a port; "" where it has none.
         Raises:
             HttpError: It does not carry the key that it needs, or no usable deadline or sticky key.
+            ServerError: Its tenant may not ask for more now.
         """
         if self._key_check is None:
             identity = OPERATOR
@@ -110,12 +122,15 @@ class Gate:
             identity = self._key_check.check(headers, query, address)
         trace = trace_of(headers) if b"traceparent" in headers else _NO_TRACE
         sticky = sticky_key(headers) if b"x-sticky-key" in headers else ""
-        caller = Caller(request_id.decode("ascii"), *trace, identity, sticky)
-        if self._observed or trace[0]:  # see `sets_caller`
-            CALLER.set(caller)
         seconds = self._default_deadline
         if b"x-request-timeout-ms" in headers:
             seconds = deadline_seconds(headers, seconds, self._max_deadline)
+        visit = None
+        if self._entrance is not None and path not in OPEN_PATHS:
+            visit = self._entrance.enter(identity, path)
+        caller = Caller(request_id.decode("ascii"), *trace, identity, sticky, visit=visit)
+        if self._observed or trace[0]:  # see `sets_caller`
+            CALLER.set(caller)
         deadline = asyncio.get_running_loop().time() + seconds
         return RequestContext(headers, request_id, caller, deadline)
 
@@ -132,11 +147,18 @@ class Gate:
             context: None of a request that was not let in.
         """
         problem = self._in_dialect(problem_of(error, request_id), path)
+        more = error.headers if isinstance(error, LimitReached) else b""
+        if context is not None:
+            more = context.more_headers
+        if more:
+            problem = replace(problem, headers=(*problem.headers, *header_lines(more)))
         self.leave(_refused(request_id) if context is None else context.caller, problem)
         return problem
 
     def leave(self, caller: Caller, problem: Problem | None = None) -> None:
         """Note how a request ended: with an answer of its route's, or with an error."""
+        if caller.visit is not None:
+            caller.visit.leave()
         if problem is not None:
             self.refused(problem.code)
 

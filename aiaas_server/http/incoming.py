@@ -67,6 +67,12 @@ class RequestContext:
     answering: bool = False
     broken: Problem | None = None
 
+    @property
+    def more_headers(self) -> bytes:
+        """Lines that the answer carries besides, each with its end."""
+        visit = self.caller.visit
+        return b"" if visit is None else visit.headers
+
 
 class SizeLimit(NamedTuple):
     """Most bytes of a body, and the setting that says so."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 _INSTALL: Final = "run: pip install 'aiaas-client[server,{}]'"
-_PACKAGES = ("sqlalchemy", "alembic", "obstore")
+_PACKAGES = ("sqlalchemy", "alembic", "obstore", "cryptography")
 
 
 class DataRefused(Exception):

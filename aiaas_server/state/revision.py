@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 """The newest migration in `migrations/versions`; a test holds the two together."""
 VERSION_TABLE: Final = "aiaas_schema"
 

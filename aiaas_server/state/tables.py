@@ -35,8 +35,8 @@ METADATA: Final = MetaData(
 )
 
 # SQLite numbers rows by itself only where the key is an INTEGER.
-_Serial = BigInteger().with_variant(Integer, "sqlite")
-_DIGEST = String(64)
+SERIAL: Final = BigInteger().with_variant(Integer, "sqlite")
+DIGEST: Final = String(64)
 
 MODELS: Final = Table(
     "models",
@@ -59,7 +59,7 @@ VERSIONS: Final = Table(
     METADATA,
     Column("model_id", ForeignKey("models.id", ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("digest", _DIGEST, nullable=False),  # of the sorted list of its files' digests
+    Column("digest", DIGEST, nullable=False),  # of the sorted list of its files' digests
     Column("state", String(16), nullable=False),  # verified corrupt erased
     Column("reason", Text, nullable=False, default=""),
     Column("size", BigInteger, nullable=False),
@@ -79,7 +79,7 @@ ARTEFACTS: Final = Table(
     "artefacts",
     METADATA,
     Column("tenant", String(64), primary_key=True),
-    Column("digest", _DIGEST, primary_key=True),
+    Column("digest", DIGEST, primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("leaving", Boolean, nullable=False, default=False),  # its bytes are being removed
     Column("created", Float, nullable=False),
@@ -90,7 +90,7 @@ ARTEFACT_USES: Final = Table(
     "artefact_uses",
     METADATA,
     Column("tenant", String(64), primary_key=True),
-    Column("digest", _DIGEST, primary_key=True),
+    Column("digest", DIGEST, primary_key=True),
     Column("user", String(80), primary_key=True),  # "<model id>/<number>" or "draft/<id>"
     Index(None, "user"),
 )
@@ -101,7 +101,7 @@ DRAFTS: Final = Table(
     Column("id", String(32), primary_key=True),
     Column("tenant", String(64), nullable=False),
     Column("model", String(255), nullable=False),
-    Column("digest", _DIGEST, nullable=False),
+    Column("digest", DIGEST, nullable=False),
     Column("request", JSON, nullable=False),  # protocol.management.DraftRequest
     Column("created", Float, nullable=False),
     Column("created_by", String(128), nullable=False),
@@ -111,7 +111,7 @@ DRAFTS: Final = Table(
 HISTORY: Final = Table(
     "history",
     METADATA,
-    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("seq", SERIAL, primary_key=True, autoincrement=True),
     Column("tenant", String(64), nullable=False),
     Column("model_id", String(32), nullable=False),
     Column("model", String(255), nullable=False),
@@ -132,7 +132,7 @@ HISTORY: Final = Table(
 CHANGES: Final = Table(
     "changes",
     METADATA,
-    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("seq", SERIAL, primary_key=True, autoincrement=True),
     Column("tenant", String(64), nullable=False),
     Column("kind", String(32), nullable=False),  # model, version, traffic, rollout, drift, ...
     Column("object", String(255), nullable=False),
@@ -146,7 +146,7 @@ IDEMPOTENCY: Final = Table(
     METADATA,
     Column("tenant", String(64), primary_key=True),
     Column("key", String(128), primary_key=True),
-    Column("request", _DIGEST, nullable=False),  # of method, path and body
+    Column("request", DIGEST, nullable=False),  # of method, path and body
     Column("status", Integer, nullable=False),
     Column("answer", LargeBinary, nullable=False),
     Column("at", Float, nullable=False),
@@ -213,7 +213,7 @@ DATASETS: Final = Table(
     Column("name", String(255), primary_key=True),
     Column("number", Integer, primary_key=True),  # never used again: an erased one leaves its row
     Column("state", String(16), nullable=False),  # ready erased
-    Column("digest", _DIGEST, nullable=False),  # of its Parquet file
+    Column("digest", DIGEST, nullable=False),  # of its Parquet file
     Column("size", BigInteger, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("columns", JSON, nullable=False),  # [protocol.datasets.Column]
@@ -232,7 +232,7 @@ DATASET_DRAFTS: Final = Table(
     Column("id", String(32), primary_key=True),
     Column("tenant", String(64), nullable=False),
     Column("name", String(255), nullable=False),
-    Column("digest", _DIGEST, nullable=False),  # of the list of its files
+    Column("digest", DIGEST, nullable=False),  # of the list of its files
     Column("request", JSON, nullable=False),  # protocol.datasets.DatasetRequest
     Column("created", Float, nullable=False),
     Column("created_by", String(128), nullable=False),
@@ -271,7 +271,7 @@ JOBS: Final = Table(
 JOB_EVENTS: Final = Table(
     "job_events",
     METADATA,
-    Column("seq", _Serial, primary_key=True, autoincrement=True),
+    Column("seq", SERIAL, primary_key=True, autoincrement=True),
     Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("at", Float, nullable=False),
     Column("kind", String(16), nullable=False),  # state progress log
@@ -287,7 +287,7 @@ FILES: Final = Table(
     Column("tenant", String(64), nullable=False),
     Column("name", String(255), nullable=False),
     Column("purpose", String(32), nullable=False),
-    Column("digest", _DIGEST, nullable=False),
+    Column("digest", DIGEST, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("created", Float, nullable=False),
     Column("created_by", String(128), nullable=False),

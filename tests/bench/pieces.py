@@ -31,7 +31,7 @@ from aiaas_server.core.schedule.requests import Outcome, Request
 from aiaas_server.core.signature import total_bytes
 from aiaas_server.core.statistics import Statistics
 from aiaas_server.http.answers import Reply
-from aiaas_server.http.auth import KeyCheck
+from aiaas_server.http.auth import KeyCheck, one_key
 from aiaas_server.http.edge.connection import EdgeProtocol
 from aiaas_server.http.edge.edge import Edge
 from aiaas_server.http.edge.heads import Heads, LaneHead
@@ -39,7 +39,7 @@ from aiaas_server.http.edge.lane import LaneCall
 from aiaas_server.http.edge.lifetime import IDLE
 from aiaas_server.http.edge.target import read_target
 from aiaas_server.http.gate import Gate, deadline_seconds, request_id_of
-from aiaas_server.http.incoming import Headers, RequestContext
+from aiaas_server.http.incoming import Headers, RequestContext, deadline_seconds
 from aiaas_server.http.json import FAST_JSON
 from aiaas_server.http.oip.infer_answer import AnswerWriter
 from aiaas_server.http.oip.plans import AnswerPlans, RequestPlans
@@ -128,7 +128,7 @@ def _door(one: Served) -> Iterator[Piece]:
     keyed = {**one.headers, b"authorization": b"Bearer " + KEY.encode()}
     traced = {**one.headers, b"traceparent": b"00-%032x-%016x-01" % (7, 7)}
     timed = {**one.headers, b"x-request-timeout-ms": b"5000"}
-    key_check = KeyCheck(KEY)
+    key_check = KeyCheck(one_key(KEY))
     yield Piece("request id", lambda: request_id_of(one.headers))
     yield Piece(
         "who asks, and how long", lambda: gate.open(b"an-id", one.headers, path, b"", "127.0.0.1")

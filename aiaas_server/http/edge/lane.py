@@ -132,6 +132,7 @@ class LaneCall(HotCall):
         """Nobody waits for the answer."""
         self._gone = True
         self.drop()
+        self._leave()
 
     def record(self, client: str) -> AccessRecord:
         """What the access log says of it."""
@@ -149,6 +150,7 @@ class LaneCall(HotCall):
     def cut(self) -> None:
         """The time to drain is over: what was begun ends, and the client is told."""
         self.drop()
+        self._leave()
         self.keep_alive = False
         self._connection.edge.refused(DRAINING.code)
         self.tell(DRAINING)
@@ -200,11 +202,11 @@ class LaneCall(HotCall):
             return
         _, chunks, length, block, timing = reply
         block = block or header_block(reply.headers)
-        connection = self._connection
-        end = b""
+        connection, visit = self._connection, self.context.caller.visit
+        end = b"" if visit is None else visit.headers
         if not self.keep_alive or connection.last_answer:
             self.keep_alive = False
-            end = _CLOSE
+            end += _CLOSE
         first = (_OK, connection.default_block, block, length, self._request_id)
         head = _TIMED % (*first, timing, end) if timing else _HEAD % (*first, end)
         if length < JOIN_BELOW:
@@ -249,6 +251,11 @@ class LaneCall(HotCall):
         connection.outbox.add(connection, text)
         self.sent = len(body)
         self._ended()
+
+    def _leave(self) -> None:
+        """Let go of what is kept of it while it is here, where it was let in."""
+        if self._is_let_in and self.context.caller.visit is not None:
+            self.context.caller.visit.leave()
 
     def _ended(self) -> None:
         self.response_complete = True

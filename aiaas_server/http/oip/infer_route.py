@@ -57,7 +57,7 @@ class InferRoute:
         else:
             reply = await self._infer_slowly(name, version, context, scope, receive, body)
         context.answering = True
-        await send_reply(send, reply, context.request_id)
+        await send_reply(send, reply, context)
 
     async def _body(
         self,

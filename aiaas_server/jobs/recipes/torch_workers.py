@@ -2,8 +2,8 @@
 workers of a Ray cluster.
 
 Rows lie in files that all processes map. The first of the workers leaves each epoch's state in a
-file and a line about it in a named pipe, which this process reads. If a worker dies, the launcher
-ends the others and starts all anew: they go on from the last state.
+file and a line about it in a named pipe; this process reads both, and removes the file. If a worker
+dies, the launcher ends the others and starts all anew: they go on from the last state.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ _SET_PDEATHSIG: Final = 1  # of linux/prctl.h
 _STATE: Final = "state"
 _PIPE: Final = "epochs"
 _RESTARTS: Final = 3  # of all workers, before the training fails
+_AHEAD: Final = 4  # epochs that the workers may be ahead of who reads their states
+_LOOKS_APART: Final = 0.01  # seconds
 _SOON: Final = 0.1  # seconds between two looks of the launcher at its workers
 
 
@@ -137,10 +140,10 @@ def _followed(place: Path, follower: _Follower) -> Iterator[None]:
             for line in lines:
                 if not line.strip():
                     return
-                if failures:
-                    continue
                 try:
-                    follower(_read_epoch(line, place))
+                    epoch = _take_epoch(line, place)
+                    if not failures:
+                        follower(epoch)
                 except BaseException as error:  # told below, by the thread that waits
                     failures.append(error)
 
@@ -156,10 +159,12 @@ def _followed(place: Path, follower: _Follower) -> Iterator[None]:
         raise failures[0]
 
 
-def _read_epoch(line: str, place: Path) -> Epoch:
+def _take_epoch(line: str, place: Path) -> Epoch:
+    """What a line tells of, and its state, whose file is used up."""
     found = json.loads(line)
-    state = b"" if found["diverged"] else (place / found.pop("file")).read_bytes()
-    found.pop("file", None)
+    file = place / found.pop("file")
+    state = b"" if found["diverged"] else file.read_bytes()
+    file.unlink(missing_ok=True)
     return Epoch(**found, state=state)
 
 
@@ -194,19 +199,30 @@ def _end_with_parent() -> None:
 
 
 def _teller(place: Path) -> Tell:
+    # Names of this start: one that was killed may have left a state that nobody was told of.
+    own = f"{_STATE}-{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+
     def tell(epoch: Epoch) -> None:
-        name = f"{_STATE}-{epoch.number}"
+        name = f"{own}-{epoch.number}"
         if epoch.state:
+            _wait_until_gone(place / f"{own}-{epoch.number - _AHEAD}")
             (place / name).write_bytes(epoch.state)
             shutil.copyfile(place / name, place / f"{_STATE}.part")
             (place / f"{_STATE}.part").replace(place / _STATE)
-            (place / f"{_STATE}-{epoch.number - 2}").unlink(missing_ok=True)
         line = {**epoch._asdict(), "file": name}
         del line["state"]
         with (place / _PIPE).open("a", encoding="utf-8") as pipe:
             pipe.write(json.dumps(line) + "\n")  # far below what a pipe takes whole
 
     return tell
+
+
+def _wait_until_gone(file: Path) -> None:
+    """Wait for who reads the states, so that no more than a few of them lie about; a worker ends
+    with its parent, so that it waits for nobody who is gone.
+    """
+    while file.exists():
+        time.sleep(_LOOKS_APART)
 
 
 def _lay_out(rows: Rows, place: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 from aiaas_server.state.revision import VERSION_TABLE
-from aiaas_server.state.tables import METADATA
+from aiaas_server.state.tenant_tables import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],

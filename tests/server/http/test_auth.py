@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from aiaas_server.http.auth import MAX_ADDRESSES, MAX_FAILURES, FailureTable, KeyCheck
+from aiaas_server.http.auth import (
+    MAX_ADDRESSES,
+    MAX_FAILURES,
+    FailureTable,
+    KeyCheck,
+    one_key,
+)
 from aiaas_server.http.errors import HttpError
 
 KEY = "k" * 32
@@ -53,12 +59,12 @@ def status(
     ids=repr,
 )
 def test_what_passes(headers: dict[bytes, bytes], query: bytes, expected: int) -> None:
-    assert status(KeyCheck(KEY), headers, query=query) == expected
+    assert status(KeyCheck(one_key(KEY)), headers, query=query) == expected
 
 
 def test_an_address_that_guesses_is_refused_until_its_minute_is_over() -> None:
     clock = Clock()
-    check = KeyCheck(KEY, FailureTable(clock))
+    check = KeyCheck(one_key(KEY), FailureTable(clock))
     wrong = {b"x-api-key": b"guess"}
     assert [status(check, wrong) for _ in range(MAX_FAILURES)] == [401] * MAX_FAILURES
     assert status(check, wrong) == 429
@@ -69,7 +75,7 @@ def test_an_address_that_guesses_is_refused_until_its_minute_is_over() -> None:
 
 
 def test_an_address_that_proved_the_key_is_not_locked_out_by_its_neighbours() -> None:
-    check = KeyCheck(KEY, FailureTable(Clock()))
+    check = KeyCheck(one_key(KEY), FailureTable(Clock()))
     assert status(check, GOOD) == 200
     for _ in range(MAX_FAILURES + 5):
         status(check, {})
@@ -85,7 +91,7 @@ def test_the_tables_do_not_grow_without_end() -> None:
 
 
 def test_a_unix_socket_has_no_address_and_still_needs_the_key() -> None:
-    check = KeyCheck(KEY)
+    check = KeyCheck(one_key(KEY))
     check.check(GOOD, b"", "")
     with pytest.raises(HttpError):
         check.check({}, b"", "")

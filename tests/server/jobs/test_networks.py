@@ -18,6 +18,7 @@ from aiaas_server.jobs.recipes.recipe import Array, Diverged, Fitted, Training
 from aiaas_server.jobs.table import Field, Table
 from tests.server.jobs.bundles import write_card
 from tests.server.jobs.watching import Kept
+from tests.waiting import wait_until
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
@@ -75,6 +76,21 @@ def test_a_network_is_served_as_it_was_trained_and_a_killed_attempt_changes_no_b
     assert found.classes == ("a", "b")
     assert found.scores is not None
     assert np.abs(found.scores - answers).max() < 1e-5
+
+
+def test_workers_that_are_ahead_of_who_keeps_checkpoints_lose_none(tmp_path: Path) -> None:
+    def hold(step: int) -> None:
+        if step == 1:  # until the state of an epoch far behind is written
+            wait_until(lambda: any(tmp_path.glob("training-*/state*-5")))
+
+    watch = Kept(tmp_path, at_checkpoint=hold)
+    table, target = moons()
+    data = Training(table, target, ("a", "b"), moons(100, 2), threads=2, workers=2)
+    fitted = MlpClassifier().fit(MlpParams(**(SMALL | {"epochs": 12})), data, watch)
+    assert list(watch.checkpoints) == [*range(1, 13)]
+    assert len({path.read_bytes() for path in watch.checkpoints.values()}) == 12
+    held_out, truth = moons(400, 3)
+    assert np.mean(fitted.answer(held_out).argmax(1) == truth) > 0.9
 
 
 def test_a_loss_that_is_no_number_is_told_with_epoch_and_step(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from aiaas_server.state.database import Database
 from aiaas_server.state.engine import open_engine
 from aiaas_server.state.migrate import upgrade
 from aiaas_server.state.revision import REVISION, VERSION_TABLE, StateRefused
-from aiaas_server.state.tables import METADATA
+from aiaas_server.state.tenant_tables import METADATA
 
 MIGRATIONS = Path(aiaas_server.state.__file__).with_name("migrations")
 
@@ -133,8 +133,8 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade():
@@ -153,8 +153,8 @@ def next_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in (MIGRATIONS / "env.py", *(MIGRATIONS / "versions").glob("m*.py")):
         (folder / path.relative_to(MIGRATIONS)).write_text(path.read_text("utf-8"), "utf-8")
     monkeypatch.setattr(migrate, "_MIGRATIONS", folder)
-    monkeypatch.setattr(migrate, "REVISION", "0003")
-    return folder / "versions" / "m0003_next.py"
+    monkeypatch.setattr(migrate, "REVISION", "0004")
+    return folder / "versions" / "m0004_next.py"
 
 
 def add_a_version(state_url: str) -> None:
@@ -189,17 +189,17 @@ def test_an_older_schema_is_copied_and_brought_forward(
     state_url: str, next_server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as old:
-        old.setattr(migrate, "REVISION", "0002")
+        old.setattr(migrate, "REVISION", "0003")
         upgrade(state_url)
     add_a_version(state_url)
     next_server.write_text(NEXT.format(more=""), "utf-8")
     upgrade(state_url)
-    assert state_of(state_url) == ("0003",)
+    assert state_of(state_url) == ("0004",)
     assert counted(state_url) == (1, 1), "a table that is rebuilt takes nothing with it"
     if state_url.startswith("sqlite"):
-        copy = tmp_path / "state.db.before-0003"
+        copy = tmp_path / "state.db.before-0004"
         with closing(sqlite3.connect(copy)) as before:
-            assert before.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [("0002",)]
+            assert before.execute(f"SELECT * FROM {VERSION_TABLE}").fetchall() == [("0003",)]
             assert before.execute("SELECT count(*) FROM profiles").fetchall() == [(1,)]
         assert not list(tmp_path.glob("*.partial"))
 
@@ -209,13 +209,13 @@ def test_without_a_copy_nothing_is_changed(
     state_url: str, next_server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as old:
-        old.setattr(migrate, "REVISION", "0002")
+        old.setattr(migrate, "REVISION", "0003")
         upgrade(state_url)
     next_server.write_text(NEXT.format(more=""), "utf-8")
-    (tmp_path / "state.db.before-0003").mkdir()
+    (tmp_path / "state.db.before-0004").mkdir()
     with pytest.raises(StateRefused, match="no copy of it could be made before the change"):
         upgrade(state_url)
-    assert state_of(state_url) == ("0002",)
+    assert state_of(state_url) == ("0003",)
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -223,12 +223,12 @@ def test_a_migration_that_fails_changes_nothing(
     state_url: str, next_server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as old:
-        old.setattr(migrate, "REVISION", "0002")
+        old.setattr(migrate, "REVISION", "0003")
         upgrade(state_url)
     next_server.write_text(NEXT.format(more='op.execute("SELECT * FROM nobody")'), "utf-8")
     with pytest.raises(StateRefused, match="nobody"):
         upgrade(state_url)
-    assert state_of(state_url) == ("0002",)
+    assert state_of(state_url) == ("0003",)
     engine = open_engine(state_url)
     names = {column["name"] for column in sqlalchemy.inspect(engine).get_columns("models")}
     engine.dispose()
@@ -254,7 +254,7 @@ def test_a_directory_without_migrations_says_so(
 ) -> None:
     upgrade(state_url)
     monkeypatch.setattr(migrate, "_MIGRATIONS", tmp_path / "nowhere")
-    monkeypatch.setattr(migrate, "REVISION", "0003")
+    monkeypatch.setattr(migrate, "REVISION", "0004")
     with pytest.raises(StateRefused, match="the migrations are not installed"):
         upgrade(state_url)
 
