@@ -39,7 +39,7 @@ from aiaas_server.http.edge.lane import LaneCall
 from aiaas_server.http.edge.lifetime import IDLE
 from aiaas_server.http.edge.target import read_target
 from aiaas_server.http.gate import Gate, deadline_seconds, request_id_of
-from aiaas_server.http.incoming import Headers, RequestContext, deadline_seconds
+from aiaas_server.http.incoming import Headers, RequestContext
 from aiaas_server.http.json import FAST_JSON
 from aiaas_server.http.oip.infer_answer import AnswerWriter
 from aiaas_server.http.oip.plans import AnswerPlans, RequestPlans
