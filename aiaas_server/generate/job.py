@@ -67,6 +67,7 @@ class Job:
     Attributes:
         loop: Of whoever reads; there `written` and `course.caller` belong.
         written: Where pieces go.
+        fair_key, weight: Between whom slots are shared, and its part of them.
         course: How it went, for the accounts.
         timer: Ends it at its deadline.
         matcher: What holds it to a format, or None.
@@ -94,6 +95,7 @@ class Job:
         """
         self.ask = ask
         self.fair_key = fair_key
+        self.weight = course.caller.identity.weight
         self.loop = loop
         self.written = written
         self.course = course

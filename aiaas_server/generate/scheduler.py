@@ -5,9 +5,9 @@ than a step. So whoever is being answered waits for two steps at most, however l
 that joins. A short prompt is one piece, and one of middling length a few: a run costs much before
 its first token, and small pieces would hold up the others longer in all.
 
-Callers get slots by the tokens they were served, fewest first; one that comes new begins where the
-least served one is, and cannot save up. Source: Sheng et al. 2024, *Fairness in Serving Large
-Language Models* (virtual token counters).
+Callers get slots by the tokens they were served, by their weights, fewest first; one that comes new
+begins where the least served one is, and cannot save up. Source: Sheng et al. 2024, *Fairness in
+Serving Large Language Models* (virtual token counters).
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ class Scheduled(Protocol):
 
     Attributes:
         fair_key: Who asks.
+        weight: Its part, beside those of the others who ask.
         slot: It is in; -1 while it waits.
     """
 
     fair_key: str
+    weight: float
     slot: int
 
     @property
@@ -80,7 +82,7 @@ class Scheduler(Generic[J]):
         self.running: list[J] = []
         self._free = list(range(slots))[::-1]
         self._waiting: dict[str, deque[J]] = {}  # no empty ones
-        self._served: dict[str, int] = {}
+        self._served: dict[str, float] = {}
         self._pace = pace
         self._slots = slots
         self._fills = 0  # since the last step
@@ -146,7 +148,7 @@ class Scheduler(Generic[J]):
 
     def served(self, job: J, tokens: int) -> None:
         """Tokens of a job were run."""
-        self._served[job.fair_key] += tokens
+        self._served[job.fair_key] += tokens / job.weight
 
     # What is run
 
@@ -184,8 +186,8 @@ class Scheduler(Generic[J]):
         active = {job.fair_key for job in self.running} | self._waiting.keys()
         if key in active:
             return
-        least = min((self._served[other] for other in active), default=0)
-        self._served[key] = max(self._served.pop(key, 0), least)
+        least = min((self._served[other] for other in active), default=0.0)
+        self._served[key] = max(self._served.pop(key, 0.0), least)
         if len(self._served) > _REMEMBERED + len(active):
             for idle in [one for one in self._served if one != key and one not in active]:
                 del self._served[idle]

@@ -33,6 +33,7 @@ from aiaas_server.core.schedule.padding import Padding, declared, verify
 from aiaas_server.core.schedule.queues import QueueBudget
 from aiaas_server.core.schedule.rounding import warm_sizes
 from aiaas_server.core.schedule.scheduler import Scheduler
+from aiaas_server.core.schedule.shares import Shares
 from aiaas_server.core.schedule.sizing import Sizing, Unit, clock_of
 from aiaas_server.core.session import OpenSession, Session
 from aiaas_server.core.signature import Signature
@@ -61,6 +62,7 @@ class Opener:
         open_session: Opens one model file.
         bundles: Opens the cards beside the models; without it they serve tensors only.
         queue_budget: Room for waiting requests, shared by all models.
+        shares: Whose turn it is, where there are tenants.
         measure: Tells the memory this process takes, in bytes.
         on_serve: Is told of each version that was opened, before it serves.
     """
@@ -73,6 +75,7 @@ class Opener:
         observers: Sequence[Observer],
         bundles: Bundles | None,
         queue_budget: QueueBudget,
+        shares: Shares | None,
         measure: Callable[[], int],
         on_serve: OnServe | None = None,
     ) -> None:
@@ -82,6 +85,7 @@ class Opener:
         self._observers = tuple(observers)
         self._bundles = bundles
         self._queue_budget = queue_budget
+        self._shares = shares
         self._measure = measure
         self._on_serve = on_serve
         self._cache = ResponseCache(settings.response_cache_bytes)
@@ -160,7 +164,7 @@ class Opener:
             signature,
             config,
             statistics,
-            terms=Terms(self._settings.queue_size, self._queue_budget, padding, sizes, sizing),
+            terms=self._terms(padding, sizes, sizing),
             placement=placement,
             observers=self._observers,
         )
@@ -176,6 +180,21 @@ class Opener:
             card=card,
             task=task,
             cache=self._cache if config.response_cache.enable else None,
+        )
+
+    def _terms(
+        self,
+        padding: Padding | None = None,
+        warm_sizes: Sequence[int] = (),
+        sizing: Sizing | None = None,
+    ) -> Terms:
+        return Terms(
+            self._settings.queue_size,
+            self._queue_budget,
+            padding,
+            warm_sizes,
+            sizing,
+            self._shares,
         )
 
     # A version that writes runs its session itself: nothing is tried, and rows are not joined.
@@ -236,7 +255,7 @@ class Opener:
                     signature,
                     config,
                     statistics,
-                    terms=Terms(self._settings.queue_size, self._queue_budget),
+                    terms=self._terms(),
                     placement=Placement(never=True),
                     observers=self._observers,
                 ),

@@ -32,6 +32,7 @@ from aiaas_server.core.pool.states import PAUSE_AFTER_FAILURE, RETRY_AFTER, Entr
 from aiaas_server.core.pool.unloader import Unloader, finished
 from aiaas_server.core.pool.watch import Watch
 from aiaas_server.core.schedule.queues import QueueBudget
+from aiaas_server.core.schedule.shares import Shares
 from aiaas_server.core.session import OpenSession
 from aiaas_server.settings import Settings
 
@@ -97,6 +98,7 @@ class ModelPool:
         self._repository = repository
         self._may_see = may_see
         self.budget = QueueBudget(settings.total_queue_size, settings.queue_bytes)
+        shares = Shares() if settings.tenants else None
         pinned = frozenset(settings.load_models) - {"*"}
         self._memory = MemoryBudget(settings.memory_budget_bytes, pinned)
         used = self._memory.used if self._memory.limit else None
@@ -106,9 +108,10 @@ class ModelPool:
             repository,
             open_session,
             settings,
-            observers,
+            observers if shares is None else (*observers, shares),
             bundles,
             self.budget,
+            shares,
             measure,
             on_serve,
         )

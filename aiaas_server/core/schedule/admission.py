@@ -19,6 +19,7 @@ from collections.abc import Hashable, Sequence
 from math import inf
 from typing import Final, NamedTuple
 
+from aiaas_server.core.events import Identity
 from aiaas_server.core.schedule.cost import Costs
 from aiaas_server.core.schedule.curve import BatchCurve
 from aiaas_server.core.schedule.queues import Queue
@@ -83,14 +84,23 @@ class Admission:
         if batch.error is None and expected > 0:
             self._costs.drift.measured((now - started) / expected)
 
-    def expects(self, key: Hashable, rows: int, elements: int, level: int, now: float) -> Expected:
+    def expects(
+        self,
+        key: Hashable,
+        rows: int,
+        elements: int,
+        level: int,
+        now: float,
+        identity: Identity | None = None,
+    ) -> Expected:
         """What a request that comes now has to expect.
 
         Args:
             elements: What its time grows with.
             level: Its priority, from 0.
+            identity: Whose it is, where tenants share.
         """
-        before, own_rows, own_elements = self._queue.ahead(level, key)
+        before, own_rows, own_elements = self._queue.ahead(level, key, identity, rows)
         others, size = before - own_rows, self._batch_rows(rows, elements)
         slow = self._costs.drift.at_most
         expected = self._costs.expected
@@ -134,7 +144,7 @@ class Admission:
         slow = costs.drift.mean
         left, ahead = self._left(now, slow), 0.0
         found: list[Request] = []
-        for request in sorted(self._queue, key=_turn):
+        for request in self._queue.in_turn():
             cost = costs.of(request.key)
             if cost is None or not cost.is_settled:
                 continue
@@ -162,11 +172,6 @@ class Admission:
             # one of which nothing is known, nothing is thought.
             left.append(abs(usual * slow - (now - started)) if usual else 0.0)
         return left
-
-
-def _turn(request: Request) -> tuple[int, int]:
-    """Sorts by when they are run, about: by urgency, then by age."""
-    return request.lane, request.accepted_ns
 
 
 def poured(left: Sequence[float], work: float) -> tuple[float, int]:

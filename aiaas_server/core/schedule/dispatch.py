@@ -19,6 +19,7 @@ from typing import Final
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.describe.config import DynamicBatching, ModelConfig
 from aiaas_server.core.errors import ModelUnavailable, QueueFull
+from aiaas_server.core.events import CALLER, NOBODY, Identity
 from aiaas_server.core.schedule.accounting import Accounts
 from aiaas_server.core.schedule.admission import Admission
 from aiaas_server.core.schedule.batcher import Batcher
@@ -30,6 +31,7 @@ from aiaas_server.core.schedule.padding import Padding
 from aiaas_server.core.schedule.pending import Pending
 from aiaas_server.core.schedule.queues import Queue, QueueBudget
 from aiaas_server.core.schedule.requests import Batch, Request, Waiter
+from aiaas_server.core.schedule.shares import Shares
 from aiaas_server.core.schedule.sizing import Sizing
 from aiaas_server.core.schedule.timer import Timer
 from aiaas_server.core.session import Session, StopToken
@@ -60,6 +62,7 @@ class Terms:
         padding: How requests of different lengths are joined.
         warm_sizes: Batch sizes to round up to, ascending; empty runs batches as they are.
         sizing: Which batches pay; None joins all that may be joined.
+        shares: Whose turn it is, where there are tenants.
     """
 
     queue_size: int = 100
@@ -67,6 +70,7 @@ class Terms:
     padding: Padding | None = None
     warm_sizes: Sequence[int] = ()
     sizing: Sizing | None = None
+    shares: Shares | None = None
 
 
 class Dispatcher:
@@ -112,7 +116,7 @@ class Dispatcher:
         self._timeouts = [policy.default_timeout_microseconds / 1e6 for policy in self._policies]
 
         self._queue_size = terms.queue_size
-        self.queue = Queue(self._levels, terms.budget)
+        self.queue = Queue(self._levels, terms.budget, terms.shares)
         self._order = Ordering() if batching.preserve_ordering else None
         self.pending = Pending(name, self.queue, self._policies, accounts, self._order)
         self._delay = Timer()
@@ -169,7 +173,8 @@ class Dispatcher:
         size = total_bytes(inputs)
         level = (priority if 0 < priority <= self._levels else self._default_level) - 1
         policy = self._policies[level]
-        if not self._has_room(level, size, policy.max_queue_size):
+        caller = NOBODY if self.queue.tenants is None else CALLER.get()
+        if not self._has_room(level, size, policy.max_queue_size, caller.identity):
             raise self._accounts.refused(self._queue_full())
         length = 0
         if self._padding is None:
@@ -177,8 +182,9 @@ class Dispatcher:
         else:
             key, length = self._padding.place(inputs)
         request = Request(inputs, outputs, rows, size, key, waiter, monotonic_ns(), length)
+        request.caller = caller
         if deadline is not None and not self.idle:
-            self._refuse_late(key, rows, request.elements, level, deadline)
+            self._refuse_late(key, rows, request.elements, level, deadline, caller.identity)
         limit = self._timeouts[level]
         if timeout > 0:
             limit = min(timeout, limit) if limit else timeout
@@ -197,24 +203,46 @@ class Dispatcher:
         """As `Scheduler.refuse_early`."""
         if self.idle:
             return
-        if self.queue.count >= self._queue_size:
+        tenants, identity = self.queue.tenants, CALLER.get().identity
+        if self.queue.count >= self._queue_size and (
+            tenants is None or tenants.has_most(identity) is None
+        ):
             raise self._accounts.refused(self._queue_full())
         # Its shape and level are in the body: a model's only shape, and the most urgent level.
-        self._refuse_late(None, 1, 1, 0, deadline)
+        self._refuse_late(None, 1, 1, 0, deadline, identity)
 
-    def _has_room(self, level: int, size: int, limit: int) -> bool:
-        """Whether one more may wait, after what idle instances can take is taken off."""
+    def _has_room(self, level: int, size: int, limit: int, identity: Identity) -> bool:
+        """Whether one more may wait, after what idle instances can take is taken off, and what came
+        last of the tenant that has most.
+        """
         queue = self.queue
         while queue.count >= self._queue_size or not queue.has_room(level, size, limit):
             before = queue.count
             if self.idle and before:
                 self._dispatch(at_once=True)
-            if queue.count == before:
+            if queue.count < before:
+                continue
+            if queue.is_level_full(level, limit) or not self._makes_room(identity):
                 return False
         return self._order is None or len(self._order) < self._most_in_order
 
+    def _makes_room(self, identity: Identity) -> bool:
+        """Refuse a request that waits, of a tenant beyond its share; False where there is none."""
+        tenants = self.queue.tenants
+        most = None if tenants is None else tenants.has_most(identity)
+        if most is None:
+            return False
+        self.pending.end(self.queue.youngest_of(most), self._queue_full())
+        return True
+
     def _refuse_late(
-        self, key: Hashable, rows: int, elements: int, level: int, deadline: float
+        self,
+        key: Hashable,
+        rows: int,
+        elements: int,
+        level: int,
+        deadline: float,
+        identity: Identity,
     ) -> None:
         """Raise if a request is not expected to be answered in time.
 
@@ -222,7 +250,8 @@ class Dispatcher:
         """
         now = self._running_loop().time()
         left = deadline - now
-        expected = self._admission.expects(key, rows, elements, level, now)
+        whose = None if self.queue.tenants is None else identity
+        expected = self._admission.expects(key, rows, elements, level, now, whose)
         if left > 0 and self._admission.refuses(expected, left, now):
             raise self._accounts.refused(self._overloaded(expected.finish, left))
 
@@ -308,6 +337,11 @@ class Dispatcher:
         self._admission.ended(batch, now)
         if self.queue.count:
             self._give_up_hopeless(now)
+        tenants = self.queue.tenants
+        if tenants is not None and tenants.is_shared:  # whose turn it is depends on what this cost
+            self._settle_batch(batch)
+            self._dispatch()
+            return
         self._dispatch()
         self._settle_batch(batch)
 

@@ -1,4 +1,8 @@
-"""Requests that wait: lanes by urgency, in each lane a bucket per shape, in each bucket a line."""
+"""Requests that wait: lanes by urgency, in each lane a bucket per shape, in each bucket a line.
+
+Where several tenants wait, who is next is told by their shares first, and by lanes and age within
+each of them: nobody overtakes another tenant by calling itself urgent.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
+from aiaas_server.core.events import Identity
 from aiaas_server.core.schedule.requests import Request
+from aiaas_server.core.schedule.shares import Shares, Waiting
 
 
 @dataclass(slots=True)
@@ -39,10 +45,18 @@ class Queue:
 
     Every change keeps `count` and the shared budget right. Who is served before whom is told by
     `candidates` alone.
+
+    Args:
+        shares: Whose turn it is, where there are tenants.
+
+    Attributes:
+        count: How many wait.
+        tenants: Who waits; None where there are no tenants.
     """
 
-    def __init__(self, levels: int, budget: QueueBudget) -> None:
+    def __init__(self, levels: int, budget: QueueBudget, shares: Shares | None = None) -> None:
         self._budget = budget
+        self.tenants = None if shares is None else Waiting(shares)
         self._lanes: list[dict[Hashable, Bucket]] = [{} for _ in range(2 * levels)]
         self._level_counts = [0] * levels
         self._level_rows = [0] * levels
@@ -54,10 +68,14 @@ class Queue:
             for bucket in lane.values():
                 yield from bucket.requests
 
+    def is_level_full(self, level: int, limit: int) -> bool:
+        """Whether level `level` (from 0) holds `limit` (0: any)."""
+        return 0 < limit <= self._level_counts[level]
+
     def has_room(self, level: int, size: int, limit: int) -> bool:
         """Whether level `level` (from 0) holds less than `limit` (0: any) and the budget allows."""
         budget = self._budget
-        if limit and self._level_counts[level] >= limit:
+        if self.is_level_full(level, limit):
             return False
         return budget.count == 0 or (
             budget.count < budget.max_count and budget.bytes + size <= budget.max_bytes
@@ -78,6 +96,8 @@ class Queue:
         self._level_rows[lane >> 1] += request.rows
         self._budget.count += 1
         self._budget.bytes += request.size
+        if self.tenants is not None:
+            self.tenants.push(request)
         return bucket
 
     def remove(self, request: Request) -> None:
@@ -97,6 +117,8 @@ class Queue:
         self._level_rows[request.lane >> 1] -= request.rows
         self._budget.count -= 1
         self._budget.bytes -= request.size
+        if self.tenants is not None:
+            self.tenants.remove(request)
         request.lane = -1
 
     @property
@@ -104,15 +126,35 @@ class Queue:
         """Items of all that wait."""
         return sum(self._level_rows)
 
-    def ahead(self, level: int, key: Hashable) -> tuple[int, int, int]:
+    def ahead(
+        self, level: int, key: Hashable, identity: Identity | None = None, rows: int = 1
+    ) -> tuple[int, int, int]:
         """What waits before a new request of level `level` (from 0) and shape `key`.
 
+        Args:
+            identity: Whose it is, where others of it are not to be counted in full.
+            rows: Its items.
         Returns:
             Items of this and more urgent levels; items and elements that wait in its own bucket.
         """
-        rows = sum(self._level_rows[: level + 1])
+        before = sum(self._level_rows[: level + 1])
         bucket = self._lanes[2 * level].get(key)
-        return (rows, 0, 0) if bucket is None else (rows, bucket.rows, bucket.elements)
+        found = (before, 0, 0) if bucket is None else (before, bucket.rows, bucket.elements)
+        if identity is None or self.tenants is None:
+            return found
+        part = self.tenants.part_ahead(identity, rows)
+        return int(found[0] * part), int(found[1] * part), int(found[2] * part)
+
+    def in_turn(self) -> Iterator[Request]:
+        """All that wait, about as they are run: by whose turn it is, by urgency, by age."""
+        if self.tenants is not None:
+            return self.tenants.in_turn(self)
+        return iter(sorted(self, key=lambda request: (request.lane, request.accepted_ns)))
+
+    def youngest_of(self, tenant: str) -> Request:
+        """The request of a tenant that came last."""
+        mine = (request for request in self if request.caller.identity.tenant == tenant)
+        return max(mine, key=lambda request: request.accepted_ns)
 
     def candidates(self) -> Iterator[Iterator[Request]]:
         """Lines of requests that may share a batch, in the order in which to serve them.
@@ -120,6 +162,9 @@ class Queue:
         The most urgent lane first and in it the bucket whose head is oldest; each line goes on
         with the same shape in less urgent lanes.
         """
+        if self.tenants is not None and self.tenants.is_shared:
+            yield from self._in_fair_lines(self.tenants)
+            return
         for index, lane in enumerate(self._lanes):
             if len(lane) == 1:
                 yield self._line(index, next(iter(lane)))
@@ -131,6 +176,16 @@ class Queue:
                 for key in sorted(age, key=age.__getitem__):
                     if key != oldest:
                         yield self._line(index, key)
+
+    def _in_fair_lines(self, tenants: Waiting) -> Iterator[Iterator[Request]]:
+        ordered = tenants.in_turn(self)
+        if len({key for lane in self._lanes for key in lane}) == 1:
+            yield ordered
+            return
+        lines: dict[Hashable, list[Request]] = {}
+        for request in ordered:
+            lines.setdefault(request.key, []).append(request)
+        yield from map(iter, lines.values())
 
     def _line(self, index: int, key: Hashable) -> Iterator[Request]:
         for lane in self._lanes[index:]:

@@ -17,6 +17,7 @@ class Job:
     length: int = 1
     left: int = 1
     slot: int = -1
+    weight: float = 1.0
 
 
 def always(_: object) -> bool:
@@ -168,6 +169,19 @@ def test_slots_go_to_the_least_served_caller_and_first_come_within_one() -> None
         scheduler.served(job, 100)
         scheduler.leave(job)
     assert order == [greedy[0], modest, *greedy[1:]]
+
+
+def test_a_caller_of_twice_the_weight_gets_twice_the_slots() -> None:
+    scheduler: Scheduler[Job] = Scheduler(1, Pace())
+    for _ in range(20):
+        scheduler.join(Job("heavy", weight=2.0))
+        scheduler.join(Job("light"))
+    order = []
+    while len(order) < 15 and (job := scheduler.admit(always)) is not None:
+        order.append(job.fair_key)
+        scheduler.served(job, 100)
+        scheduler.leave(job)
+    assert order.count("heavy") == 10
 
 
 def test_who_comes_new_cannot_have_saved_up() -> None:
