@@ -16,6 +16,7 @@ from aiaas_client.protocol.errors import ErrorCode
 from aiaas_server.core.describe.bundle import Bundles
 from aiaas_server.core.describe.stored import ModelRepository
 from aiaas_server.core.events import Observer
+from aiaas_server.core.measures import Measure
 from aiaas_server.core.model import Aliases, Choose
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.garbage import settle, unsettle
@@ -44,6 +45,7 @@ from aiaas_server.http.routes import (
     refuse_method,
 )
 from aiaas_server.observe.metrics import RequestMetrics
+from aiaas_server.observe.tenants import TenantCounts
 from aiaas_server.repository.repository import Repository
 from aiaas_server.runtimes.onnx import open_session
 from aiaas_server.settings import Settings
@@ -68,6 +70,7 @@ class Application:
         make_group: Gives the other processes of the server, if there are any.
         observed: Whether the pool has observers, who want to know who asked.
         platform: What `--data` adds, if it is given.
+        measures: Tell further numbers for the metrics page.
 
     Attributes:
         pool: The models.
@@ -84,11 +87,12 @@ class Application:
         *,
         observed: bool = False,
         platform: Platform | None = None,
+        measures: Sequence[Measure] = (),
     ) -> None:
         self.pool = pool
         self.settings = settings
         self._platform = platform
-        further = () if platform is None else platform.measures
+        further = (*measures, *(() if platform is None else platform.measures))
         counts = RequestMetrics((lambda: families_of(pool.models()), *further))
         dynamic, regions = DynamicSettings(), Regions()
         operations = Operations(pool, dynamic, regions)
@@ -248,6 +252,10 @@ def create_app(
         from aiaas_server.observe.spans import SpanObserver  # OpenTelemetry only where wanted
 
         observers = (*observers, SpanObserver())
+    measures: tuple[Measure, ...] = ()
+    if settings.tenant_metrics:
+        counts = TenantCounts(settings.tenant_metrics)
+        observers, measures = (*observers, counts), (counts.families,)
     bundles = Bundles(stored.read_beside, Tasks().open, open_generator)
     pool = ModelPool(
         stored,
@@ -260,4 +268,6 @@ def create_app(
         on_serve=None if platform is None else platform.on_serve,
     )
     observed = bool(observers) or platform is not None
-    return Application(pool, settings, make_group, observed=observed, platform=platform)
+    return Application(
+        pool, settings, make_group, observed=observed, platform=platform, measures=measures
+    )

@@ -15,11 +15,13 @@ from types import SimpleNamespace
 from pydantic import SecretStr
 
 from aiaas_server import settings
+from aiaas_server.core.events import InferenceRecord, Units
 from aiaas_server.core.statistics import Statistics
 from aiaas_server.generate.accounts import Counts
 from aiaas_server.generate.measures import families_of
 from aiaas_server.jobs.recipes import RECIPES, AnyRecipe, recipe
 from aiaas_server.observe import metrics
+from aiaas_server.observe.tenants import TenantCounts
 
 HERE = Path(__file__).parent
 WRITTEN = "<!-- Written by docs/tables.py; change the code and run `make docs`. -->"
@@ -52,7 +54,10 @@ def metrics_page() -> str:
     statistics.batch_curve = {"unit": "rows", "cap": 1, "points": []}
     model = SimpleNamespace(name="m", version=1, statistics=statistics)
     writer = SimpleNamespace(name="m", version=1, generator=SimpleNamespace(counts=Counts()))
-    page = metrics.render([model], {"invalid_input": 1}, families=families_of([writer])).decode()
+    tenants = TenantCounts(1)
+    tenants(InferenceRecord("m", 1, Units(1), 1, 0.0, 0.0, 0.0, None))
+    further = [*families_of([writer]), *tenants.families()]
+    page = metrics.render([model], {"invalid_input": 1}, families=further).decode()
     lines = [
         "# Metrics",
         "",
