@@ -34,6 +34,7 @@ import sdk
 import sentiment
 import startup
 import table
+import tenants
 import writing_peers
 from plan import Plan
 from rich.console import Console
@@ -55,6 +56,7 @@ GROUPS: dict[str, Callable[[Plan], Iterable[table.Row]]] = {
     "lifecycle": lifecycle.rows,
     "jobs": jobs.rows,
     "generate": generate.rows,
+    "tenants": tenants.rows,
 }
 CURVES = "curves"
 

@@ -119,24 +119,25 @@ def _cpu(row_cpu: float) -> Callable[[Told], float]:
 
 def _round(plan: Plan, server: processes.Target, case: Case) -> Round:
     path = plan.work / "flood"
-    write_requests(path, [_with_deadline(request) for request in case.requests])
+    write_requests(path, with_deadlines(case.requests))
     before = processes.one_round(server, case.requests, case.clients, plan.seconds * 2)
-    told = _flood(server, path, TIMES * before.rate, plan.seconds * 5)
+    flooded = _flood(server, path, TIMES * before.rate, plan.seconds * 5)
     after = processes.one_round(server, case.requests, case.clients, plan.seconds * 2)
     capacity = (before.rate + after.rate) / 2
-    return Round(told, capacity, (before.cpu + after.cpu) / 2)
+    return Round(flooded, capacity, (before.cpu + after.cpu) / 2)
 
 
-def _with_deadline(request: bytes) -> bytes:
+def with_deadlines(requests: Sequence[bytes]) -> list[bytes]:
+    """Each of them, not to be answered later than `DEADLINE`."""
     line = b"\r\nx-request-timeout-ms: %d\r\n" % (DEADLINE * MILLI)
-    return request.replace(b"\r\n", line, 1)
+    return [request.replace(b"\r\n", line, 1) for request in requests]
 
 
 def _flood(server: processes.Target, path: Path, rate: float, seconds: float) -> Told:
     """Send `rate` requests a second, and count those of `seconds` once what can fill is full.
 
     Raises:
-        RuntimeError: There was another answer than 200, 504, and refusals.
+        RuntimeError: As `told`.
     """
     lead = min(DEADLINE, seconds)
     pids = ",".join(map(str, processes.family(server.pid)))
@@ -144,7 +145,16 @@ def _flood(server: processes.Target, path: Path, rate: float, seconds: float) ->
     arguments = ["127.0.0.1", str(server.port), *map(str, numbers), str(path), pids]
     command = [sys.executable, "-S", str(processes.HERE / "flood.py"), *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    told: Told = json.loads(done.stdout)
-    if set(told["statuses"]) - {"200", "200, late", "429", "503", "504", "lost"}:
-        raise RuntimeError(f"{server.name} answered {told['statuses']}")
-    return {**told, "seconds": seconds}
+    return {**told(server, done.stdout), "seconds": seconds}
+
+
+def told(server: processes.Target, output: str) -> Told:
+    """What the generator wrote.
+
+    Raises:
+        RuntimeError: There was another answer than 200, 504, and refusals.
+    """
+    found: Told = json.loads(output)
+    if set(found["statuses"]) - {"200", "200, late", "429", "503", "504", "lost"}:
+        raise RuntimeError(f"{server.name} answered {found['statuses']}")
+    return found

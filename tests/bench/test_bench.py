@@ -13,7 +13,7 @@ import pytest
 BENCH = Path(__file__).parent
 GROUPS = (
     "start", "network", "predict", "real", "overload", "bulk", "large", "sdk", "many", "memory",
-    "features", "lifecycle", "jobs", "generate",
+    "features", "lifecycle", "jobs", "generate", "tenants",
 )  # fmt: skip
 
 pytestmark = pytest.mark.slow

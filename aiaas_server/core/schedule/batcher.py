@@ -21,6 +21,9 @@ from aiaas_server.core.schedule.timer import Timer
 from aiaas_server.core.signature import Signature
 
 _UNBOUNDED: Final = 1 << 62
+_SHARED: Final = 0.2
+"""Part of the least time an item that is given up where tenants share, so that whoever has its turn
+next does not wait long for what runs."""
 _UNTRIED: Final = 4
 """Requests in a batch of which nobody knows how long it takes, where they have deadlines."""
 
@@ -146,7 +149,9 @@ class Batcher:
         """
         if self._sizing is None or not row:
             return _UNBOUNDED
-        curve = self._sizing.curve
+        curve, tenants = self._sizing.curve, self._queue.tenants
+        if tenants is not None and tenants.shares.are_shared:
+            return curve.knee(_SHARED)
         if curve.cap >= self.max_rows * row and not curve.trial:
             return curve.cap
         _, rows, elements = self._queue.ahead(head.lane >> 1, head.key)

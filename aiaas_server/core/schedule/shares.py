@@ -18,6 +18,7 @@ from aiaas_server.core.events import Identity, InferenceRecord
 from aiaas_server.core.schedule.requests import Request
 
 _REMEMBERED: Final = 4096  # tenants whose times are kept
+_LATELY: Final = 256  # records
 _LEARNED: Final = 0.1  # the part that the newest record has in what a row is thought to take
 
 
@@ -31,6 +32,8 @@ class Shares:
         self._served: dict[str, float] = {}
         self._now = 0.0  # the virtual time of who was served last
         self._row_seconds = 1e-4
+        self._last = ""  # who was served last
+        self._since = _LATELY  # records since that was another one
 
     def __call__(self, record: InferenceRecord) -> None:
         """Charge a request's part of the run that it was part of."""
@@ -38,11 +41,21 @@ class Shares:
             return
         seconds = record.compute_seconds * record.units.rows / record.batch_rows
         identity = record.caller.identity
+        if identity.tenant == self._last:
+            self._since += 1
+        else:
+            self._since = 0 if self._last else _LATELY
+            self._last = identity.tenant
         before = self._served.get(identity.tenant, self._now)
         self._now = max(self._now, before)
         self._served[identity.tenant] = before + seconds / identity.weight
         each = seconds / (record.units.rows or 1)
         self._row_seconds += (each - self._row_seconds) * _LEARNED
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether several tenants were served of late."""
+        return self._since < _LATELY
 
     def begins(self, tenant: str) -> None:
         """A tenant that waited for nothing does from now on."""

@@ -15,9 +15,12 @@ from aiaas_server.core.errors import QueueFull
 from aiaas_server.core.events import CALLER, Caller, Identity, InferenceRecord, Units
 from aiaas_server.core.schedule.admission import Admission
 from aiaas_server.core.schedule.cost import Costs, Placement
+from aiaas_server.core.schedule.curve import BatchCurve
 from aiaas_server.core.schedule.queues import Queue, QueueBudget
 from aiaas_server.core.schedule.requests import Request
 from aiaas_server.core.schedule.shares import Shares
+from aiaas_server.core.schedule.sizing import Sizing
+from aiaas_server.core.statistics import Statistics
 from tests.server.core.conftest import Bench
 
 
@@ -130,6 +133,17 @@ def test_shapes_are_served_by_whose_turn_it_is(line: Line) -> None:
     lines = [list(found) for found in line.queue.candidates()]
     assert lines[0] == [mine]
     assert [request.key for request in lines[1]] == ["a", "a"]
+
+
+def test_it_is_known_whether_several_were_served_of_late(line: Line) -> None:
+    for _ in range(300):
+        line.run(line.push(caller("a")), 0.1)
+    assert not line.shares.are_shared
+    line.run(line.push(caller("b")), 0.1)
+    assert line.shares.are_shared
+    for _ in range(300):
+        line.run(line.push(caller("b")), 0.1)
+    assert not line.shares.are_shared
 
 
 RUNS = st.floats(0.001, 0.05)
@@ -271,3 +285,40 @@ async def test_where_a_level_is_full_nobody_is_sent_away_for_nothing(
         await ask(one, 11, "quiet", priority=1)
     one.session.release(10)
     await asyncio.gather(first, *noisy)
+
+
+class Known(BatchCurve):
+    """Learns no more: within a fifth of the least time an item 2 are enough, and 4 are the best."""
+
+    def __init__(self) -> None:
+        super().__init__(16)
+        for size, ms in {1: 10, 2: 17, 4: 30, 8: 90, 16: 260}.items():
+            for _ in range(3):
+                super().measured(size, ms * 1_000_000)
+        self.trial = 0
+
+    def measured(self, size: int, ns: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("tenants", "size"), [("aa", 4), ("ab", 2)])
+async def test_batches_are_shorter_while_tenants_share(
+    bench: Callable[..., Bench], tenants: str, size: int
+) -> None:
+    shares, sizing = Shares(), Sizing("rows", Known(), Statistics())
+    one = bench({"max_batch_size": 16}, shares=shares, sizing=sizing, observers=[shares])
+    first, second = ask(one, 0, tenants[0]), ask(one, 0, tenants[1])
+    await one.session.started()
+    one.session.release(2)
+    await asyncio.gather(first, second)
+    first = ask(one, 0, tenants[0])
+    await one.session.started()
+    waiting = [ask(one, 1, tenant) for tenant in tenants * 4]
+    await asyncio.sleep(0)
+    one.session.release(1)
+    await first
+    while len(one.session.batches[-1]) == 1:
+        await one.session.started()
+    assert len(one.session.batches[-1]) == size
+    one.session.release(10_000)
+    await asyncio.gather(*waiting)
