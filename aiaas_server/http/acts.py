@@ -33,9 +33,12 @@ _later: set[asyncio.Task[None]] = set()
 
 
 def act_named(method: str, path: str) -> str:
-    """What an operation is called: `POST /jobs/{job}/cancel` is `jobs.cancel`."""
+    """What an operation is called: `POST /jobs/{job}/cancel` is `jobs.cancel`.
+
+    What ends in an s is no verb but a collection: `POST /models/{model}/drafts` makes one of them.
+    """
     words = [part for part in path.strip("/").split("/") if "{" not in part]
-    is_verb = method == "POST" and "}" in path and not path.endswith("}") and len(words) > 1
+    is_verb = method == "POST" and "}" in path and not path.endswith(("}", "s"))
     return ".".join(words if is_verb else [*words, _VERBS[method]])
 
 

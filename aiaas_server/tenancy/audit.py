@@ -199,6 +199,10 @@ class Audit:
 
         Who comes while it is written waits for no one: it takes what came since.
         """
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            act = _of_act(Act("audit.lost", actor="server"), self._clock(), "failed")
+            self._kept.append(({**act, "count": lost}, None))
         while self._kept:
             taken = [self._kept.popleft() for _ in range(min(_AT_ONCE, len(self._kept)))]
             try:
@@ -207,10 +211,6 @@ class Audit:
                 self._kept.extendleft(reversed(taken))
                 raise
             await self._keep_head(done.head)
-        if self._lost:
-            lost, self._lost = self._lost, 0
-            act = _of_act(Act("audit.lost", actor="server"), self._clock(), "failed")
-            self._kept.append(({**act, "count": lost}, None))
 
     def _write(self, taken: list[tuple[Draft, Begun | None]], connection: Connection) -> Appended:
         drafts = [

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, distinct, select
+from sqlalchemy import Connection, Row, select
 
 from aiaas_client.protocol.audit import ActCount, AuditReport, KeyUse, RefusalCount
 from aiaas_client.protocol.scopes import SCOPES
@@ -120,7 +120,7 @@ def _used_scopes(connection: Connection, tenant: str | None) -> dict[str, set[st
     for document in documents(connection, Wanted(tenant)):
         if document["result"] == "begun" and document["scope"]:
             found[document["actor"]].add(document["scope"])
-    asked = select(distinct(USAGE.c.key_id)).where(USAGE.c.unit == "requests")
+    asked = select(USAGE.c.key_id).distinct().where(USAGE.c.unit == "requests")
     for (key,) in connection.execute(asked):
         found[key].add("infer")
     return found
@@ -130,7 +130,7 @@ def _idle(
     connection: Connection, tenant: str | None, since: float, until: float, active: set[str]
 ) -> Iterable[str]:
     used = connection.execute(
-        select(distinct(USAGE.c.tenant)).where(USAGE.c.hour >= since, USAGE.c.hour < until)
+        select(USAGE.c.tenant).distinct().where(USAGE.c.hour >= since, USAGE.c.hour < until)
     )
     active |= {name for (name,) in used}
     asked = select(TENANTS.c.name).where(TENANTS.c.state == "active", TENANTS.c.created < until)

@@ -57,9 +57,9 @@ def put(connection: Connection, found: list[dict[str, Any]]) -> None:
     connection.execute(insert(AUDIT), found)
 
 
-def edit(seq: int, **values: Any) -> Callable[[Connection], Any]:
+def edit(place: int, **values: Any) -> Callable[[Connection], Any]:
     """Change columns of one entry."""
-    return lambda c: c.execute(update(AUDIT).where(AUDIT.c.seq == seq).values(values))
+    return lambda c: c.execute(update(AUDIT).where(AUDIT.c.seq == place).values(values))
 
 
 def remove(*seqs: int) -> Callable[[Connection], Any]:

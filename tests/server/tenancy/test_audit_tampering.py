@@ -147,9 +147,7 @@ async def test_a_copy_of_an_entry_is_named(place: int, database: Database, tmp_p
     assert "copy of entry 3" in verification.findings[0].text
 
 
-async def test_a_forged_entry_behind_the_last_is_named(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_a_forged_entry_behind_the_last_is_named(database: Database, tmp_path: Path) -> None:
     await written(database, tmp_path)
 
     def work(connection: Connection) -> None:
