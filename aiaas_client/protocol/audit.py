@@ -14,6 +14,30 @@ FindingKind = Literal[
     "edited", "removed", "reordered", "inserted", "cut", "head", "head_file", "secret"
 ]
 
+_VERBS = {"POST": "create", "PUT": "set", "PATCH": "update", "DELETE": "delete"}
+_NAMED = {
+    "models.drafts.commit": "models.deploy",
+    "datasets.drafts.commit": "datasets.upload",
+    # No acts: pieces of uploads, whose commit is one, and labels of what was predicted.
+    "models.drafts.files.set": "",
+    "datasets.drafts.files.set": "",
+    "feedback.create": "",
+}
+
+
+def act_named(method: str, path: str) -> str:
+    """What an operation is called: `POST /jobs/{job}/cancel` is `jobs.cancel`; "" is no act.
+
+    What ends in an s is no verb but a collection: `POST /models/{model}/drafts` makes one of them.
+
+    Args:
+        path: Below `/api/v1`, its parameters in braces.
+    """
+    words = [part for part in path.strip("/").split("/") if "{" not in part]
+    is_verb = method == "POST" and "}" in path and not path.endswith(("}", "s"))
+    name = ".".join(words if is_verb else [*words, _VERBS[method]])
+    return _NAMED.get(name, name)
+
 
 class AuditEntry(Told):
     """One entry; never a key, a tensor or a body.

@@ -24,27 +24,14 @@ from aiaas_server.http.incoming import ClientGone, context_of
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 WRITING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-NO_ACT: Final = ""
-"""The name of what is put on no record: a piece of an upload, a label of what was predicted."""
-_VERBS: Final = {"POST": "create", "PUT": "set", "PATCH": "update", "DELETE": "delete"}
 _LARGEST: Final = 64 << 10  # bytes of an answer that is looked at for what was made
 _plain = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}").fullmatch
 _later: set[asyncio.Task[None]] = set()
 
 
-def act_named(method: str, path: str) -> str:
-    """What an operation is called: `POST /jobs/{job}/cancel` is `jobs.cancel`.
-
-    What ends in an s is no verb but a collection: `POST /models/{model}/drafts` makes one of them.
-    """
-    words = [part for part in path.strip("/").split("/") if "{" not in part]
-    is_verb = method == "POST" and "}" in path and not path.endswith(("}", "s"))
-    return ".".join(words if is_verb else [*words, _VERBS[method]])
-
-
 def on_record(acts: Acts | None, name: str, scope: str, endpoint: Endpoint) -> Endpoint:
     """An endpoint whose act is on record; as it is, where nobody keeps one or it has no name."""
-    if acts is None or name == NO_ACT:
+    if acts is None or not name:
         return endpoint
 
     async def answer(request: Request) -> Response:

@@ -115,8 +115,15 @@ def _wanted(request: Request, more: set[str]) -> Wanted:
     for name in given:
         if name not in _FILTERS and name not in more:
             raise bad_request(f"{name[:64]!r}: expected one of {', '.join(_FILTERS)}")
-    texts = (given.get(name, "")[:255] for name in ("actor", "act", "object", "result"))
-    return Wanted(_tenant(request), _time(request, "since"), _time(request, "until"), *texts)
+    return Wanted(
+        _tenant(request),
+        _time(request, "since"),
+        _time(request, "until"),
+        actor=given.get("actor", "")[:255],
+        act=given.get("act", "")[:255],
+        object=given.get("object", "")[:255],
+        result=given.get("result", "")[:255],
+    )
 
 
 def _time(request: Request, name: str) -> float | None:

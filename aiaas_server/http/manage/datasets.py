@@ -19,7 +19,6 @@ from aiaas_server.core.errors import NotFound
 from aiaas_server.datasets.drafts import Drafts
 from aiaas_server.datasets.rows import document
 from aiaas_server.datasets.store import Kept, Store
-from aiaas_server.http.acts import NO_ACT
 from aiaas_server.http.incoming import SizeLimit
 from aiaas_server.http.manage.drafts import check_upload, read_offset, received
 from aiaas_server.http.manage.requests import (
@@ -83,12 +82,8 @@ class DatasetRoutes:
             route(_DRAFTS, self.create, "POST", WRITE, asks=DatasetRequest, tells=DatasetDraft),
             route(draft, self.draft, "GET", READ, tells=DatasetDraft),
             route(draft, self.remove, "DELETE", WRITE, tells=NOTHING),
-            route(
-                draft + "/files/{name}", self.put_file, "PUT", WRITE, tells=DatasetDraft, act=NO_ACT
-            ),
-            route(
-                draft + "/commit", self.commit, "POST", WRITE, tells=Dataset, act="datasets.upload"
-            ),
+            route(draft + "/files/{name}", self.put_file, "PUT", WRITE, tells=DatasetDraft),
+            route(draft + "/commit", self.commit, "POST", WRITE, tells=Dataset),
             route(_VERSIONS, self.versions, "GET", READ, tells=Page),
             route(version, self.version, "GET", READ, tells=Dataset),
             route(version + "/data", self.data, "GET", READ, tells=BYTES),

@@ -16,7 +16,6 @@ from starlette.routing import Route
 
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.management import Draft, DraftRequest, Version
-from aiaas_server.http.acts import NO_ACT
 from aiaas_server.http.errors import HttpError, bad_request
 from aiaas_server.http.incoming import ClientGone, SizeLimit, check_length, context_of
 from aiaas_server.http.manage.requests import READ, WRITE, Manage, author_of, read_asked, told
@@ -98,10 +97,8 @@ def routes(
         manage.route(_DRAFTS, found.create, "POST", WRITE, asks=DraftRequest, tells=Draft),
         manage.route(one, found.get, "GET", READ, tells=Draft),
         manage.route(one, found.remove, "DELETE", WRITE, tells=NOTHING),
-        manage.route(one + "/files/{name}", found.put_file, "PUT", WRITE, tells=Draft, act=NO_ACT),
-        manage.route(
-            one + "/commit", found.commit, "POST", WRITE, tells=Version, act="models.deploy"
-        ),
+        manage.route(one + "/files/{name}", found.put_file, "PUT", WRITE, tells=Draft),
+        manage.route(one + "/commit", found.commit, "POST", WRITE, tells=Version),
     ]
 
 

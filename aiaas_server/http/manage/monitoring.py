@@ -29,7 +29,6 @@ from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.describe.card import Card
 from aiaas_server.core.errors import NotFound, ServerError
 from aiaas_server.core.signature import Signature, TensorSpec
-from aiaas_server.http.acts import NO_ACT
 from aiaas_server.http.errors import bad_request
 from aiaas_server.http.manage.requests import (
     READ,
@@ -136,7 +135,6 @@ class MonitoringRoutes:
                 FEEDBACK,
                 asks=FeedbackRequest,
                 tells=FeedbackAnswer,
-                act=NO_ACT,
             ),
         ]
 

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message
 
+from aiaas_client.protocol.audit import act_named
 from aiaas_client.protocol.documents import Told
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON
@@ -28,7 +29,7 @@ from aiaas_client.protocol.names import ALIAS
 from aiaas_server.core.acts import Acts
 from aiaas_server.core.author import Author
 from aiaas_server.core.errors import Conflict, NotFound
-from aiaas_server.http.acts import WRITING, Endpoint, act_named, on_record
+from aiaas_server.http.acts import WRITING, Endpoint, on_record
 from aiaas_server.http.errors import HttpError, bad_request
 from aiaas_server.http.incoming import SizeLimit, context_of, read_plain_body
 from aiaas_server.http.openapi import DescribedRoute, Tells
@@ -196,7 +197,7 @@ class Manage:
 
         Args:
             scope: What a key must be allowed to do.
-            act: What the record of acts calls it, where it is not `act_named`; `NO_ACT` is none.
+            act: What the record of acts calls it, where it is not `act_named`; "" is none.
             asks: The document that a request carries, for `/openapi.json`.
             tells: The document that is answered, or that none is.
         """

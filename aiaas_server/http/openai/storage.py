@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from starlette.routing import BaseRoute, Route
 
-from aiaas_server.http.acts import WRITING, Endpoint, act_named
+from aiaas_client.protocol.audit import act_named
+from aiaas_server.http.acts import WRITING, Endpoint
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.openai.batches import BatchRoutes
 from aiaas_server.http.openai.files import FileRoutes

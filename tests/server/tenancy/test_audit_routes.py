@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 from starlette.routing import Route
 
-from aiaas_client.protocol.audit import AuditEntry
+from aiaas_client.protocol.audit import AuditEntry, act_named
 from aiaas_server.app import Application, create_app
-from aiaas_server.http.acts import act_named
 from aiaas_server.settings import Settings
 from aiaas_server.tenancy.audit import Audit
 from tests.server.http.serving import AsgiCaller
