@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, delete, func, select
 
@@ -24,6 +24,7 @@ from aiaas_server.tenancy.audit_chain import (
     append,
     canonical,
     chained,
+    operator_act,
     set_head,
     signature_of,
 )
@@ -106,16 +107,8 @@ def take_out(connection: Connection, key: bytes, done: Archived, now: float) -> 
     connection.execute(delete(AUDIT).where(AUDIT.c.seq <= done.last))
     connection.execute(delete(AUDIT_HEADS).where(AUDIT_HEADS.c.seq < done.last))
     set_head(connection, key, "archive", done.last, end, now)
-    entry: dict[str, Any] = {
-        "at": now,
-        "tenant": "default",
-        "actor": "operator",
-        "act": "audit.archive",
-        "object": f"{done.first}-{done.last}",
-        "result": "done",
-        "body": done.digest,
-        **history,
-    }
+    act = operator_act("audit.archive", f"{done.first}-{done.last}", now)
+    entry = {**act, "body": done.digest, **history}
     append(connection, key, [entry], now)
     seq = connection.execute(select(func.max(AUDIT.c.seq))).scalar_one()
     last = connection.execute(select(AUDIT.c.hash).where(AUDIT.c.seq == seq)).scalar_one()
@@ -134,6 +127,7 @@ def check_archive(path: Path, key: bytes) -> Archived:
         *entries, end = [json.loads(line) for line in data.splitlines()]
         head = Head(**end["head"])
         first = int(entries[0]["seq"])
+        last = first + len(entries) - 1
         before = START if first == 1 else None
         for number, found in enumerate(entries, first):
             right = signature_of(key, found["entry"]) == found["signature"]
@@ -144,9 +138,9 @@ def check_archive(path: Path, key: bytes) -> Archived:
             before = found["hash"]
     except (ValueError, TypeError, KeyError, IndexError):
         raise ArchiveRefused(f"{path}: expected an archive of the audit") from None
-    if not head.is_signed(key) or (head.seq, head.hash) != (number, before):
-        raise ArchiveRefused(f"{path}: its head is not that of entry {number}")
-    return Archived(first, number, hashlib.sha256(data).hexdigest())
+    if not head.is_signed(key) or (head.seq, head.hash) != (last, before):
+        raise ArchiveRefused(f"{path}: its head is not that of entry {last}")
+    return Archived(first, last, hashlib.sha256(data).hexdigest())
 
 
 def _last_before(connection: Connection, before: float) -> int | None:

@@ -79,6 +79,22 @@ def clean(text: str) -> str:
     return _secret(r"aias_\1", text)[:LONGEST]
 
 
+def operator_act(act: str, name: str, now: float) -> Draft:
+    """An entry of what the operator did by a command, without a server.
+
+    It goes into the transaction that does it: `append(connection, key, [operator_act(…)], now)`
+    with `ServerSecret.derive("audit")` as the key.
+    """
+    return {
+        "at": now,
+        "tenant": "default",
+        "actor": "operator",
+        "act": act,
+        "object": clean(name),
+        "result": "done",
+    }
+
+
 def end_of(connection: Connection) -> tuple[int, str]:
     """The number and hash that the next entry comes behind.
 

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ async def test_what_the_server_does_by_itself_is_noted_once_by_many_processes(
 ) -> None:
     audits = [Audit(database, KEY, tmp_path / HEAD_FILE) for _ in range(3)]
     for number in range(4):
-        await database.write(lambda c, n=number: _changed(c, SERVER, {"n": n}))
+        await database.write(partial(_changed, author=SERVER, after={"n": number}))
         await database.write(lambda c: _changed(c, Author(), {}))
         for audit in audits:
             await audit.flush()

@@ -146,12 +146,13 @@ async def test_reading_and_inference_leave_nothing(
     (models / "m.onnx").write_bytes(onnx_models.identity())
     async with asking(tmp_path / "data", models=models) as ask:
         tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1]}
-        for method, path, body in (
+        asked: tuple[tuple[str, str, Any], ...] = (
             ("POST", "/v2/models/m/infer", {"inputs": [tensor]}),
             ("POST", "/v2/repository/index", {}),
             ("GET", "/v2/logging", b""),
             ("GET", "/api/v1/models", b""),
-        ):
+        )
+        for method, path, body in asked:
             answer = await ask(method, path, body)
             assert answer.status == 200, answer.body
         assert await ask.entries() == []
