@@ -57,7 +57,7 @@ async def _carry_out(
         status, code = _told(error)
         await acts.end(begun, Outcome("failed", status, code, body=body.digest))
         raise
-    made = _made(answer)
+    made = _made(answer) if request.method == "POST" else ""
     outcome = Outcome("done", answer.status_code, object=made, body=body.digest)
     if answer.status_code >= 400:
         outcome = outcome._replace(result="failed", object="")

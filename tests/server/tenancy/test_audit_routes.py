@@ -170,7 +170,7 @@ async def test_a_change_is_told_with_who_what_and_digests(
         answer = await ask("PUT", "/api/v1/models/m/aliases/production", body)
         assert answer.status == 200, answer.body
         _, result = await ask.entries()
-        assert (result.act, result.object) == ("models.aliases.set", "m")
+        assert (result.act, result.object) == ("models.aliases.set", "m/production")
         assert result.address == "127.0.0.1"
         assert result.actor == ask.key.split("_")[1]
         assert result.body == hashlib.sha256(json.dumps(body).encode()).hexdigest()
