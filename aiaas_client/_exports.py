@@ -87,6 +87,8 @@ from aiaas_client._models.task_models import AsyncTaskModel as AsyncTaskModel
 from aiaas_client._models.task_models import AsyncTextEmbeddingModel as AsyncTextEmbeddingModel
 from aiaas_client._models.task_models import TaskModel as TaskModel
 from aiaas_client._models.task_models import TextEmbeddingModel as TextEmbeddingModel
+from aiaas_client._resources.audit import AsyncAudit as AsyncAudit
+from aiaas_client._resources.audit import Audit as Audit
 from aiaas_client._resources.dataset import AsyncDatasetHandle as AsyncDatasetHandle
 from aiaas_client._resources.dataset import DatasetHandle as DatasetHandle
 from aiaas_client._resources.datasets import AsyncDatasets as AsyncDatasets
@@ -109,6 +111,9 @@ from aiaas_client._transport.wire import AsyncTransport as AsyncTransport
 from aiaas_client._transport.wire import OpenAnswer as OpenAnswer
 from aiaas_client._transport.wire import Transport as Transport
 from aiaas_client._transport.wire import WireRequest as WireRequest
+from aiaas_client.protocol.audit import AuditEntry as AuditEntry
+from aiaas_client.protocol.audit import AuditReport as AuditReport
+from aiaas_client.protocol.audit import Verification as Verification
 from aiaas_client.protocol.datasets import Column as Column
 from aiaas_client.protocol.datasets import Dataset as Dataset
 from aiaas_client.protocol.datasets import DatasetErasure as DatasetErasure

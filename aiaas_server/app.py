@@ -22,6 +22,7 @@ from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.garbage import settle, unsettle
 from aiaas_server.generate import open_generator
 from aiaas_server.generate.measures import families_of
+from aiaas_server.http.auth import nobody
 from aiaas_server.http.gate import Endpoint, Gate
 from aiaas_server.http.hot import HotEndpoint, HotRoutes
 from aiaas_server.http.incoming import route_path
@@ -106,6 +107,7 @@ class Application:
             in_dialect=for_path,
             find_key=None if platform is None else platform.find_key,
             entrance=None if platform is None else platform.entrance,
+            refused=nobody if platform is None else platform.acts.refused,
         )
         self._hot_infer = HotInfer(pool, settings)
         self._infer = InferRoute(self._hot_infer, pool, settings, regions)
@@ -114,7 +116,9 @@ class Application:
         explain = ExplainRoutes(pool, settings, None if platform is None else platform.reference)
         more = platform.routes(pool, group) if platform is not None else ()
         router = make_router(
-            pool, settings, group, dynamic, regions, self._predict, explain, self._health, more
+            *(pool, settings, group, dynamic, regions, self._predict, explain, self._health),
+            more,
+            acts=None if platform is None else platform.acts,
         )
         self._routes = Routed(router)
         self.metrics = partial(self._gate.serve, Routed(make_metrics_router(pool, group)))

@@ -17,6 +17,7 @@ from aiaas_server.core.measures import Measure
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.manage import drafts, files, monitoring
+from aiaas_server.http.manage.audit import AuditRoutes
 from aiaas_server.http.manage.changes import ChangeRoutes
 from aiaas_server.http.manage.datasets import DatasetRoutes
 from aiaas_server.http.manage.models import ModelRoutes
@@ -70,6 +71,7 @@ class Platform:
         alerts: Tells the operator.
         find_key, entrance: Whose a key is, and what its tenant may use; None without tenants.
         monitor: Counts what is asked and answered.
+        acts: Keeps a record of what is done.
     """
 
     def __init__(self, settings: Settings, models: ModelRepository) -> None:
@@ -121,7 +123,8 @@ class Platform:
             keep_dataset=self._datasets.keep,
             is_taken=lambda name: models.find(name) is not None,
         )
-        self._manage = Manage(self.database)
+        self.acts = self.tenancy.audit
+        self._manage = Manage(self.database, self.acts)
         url = settings.alert_url
         self.alerts = Alerts("" if url is None else url.get_secret_value())
         self.monitor = Monitor(self.database, self.alerts)
@@ -167,7 +170,8 @@ class Platform:
             *TrafficRoutes(manage, registry, reconcile, self._settings, changed).routes(),
             *DatasetRoutes(manage, self._datasets, self._settings).routes(),
             *self._workshop.routes(changed, lambda: pool.draining).routes(manage),
-            *self._workshop.batches.storage.routes(),
+            *self._workshop.batches.storage.routes(manage),
+            *AuditRoutes(self.tenancy.audit).routes(manage),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
         ]

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from aiaas_client._cli import audit
 from aiaas_client._cli import stubs as _stubs
 from aiaas_client._cli.about import about, set_
 from aiaas_client._cli.chat import chat
@@ -151,7 +152,9 @@ WORK: tuple[Callable[..., None], ...] = (
     *(jobs, report),
 )
 PANELS = {"Call models": CALLS, "Registry": REGISTRY, "Data sets and jobs": WORK}
-GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {}
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "audit": ("What was done to a server, and whether the record is whole.", audit.MEMBERS),
+}
 """Commands of two words, `aiaas keys create`: by the first, what it is about and the second."""
 
 

@@ -39,6 +39,7 @@ them. `requests` records everything that arrived, `wait_for` waits until enough 
 
 from __future__ import annotations
 
+from aiaas_client.testing.auditing import FakeAudit
 from aiaas_client.testing.datasets import FakeDatasets
 from aiaas_client.testing.fake_model import FakeError, FakeModel, tensor
 from aiaas_client.testing.fake_server import FakeServer
@@ -48,6 +49,7 @@ from aiaas_client.testing.registry import FakeRegistry
 from aiaas_client.testing.state import RecordedRequest
 
 __all__ = [
+    "FakeAudit",
     "FakeDatasets",
     "FakeError",
     "FakeJobs",

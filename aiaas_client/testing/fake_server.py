@@ -10,6 +10,7 @@ from typing import Any
 
 from aiaas_client.protocol.jobs import JobError, JobResult, Progress, RecipeInfo
 from aiaas_client.protocol.messages import TensorMetadata
+from aiaas_client.testing.auditing import FakeAudit
 from aiaas_client.testing.datasets import FakeDatasets
 from aiaas_client.testing.fake_model import FakeModel, ModelFunction
 from aiaas_client.testing.faults import Faults
@@ -77,6 +78,15 @@ class FakeServer(Faults):
             ValueError: this server was made without one.
         """
         return self._managed().registry
+
+    @property
+    def audit(self) -> FakeAudit:
+        """What was done to it through its management routes.
+
+        Raises:
+            ValueError: this server was made without a registry.
+        """
+        return self._managed().audit
 
     @property
     def datasets(self) -> FakeDatasets:

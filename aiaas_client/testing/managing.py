@@ -12,6 +12,7 @@ from aiaas_client.protocol.management import (
     TrafficRequest,
 )
 from aiaas_client.testing.answers import asked, page, told, wrong_method
+from aiaas_client.testing.auditing import FakeAudit
 from aiaas_client.testing.fake_model import FakeError
 from aiaas_client.testing.registry import FakeRegistry
 from aiaas_client.testing.state import Answer, RecordedRequest
@@ -24,6 +25,7 @@ class Managing:
     def __init__(self) -> None:
         self.registry = FakeRegistry()
         self.work = Working(self.registry)
+        self.audit = FakeAudit()
         self._answered: dict[str, Answer] = {}
 
     def answer(self, request: RecordedRequest, rest: Sequence[str]) -> Answer:
@@ -31,6 +33,19 @@ class Managing:
         key = request.headers.get("idempotency-key", "") if request.method == "POST" else ""
         if key in self._answered:
             return self._answered[key]
+        if rest[:1] == ["audit"]:
+            return self.audit.answer(request, rest[1:])
+        try:
+            found = self._answer(request, rest)
+        except FakeError as error:
+            self.audit.note(request, rest, error.status)
+            raise
+        self.audit.note(request, rest, found.status)
+        if key:
+            self._answered[key] = found
+        return found
+
+    def _answer(self, request: RecordedRequest, rest: Sequence[str]) -> Answer:
         match rest:
             case ["events"]:
                 found = self._events(request)
@@ -48,8 +63,6 @@ class Managing:
                 found = self.work.answer(request, rest)
             case _:
                 raise FakeError(404, "Not Found")
-        if key:
-            self._answered[key] = found
         return found
 
     def close(self) -> None:

@@ -58,6 +58,25 @@ class Entrance(Protocol):
         ...
 
 
+class Refusal(NamedTuple):
+    """A request that was turned away for who asked it.
+
+    Attributes:
+        status: 401, 403, 400 of a key that came as none may, or 429 of who guesses.
+        code: Of the error, as the protocol has it.
+        address: The client's, without a port.
+        act: What was asked for; "" where that was not looked at.
+        tenant, key_id: Whose key it came with; "" where it was none.
+    """
+
+    status: int
+    code: str
+    address: str
+    act: str = ""
+    tenant: str = ""
+    key_id: str = ""
+
+
 class Caller(NamedTuple):
     """Who asks: what the front door knows of a request, handed down with it.
 

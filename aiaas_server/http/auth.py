@@ -13,9 +13,9 @@ from hmac import compare_digest
 from urllib.parse import parse_qsl
 
 from aiaas_client.protocol.errors import ErrorCode
-from aiaas_server.core.events import OPERATOR, Identity
+from aiaas_server.core.events import OPERATOR, Identity, Refusal
 from aiaas_server.http.errors import HttpError
-from aiaas_server.http.incoming import Headers
+from aiaas_server.http.incoming import Headers, RequestContext
 
 MAX_FAILURES = 20
 WINDOW = 60.0
@@ -68,12 +68,33 @@ def one_key(key: str) -> FindKey:
     return lambda given: OPERATOR if compare_digest(given, known) else None
 
 
-class KeyCheck:
-    """Lets a request pass when it carries a key that is good."""
+Refused = Callable[[Refusal], None]
+"""Is told of requests that were turned away for who asked; must be quick."""
 
-    def __init__(self, find: FindKey, failures: FailureTable | None = None) -> None:
+
+def nobody(refusal: Refusal) -> None:
+    """Nobody wants to know."""
+
+
+def refusal_of(context: RequestContext) -> Refusal:
+    """Of a key that is good, and may not do what was asked."""
+    tenant, key_id = context.caller.identity[:2]
+    return Refusal(403, ErrorCode.FORBIDDEN.value, context.address, context.act, tenant, key_id)
+
+
+class KeyCheck:
+    """Lets a request pass when it carries a key that is good.
+
+    Args:
+        refused: Is told of those that do not.
+    """
+
+    def __init__(
+        self, find: FindKey, failures: FailureTable | None = None, refused: Refused = nobody
+    ) -> None:
         self._find = find
         self._failures = failures or FailureTable()
+        self._refused = refused
 
     def check(self, headers: Headers, query: bytes, address: str) -> Identity:
         """Whose request it is.
@@ -85,6 +106,13 @@ class KeyCheck:
             HttpError: 401 for no key or a wrong one, 400 for a key given twice or in the URL,
                 429 after too many failures.
         """
+        try:
+            return self._check(headers, query, address)
+        except HttpError as error:
+            self._refused(Refusal(error.status, error.code.value, address))
+            raise
+
+    def _check(self, headers: Headers, query: bytes, address: str) -> Identity:
         blocked = self._failures.seconds_blocked(address)
         if blocked:
             raise HttpError(

@@ -19,7 +19,7 @@ from aiaas_client.protocol.errors import ErrorCode
 from aiaas_server.core.errors import LimitReached
 from aiaas_server.core.events import CALLER, OPERATOR, Caller, Entrance, Identity
 from aiaas_server.http.answers import header_lines, send_problem
-from aiaas_server.http.auth import FindKey, KeyCheck, one_key
+from aiaas_server.http.auth import FindKey, KeyCheck, Refused, nobody, one_key, refusal_of
 from aiaas_server.http.errors import HttpError, Problem, problem_of
 from aiaas_server.http.incoming import (
     ClientGone,
@@ -56,6 +56,7 @@ class Gate:
         in_dialect: Without it, errors look alike on all paths.
         find_key: Whose keys are; without it there is the one of the settings, or none.
         entrance: Lets requests in by what their tenant may use.
+        refused: Is told of requests that are turned away for who asks.
     """
 
     def __init__(
@@ -67,11 +68,12 @@ class Gate:
         in_dialect: InDialect = lambda problem, path: problem,
         find_key: FindKey | None = None,
         entrance: Entrance | None = None,
+        refused: Refused = nobody,
     ) -> None:
         if find_key is None and settings.api_key is not None:
             find_key = one_key(settings.api_key.get_secret_value())
-        self._key_check = None if find_key is None else KeyCheck(find_key)
-        self._entrance = entrance
+        self._key_check = None if find_key is None else KeyCheck(find_key, refused=refused)
+        self._entrance, self._turned_away = entrance, refused
         self._default_deadline = settings.default_deadline
         self._max_deadline = settings.max_deadline
         self._metrics = metrics
@@ -132,7 +134,7 @@ class Gate:
         if self._observed or trace[0]:  # see `sets_caller`
             CALLER.set(caller)
         deadline = asyncio.get_running_loop().time() + seconds
-        return RequestContext(headers, request_id, caller, deadline)
+        return RequestContext(headers, request_id, caller, deadline, address=address)
 
     def sets_caller(self, headers: Headers) -> bool:
         """Whether `open` may set the variable `CALLER`: only where somebody reads it."""
@@ -150,6 +152,8 @@ class Gate:
         more = error.headers if isinstance(error, LimitReached) else b""
         if context is not None:
             more = context.more_headers
+            if problem.status == 403:
+                self._turned_away(refusal_of(context))
         if more:
             problem = replace(problem, headers=(*problem.headers, *header_lines(more)))
         self.leave(_refused(request_id) if context is None else context.caller, problem)

@@ -58,6 +58,8 @@ class RequestContext:
         deadline: On the loop's clock: when the caller stops waiting.
         answering: An answer has begun; an error can no longer become one.
         broken: The error that an answer, once begun, broke off with.
+        address: The client's, without a port; "" where it has none.
+        act: What it is about to do, as the record of acts calls it; "" of what is on none.
     """
 
     headers: Headers
@@ -66,6 +68,8 @@ class RequestContext:
     deadline: float
     answering: bool = False
     broken: Problem | None = None
+    address: str = ""
+    act: str = ""
 
     @property
     def more_headers(self) -> bytes:

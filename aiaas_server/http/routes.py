@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from starlette.convertors import Convertor, register_url_convertor
@@ -13,8 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from aiaas_client.protocol.generation import ChatCompletion, Completion, Transcription
 from aiaas_client.protocol.names import ALIAS
+from aiaas_server.core.acts import Acts
 from aiaas_server.core.errors import misnamed_version
 from aiaas_server.core.pool.pool import ModelPool
+from aiaas_server.http.acts import on_record
 from aiaas_server.http.answers import with_common_headers
 from aiaas_server.http.incoming import CONTEXT, RequestContext
 from aiaas_server.http.kserve.explain import ExplainRoutes
@@ -146,11 +149,13 @@ def make_router(
     explain: ExplainRoutes,
     health: HealthRoutes,
     more: Sequence[BaseRoute] = (),
+    acts: Acts | None = None,
 ) -> Router:
     """Everything but infer, which `app.Application` answers itself.
 
     Args:
         more: Routes of what is not always there.
+        acts: Keeps a record of what is done, if somebody does.
     """
     metadata = MetadataRoutes(pool, settings)
     statistics = StatisticsRoutes(pool, group)
@@ -158,7 +163,11 @@ def make_router(
     repository = RepositoryRoutes(pool, settings, group)
     changed = SettingsRoutes(pool, settings, dynamic, group)
     audio = AudioRoutes(pool, settings)
-    both = ["GET", "POST"]
+    both, write = ["GET", "POST"], "models:write"
+    recorded = partial(on_record, acts)
+    load = recorded("repository.load", write, repository.load)
+    unload = recorded("repository.unload", write, repository.unload)
+    of_model = recorded("models.trace.set", write, changed.model_tracing)
     routes: list[BaseRoute] = [
         # The busiest first: Starlette tries one after another.
         Route("/predict", predict.simple, methods=["POST"]),
@@ -180,13 +189,13 @@ def make_router(
         *_of_generation("/generate", generate.generate),
         *_of_generation("/generate_stream", generate.stream),
         Route("/v2/repository/index", repository.index, methods=["POST"]),
-        Route("/v2/repository/models/{model}/load", repository.load, methods=["POST"]),
-        Route("/v2/repository/models/{model}/unload", repository.unload, methods=["POST"]),
+        Route("/v2/repository/models/{model}/load", load, methods=["POST"]),
+        Route("/v2/repository/models/{model}/unload", unload, methods=["POST"]),
         *_of_memory("/v2/systemsharedmemory", SystemMemoryRoutes(regions, group, settings)),
         *_of_memory("/v2/cudasharedmemory", CudaMemoryRoutes()),
-        Route("/v2/logging", changed.logging, methods=both),
-        Route("/v2/trace/setting", changed.tracing, methods=both),
-        Route("/v2/models/{model}/trace/setting", changed.model_tracing, methods=both),
+        Route("/v2/logging", recorded("logging.set", write, changed.logging), methods=both),
+        Route("/v2/trace/setting", recorded("trace.set", write, changed.tracing), methods=both),
+        Route("/v2/models/{model}/trace/setting", of_model, methods=both),
         *_of_writers(pool, settings),
         Route("/v1/models", predict.models),
         Route("/v1/models/{model}", predict.model),

@@ -130,6 +130,7 @@ AUDIT: Final = Table(
     Column("act", String(128), nullable=False),
     Column("entry", Text, nullable=False),  # canonical JSON, what is hashed
     Column("hash", DIGEST, nullable=False),  # of the hash before it and the entry
+    Column("signature", DIGEST, nullable=False),  # HMAC of the entry
     Index(None, "tenant", "seq"),
     Index(None, "at"),
 )
@@ -138,6 +139,7 @@ AUDIT_HEADS: Final = Table(
     "audit_heads",
     METADATA,
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(8), nullable=False),  # head, or archive: what is up to it was taken out
     Column("hash", DIGEST, nullable=False),
     Column("at", Float, nullable=False),
     Column("signature", DIGEST, nullable=False),  # HMAC of the others

@@ -8,6 +8,8 @@ from aiaas_server.core.events import Entrance, Identity
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
+from aiaas_server.tenancy.audit import Audit
+from aiaas_server.tenancy.audit_head_file import HEAD_FILE
 from aiaas_server.tenancy.identities import Identities
 from aiaas_server.tenancy.secrets import ServerSecret
 
@@ -23,6 +25,7 @@ class Tenancy:
         identities: Whose keys are.
         find_key: The front door's; None on a server without tenants.
         entrance: Lets requests in by what their tenant may use; None where nothing limits them.
+        audit: Keeps a record of what is done.
     """
 
     def __init__(self, settings: Settings, database: Database, feed: Feed) -> None:
@@ -33,15 +36,20 @@ class Tenancy:
         if settings.tenants:
             self.find_key = self.identities.find
         self.entrance: Entrance | None = None
+        head_file = settings.data / HEAD_FILE
+        self.audit = Audit(database, self.secret.derive("audit"), head_file)
 
     async def start(self) -> None:
         """Read who may ask."""
         await self.identities.start()
+        await self.audit.start()
 
     def follow(self) -> None:
         """Keep up with changes, from now on."""
         self.identities.follow()
+        self.audit.follow()
 
     async def close(self) -> None:
         """Write what is left, and let go."""
         await self.identities.close()
+        await self.audit.close()

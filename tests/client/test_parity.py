@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from aiaas_client import (
+    AsyncAudit,
     AsyncBatcher,
     AsyncClient,
     AsyncDatasetHandle,
@@ -23,6 +24,7 @@ from aiaas_client import (
     AsyncModels,
     AsyncTaskModel,
     AsyncTextEmbeddingModel,
+    Audit,
     Batcher,
     Client,
     DatasetHandle,
@@ -49,6 +51,7 @@ PAIRS = [
     (DatasetHandle, AsyncDatasetHandle),
     (Jobs, AsyncJobs),
     (JobHandle, AsyncJobHandle),
+    (Audit, AsyncAudit),
 ]
 SYNC_ONLY = {"__enter__", "__exit__"}
 ASYNC_ONLY = {"__aenter__", "__aexit__"}

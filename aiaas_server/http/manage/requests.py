@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -21,12 +21,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message
 
+from aiaas_client.protocol.audit import act_named
 from aiaas_client.protocol.documents import Told
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON
 from aiaas_client.protocol.names import ALIAS
+from aiaas_server.core.acts import Acts
 from aiaas_server.core.author import Author
 from aiaas_server.core.errors import Conflict, NotFound
+from aiaas_server.http.acts import WRITING, Endpoint, on_record
 from aiaas_server.http.errors import HttpError, bad_request
 from aiaas_server.http.incoming import SizeLimit, context_of, read_plain_body
 from aiaas_server.http.openapi import DescribedRoute, Tells
@@ -35,7 +38,6 @@ from aiaas_server.state.database import Database
 from aiaas_server.state.idempotency import Answered, recall, remember
 
 B = TypeVar("B", bound=BaseModel)
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 PREFIX = "/api/v1"
 READ, WRITE = "models:read", "models:write"
@@ -168,10 +170,15 @@ def if_match(request: Request) -> int | None:
 
 
 class Manage:
-    """Makes the routes: checks their scope, and remembers what was answered to a POST."""
+    """Makes the routes: checks their scope, and remembers what was answered to a POST.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        acts: Keeps a record of what is done; without it there is none.
+    """
+
+    def __init__(self, database: Database, acts: Acts | None = None) -> None:
         self._database = database
+        self._acts = acts
         self._running: set[asyncio.Task[Any]] = set()
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -184,23 +191,48 @@ class Manage:
         *,
         asks: type[BaseModel] | None = None,
         tells: Tells = None,
+        act: str | None = None,
     ) -> Route:
         """A route below `/api/v1`.
 
         Args:
             scope: What a key must be allowed to do.
+            act: What the record of acts calls it, where it is not `act_named`; "" is none.
             asks: The document that a request carries, for `/openapi.json`.
             tells: The document that is answered, or that none is.
         """
 
+        if act is None and method in WRITING:
+            act = act_named(method, path)
+        carried_out = self.guarded(endpoint, scope, act or "")
+
         async def answer(request: Request) -> Response:
-            check_scope(request, scope)
             if method == "POST" and "idempotency-key" in request.headers:
-                return await self._once(request, endpoint)
-            return await endpoint(request)
+                context_of(request).act = act or ""
+                check_scope(request, scope)
+                return await self._once(request, carried_out)
+            return await carried_out(request)
 
         answer.__doc__ = endpoint.__doc__
         return DescribedRoute(PREFIX + path, answer, method, asks=asks, tells=tells)
+
+    def guarded(self, endpoint: Endpoint, scope: str, act: str) -> Endpoint:
+        """An endpoint for whose key may do it, with its act on record.
+
+        Args:
+            act: What the record calls it; "" is none.
+        """
+        recorded = on_record(self._acts, act, scope, endpoint)
+
+        async def answer(request: Request) -> Response:
+            context_of(request).act = act
+            check_scope(request, scope)
+            if self._acts is not None:
+                self._acts.used(context_of(request).caller.identity.key_id, scope)
+            return await recorded(request)
+
+        answer.__doc__ = endpoint.__doc__
+        return answer
 
     async def finish(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Wait for `work`, which goes on where the client leaves."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from aiaas_server.http.manage.requests import check_scope
+from aiaas_client.protocol.audit import act_named
+from aiaas_server.http.acts import WRITING, Endpoint
+from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.openai.batches import BatchRoutes
 from aiaas_server.http.openai.files import FileRoutes
 
 READ, WRITE = "jobs:read", "jobs:write"
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Storage(NamedTuple):
@@ -23,27 +21,24 @@ class Storage(NamedTuple):
     files: FileRoutes
     batches: BatchRoutes
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self, manage: Manage) -> list[BaseRoute]:
         """All of them."""
+
+        def route(path: str, endpoint: Endpoint, method: str, scope: str) -> Route:
+            act = act_named(method, path.removeprefix("/v1")) if method in WRITING else ""
+            answer = manage.guarded(endpoint, scope, act)
+            return Route(path, answer, methods=[method], name=f"{method} {path}")
+
         files, batches = self.files, self.batches
         one, batch = "/v1/files/{file}", "/v1/batches/{batch}"
         return [
-            _route("/v1/files", files.create, "POST", WRITE),
-            _route("/v1/files", files.list, "GET", READ),
-            _route(one, files.get, "GET", READ),
-            _route(f"{one}/content", files.content, "GET", READ),
-            _route(one, files.delete, "DELETE", WRITE),
-            _route("/v1/batches", batches.create, "POST", WRITE),
-            _route("/v1/batches", batches.list, "GET", READ),
-            _route(batch, batches.get, "GET", READ),
-            _route(f"{batch}/cancel", batches.cancel, "POST", WRITE),
+            route("/v1/files", files.create, "POST", WRITE),
+            route("/v1/files", files.list, "GET", READ),
+            route(one, files.get, "GET", READ),
+            route(f"{one}/content", files.content, "GET", READ),
+            route(one, files.delete, "DELETE", WRITE),
+            route("/v1/batches", batches.create, "POST", WRITE),
+            route("/v1/batches", batches.list, "GET", READ),
+            route(batch, batches.get, "GET", READ),
+            route(f"{batch}/cancel", batches.cancel, "POST", WRITE),
         ]
-
-
-def _route(path: str, endpoint: Endpoint, method: str, scope: str) -> Route:
-    async def answer(request: Request) -> Response:
-        check_scope(request, scope)
-        return await endpoint(request)
-
-    answer.__doc__ = endpoint.__doc__
-    return Route(path, answer, methods=[method], name=f"{method} {path}")
