@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from aiaas_server.core.events import Entrance, Identity
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
+from aiaas_server.tenancy.clock import SteadyClock
 from aiaas_server.tenancy.identities import Identities
+from aiaas_server.tenancy.keys import Keys
+from aiaas_server.tenancy.last_used import LastUsed
+from aiaas_server.tenancy.plans import Plans
 from aiaas_server.tenancy.secrets import ServerSecret
+from aiaas_server.tenancy.tenants import Tenants
+
+_log = logging.getLogger("aiaas_server")
 
 
 class Tenancy:
@@ -17,31 +25,49 @@ class Tenancy:
 
     Args:
         settings: With `data`.
+        local: Whether whoever calls runs this server, and needs no key.
 
     Attributes:
         secret: What keys are hashed with, and more.
         identities: Whose keys are.
+        keys, tenants, plans: What the management routes see to.
         find_key: The front door's; None on a server without tenants.
         entrance: Lets requests in by what their tenant may use; None where nothing limits them.
     """
 
-    def __init__(self, settings: Settings, database: Database, feed: Feed) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, feed: Feed, *, local: bool = False
+    ) -> None:
         assert settings.data is not None, "there are no tenants without it"
         self.secret = ServerSecret.of(settings.data, settings.secret_file)
-        self.identities = Identities(database, feed, self.secret.derive("keys"))
+        pepper, clock = self.secret.derive("keys"), SteadyClock()
+        self._settings = settings
+        self.identities = Identities(database, feed, pepper, clock=clock)
+        self.tenants = Tenants(database)
+        self.plans = Plans(database)
+        makes = settings.tenants or local
+        self.keys = Keys(database, self.identities, pepper, clock, makes=makes)
+        self._last_used = LastUsed(database, self.identities)
         self.find_key: Callable[[bytes], Identity | None] | None = None
-        if settings.tenants:
+        if settings.tenants and not local:
             self.find_key = self.identities.find
         self.entrance: Entrance | None = None
 
     async def start(self) -> None:
         """Read who may ask."""
         await self.identities.start()
+        if self.find_key is not None and not self.identities.directory.keys:
+            _log.warning(
+                "there is no key yet, so that nothing is answered; run: aiaas keys init --data %s",
+                self._settings.data,
+            )
 
     def follow(self) -> None:
         """Keep up with changes, from now on."""
         self.identities.follow()
+        self._last_used.start()
 
     async def close(self) -> None:
         """Write what is left, and let go."""
         await self.identities.close()
+        await self._last_used.close()
