@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from aiaas_client._models.model import Model, RawModel
     from aiaas_client._resources.datasets import RawDatasets
     from aiaas_client._resources.jobs import RawJobs
+    from aiaas_client._resources.keys import RawKeys
     from aiaas_client._resources.models import RawModels
+    from aiaas_client._resources.tenants import RawPlans, RawTenants
     from aiaas_client._send.flavours import Threads
     from aiaas_client._transport.wire import Transport  # noqa: F401  # named in a base class
 
@@ -138,6 +140,7 @@ class RawClient(WithRawResponse):
     generate: Whole[..., Any] = Whole(Client.generate)
     transcribe: Whole[..., Any] = Whole(Client.transcribe)
     feedback = Whole(Client.feedback)
+    whoami = Whole(Client.whoami)
 
     @property
     def chat(self) -> RawChat[Threads]:
@@ -161,6 +164,24 @@ class RawClient(WithRawResponse):
     def jobs(self) -> RawJobs:
         """As the client's."""
         found: RawJobs = self._member("jobs")
+        return found
+
+    @property
+    def tenants(self) -> RawTenants:
+        """As the client's."""
+        found: RawTenants = self._member("tenants")
+        return found
+
+    @property
+    def plans(self) -> RawPlans:
+        """As the client's."""
+        found: RawPlans = self._member("plans")
+        return found
+
+    @property
+    def keys(self) -> RawKeys:
+        """As the client's."""
+        found: RawKeys = self._member("keys")
         return found
 
     def model(

@@ -80,9 +80,7 @@ class Platform:
         monitor: Counts what is asked and answered.
     """
 
-    def __init__(
-        self, settings: Settings, models: ModelRepository, *, local: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, models: ModelRepository, *, local: bool = False) -> None:
         assert settings.data is not None, "there is no platform without it"
         self._settings = settings
         room = partial(check_room, settings.data, reserve=settings.disk_reserve_bytes)

@@ -122,6 +122,6 @@ def _refuse_key_in_url(query: bytes) -> None:
         names = {name.lower() for name, _ in parse_qsl(query.decode("latin-1"), True)}
     except ValueError:  # more parameters than the parser counts
         names = set()
-    if names & _KEY_PARAMETERS:
+    if names & _KEY_PARAMETERS or b"aias_" in query.lower():
         message = "an API key in the URL is refused; send Authorization: Bearer or X-API-Key"
         raise HttpError(400, ErrorCode.INVALID_REQUEST, message)

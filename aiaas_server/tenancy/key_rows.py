@@ -87,7 +87,9 @@ def check_admin_stays(connection: Connection, maker: Maker, row: KeyRow, now: fl
     )
     others = [one.expires for one in connection.execute(asked) if "admin" in one.scopes]
     if not others:
-        raise Conflict(f"key '{row.id}' is the last admin key of its tenant: make another one first")
+        raise Conflict(
+            f"key '{row.id}' is the last admin key of its tenant: make another one first"
+        )
     if row.expires is None and None not in others:
         raise Conflict(
             f"key '{row.id}' is the last admin key of its tenant that does not expire: "

@@ -188,9 +188,7 @@ class Keys:
         check_limits(maker.limits, limits)
         expires = self._end(asked, row.expires)
         check_end(maker.expires, expires)
-        told = self._add(
-            connection, maker, made, row.tenant, row.name, row.scopes, limits, expires
-        )
+        told = self._add(connection, maker, made, row.tenant, row.name, row.scopes, limits, expires)
         check_admin_stays(connection, maker, row, now)
         ends = now + asked.grace
         ends = ends if row.expires is None else min(ends, row.expires)

@@ -46,9 +46,7 @@ class KeyRoutes:
         return [
             route("/me", self.me, "GET", ANY_KEY, tells=Whoami),
             route("/keys", self.page, "GET", SCOPE, tells=Page),
-            route(
-                "/keys", self.create, "POST", SCOPE, asks=KeyRequest, tells=MadeKey, secret=True
-            ),
+            route("/keys", self.create, "POST", SCOPE, asks=KeyRequest, tells=MadeKey, secret=True),
             route(key, self.key, "GET", SCOPE, tells=Key),
             route(key, self.revoke, "DELETE", SCOPE, tells=Key),
             route(
