@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from aiaas_client._models.chats import RawChat
     from aiaas_client._resources.datasets import RawAsyncDatasets
     from aiaas_client._resources.jobs import RawAsyncJobs
-    from aiaas_client._resources.keys import RawAsyncKeys
     from aiaas_client._resources.models import RawAsyncModels
-    from aiaas_client._resources.tenants import RawAsyncPlans, RawAsyncTenants
     from aiaas_client._send.flavours import Tasks
     from aiaas_client._transport.wire import AsyncTransport  # noqa: F401  # named in a base class
 
@@ -155,24 +153,6 @@ class RawAsyncClient(WithRawResponse):
     def jobs(self) -> RawAsyncJobs:
         """As the client's."""
         found: RawAsyncJobs = self._member("jobs")
-        return found
-
-    @property
-    def tenants(self) -> RawAsyncTenants:
-        """As the client's."""
-        found: RawAsyncTenants = self._member("tenants")
-        return found
-
-    @property
-    def plans(self) -> RawAsyncPlans:
-        """As the client's."""
-        found: RawAsyncPlans = self._member("plans")
-        return found
-
-    @property
-    def keys(self) -> RawAsyncKeys:
-        """As the client's."""
-        found: RawAsyncKeys = self._member("keys")
         return found
 
     def model(

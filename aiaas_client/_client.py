@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from aiaas_client._models.model import Model, RawModel
     from aiaas_client._resources.datasets import RawDatasets
     from aiaas_client._resources.jobs import RawJobs
-    from aiaas_client._resources.keys import RawKeys
     from aiaas_client._resources.models import RawModels
-    from aiaas_client._resources.tenants import RawPlans, RawTenants
     from aiaas_client._send.flavours import Threads
     from aiaas_client._transport.wire import Transport  # noqa: F401  # named in a base class
 
@@ -164,24 +162,6 @@ class RawClient(WithRawResponse):
     def jobs(self) -> RawJobs:
         """As the client's."""
         found: RawJobs = self._member("jobs")
-        return found
-
-    @property
-    def tenants(self) -> RawTenants:
-        """As the client's."""
-        found: RawTenants = self._member("tenants")
-        return found
-
-    @property
-    def plans(self) -> RawPlans:
-        """As the client's."""
-        found: RawPlans = self._member("plans")
-        return found
-
-    @property
-    def keys(self) -> RawKeys:
-        """As the client's."""
-        found: RawKeys = self._member("keys")
         return found
 
     def model(

@@ -110,7 +110,7 @@ OPTIONS = (
     ServeOption(
         "shared_memory", LISTEN, "Let clients on this machine pass tensors through shared memory."
     ),
-    ServeOption("tenants", SAFETY, "Many tenants with keys of their own, in --data; see keys init."),
+    ServeOption("tenants", SAFETY, "Ask for keys, of many tenants in --data: aiaas keys init."),
     ServeOption("secret_file", SAFETY, "What keys are hashed with. Default: secret in --data."),
     ServeOption("certfile", SAFETY, "TLS certificate chain, PEM."),
     ServeOption("keyfile", SAFETY, "Private key of it, PEM."),

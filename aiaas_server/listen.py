@@ -58,7 +58,8 @@ def check_exposure(settings: Settings) -> None:
     missing: list[str] = []
     if settings.api_key is None and settings.client_ca is None and not settings.tenants:
         missing.append(
-            "anyone who reaches it may use it (give --api-key-file FILE, --client-ca FILE or --tenants)"
+            "anyone who reaches it may use it "
+            "(give --api-key-file FILE, --client-ca FILE or --tenants)"
         )
     if settings.certfile is None:
         missing.append("anyone on the way may read and change it (give --certfile and --keyfile)")

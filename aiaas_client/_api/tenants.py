@@ -119,7 +119,7 @@ def keys(tenant: str | None, after: str | None = None, limit: int = PAGE_ITEMS) 
     return page_call("tenants.Key", f"{ROOT}/keys", after, limit, {"tenant": tenant})
 
 
-def key(key: str) -> Call[Key]:
+def key(key: Any) -> Call[Key]:
     """`GET /api/v1/keys/{k}`."""
     return document_call("GET", "tenants.Key", _path("keys", _id(key)))
 
@@ -143,7 +143,7 @@ def create_key(
     return document_call("POST", "tenants.MadeKey", f"{ROOT}/keys", body=body)
 
 
-def rotate_key(key: str, grace: timedelta | float | None, expires: End | None) -> Call[MadeKey]:
+def rotate_key(key: Any, grace: timedelta | float | None, expires: End | None) -> Call[MadeKey]:
     """`POST /api/v1/keys/{k}/rotate`.
 
     Raises:
@@ -154,7 +154,7 @@ def rotate_key(key: str, grace: timedelta | float | None, expires: End | None) -
     return document_call("POST", "tenants.MadeKey", _path("keys", _id(key), "/rotate"), body=body)
 
 
-def revoke_key(key: str) -> Call[Key]:
+def revoke_key(key: Any) -> Call[Key]:
     """`DELETE /api/v1/keys/{k}`; a second time it changes nothing."""
     return document_call("DELETE", "tenants.Key", _path("keys", _id(key)), retryable=True)
 
@@ -176,14 +176,14 @@ def end_of(expires: End | None) -> dict[str, float]:
         return {"expires": expires.timestamp()}
     if isinstance(expires, timedelta):
         return {"expires_in": expires.total_seconds()}
-    if isinstance(expires, (int, float)) and not isinstance(expires, bool):
+    if type(expires) in (int, float):
         return {"expires_in": float(expires)}
     raise errors.InputError(
         f"expires: expected a datetime, a timedelta or seconds, got {type(expires).__name__}"
     )
 
 
-def _path(kind: str, name: str, suffix: str = "") -> str:
+def _path(kind: str, name: object, suffix: str = "") -> str:
     if not isinstance(name, str) or name in ("", ".", ".."):
         raise errors.InputError(f"{kind}: expected the name of one, got {str(name)[:64]!r}")
     return with_query(f"{ROOT}/{kind}/{quote(name, safe='')}{suffix}", {})

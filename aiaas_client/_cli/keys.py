@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -123,7 +123,12 @@ def whoami(as_json: AsJson = False, *, server: Server) -> None:
         Console().print(limits_table(limits))
 
 
-KEYS = {"create": create_key, "list": list_keys, "rotate": rotate_key, "revoke": revoke_key}
+KEYS: dict[str, Callable[..., None]] = {
+    "create": create_key,
+    "list": list_keys,
+    "rotate": rotate_key,
+    "revoke": revoke_key,
+}
 
 
 def length_of(option: str, text: str) -> timedelta:
@@ -169,19 +174,8 @@ def _print_made(made: MadeKey, as_json: bool) -> None:
 
 
 def _table(found: Sequence[Key]) -> Table:
-    names = (
-        "key",
-        "name",
-        "tenant",
-        "scopes",
-        "state",
-        "created",
-        "by",
-        "ends",
-        "last used",
-        "now",
-    )
-    table = Table(*names, box=None)
+    what = ("key", "name", "tenant", "scopes", "state")
+    table = Table(*what, "created", "by", "ends", "last used", "replaced by", box=None)
     for one in found:
         row = (
             one.id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -157,7 +157,7 @@ def delete_plan(name: PlanName, *, server: Server) -> None:
     tell(f"plan '{name}' is removed")
 
 
-TENANTS = {
+TENANTS: dict[str, Callable[..., None]] = {
     "create": create_tenant,
     "list": list_tenants,
     "show": show_tenant,
@@ -165,7 +165,7 @@ TENANTS = {
     "suspend": suspend_tenant,
     "resume": resume_tenant,
 }
-PLANS = {
+PLANS: dict[str, Callable[..., None]] = {
     "create": create_plan,
     "list": list_plans,
     "show": show_plan,

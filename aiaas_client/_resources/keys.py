@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._api import tenants as calls
 from aiaas_client._resources.registry import pages
+from aiaas_client._resources.resource import Resource
 from aiaas_client._send.own_names import with_own_names
-from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import acarry_out, carry_out
 
 if TYPE_CHECKING:
@@ -23,13 +23,8 @@ ManyKeys = TypeVar("ManyKeys")
 NewKey = TypeVar("NewKey")
 
 
-class KeyCalls(Generic[OneKey, ManyKeys, NewKey]):
+class KeyCalls(Resource, Generic[OneKey, ManyKeys, NewKey]):
     """The keys of a tenant; of any, for the operator."""
-
-    _carry_out: Any  # does what steps ask for: `carry_out`, or `acarry_out`
-
-    def __init__(self, sender: Any) -> None:
-        self._sender = sender
 
     def create(
         self,
@@ -79,7 +74,7 @@ class KeyCalls(Generic[OneKey, ManyKeys, NewKey]):
         Raises:
             NotFoundError: there is none, or it is another tenant's.
         """
-        found: OneKey = self._sender.send(calls.key(_id_of(key)))
+        found: OneKey = self._sender.send(calls.key(key))
         return found
 
     def rotate(
@@ -103,7 +98,7 @@ class KeyCalls(Generic[OneKey, ManyKeys, NewKey]):
             PermissionDeniedError: it may do more than the key of this client.
             ConflictError: it has ended or was rotated before.
         """
-        found: NewKey = self._sender.send(calls.rotate_key(_id_of(key), grace, expires))
+        found: NewKey = self._sender.send(calls.rotate_key(key, grace, expires))
         return found
 
     def revoke(self, key: str | Key) -> OneKey:
@@ -114,12 +109,8 @@ class KeyCalls(Generic[OneKey, ManyKeys, NewKey]):
             PermissionDeniedError: it may do more than the key of this client.
             ConflictError: it is the last admin key of its tenant.
         """
-        found: OneKey = self._sender.send(calls.revoke_key(_id_of(key)))
+        found: OneKey = self._sender.send(calls.revoke_key(key))
         return found
-
-
-def _id_of(key: Any) -> Any:
-    return key if isinstance(key, str) else getattr(key, "id", key)
 
 
 @with_own_names
@@ -127,21 +118,6 @@ class Keys(KeyCalls["Key", "list[Key]", "MadeKey"]):
     """The keys of a server, for threads."""
 
     _carry_out = staticmethod(carry_out)
-
-    @property
-    def with_raw_response(self) -> RawKeys:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawKeys(self, self._sender)
-
-
-class RawKeys(WithRawResponse):
-    """The same calls, each giving its whole answer; of several requests that of the last one."""
-
-    create = Whole(Keys.create)
-    list = Whole(Keys.list)
-    get = Whole(Keys.get)
-    rotate = Whole(Keys.rotate)
-    revoke = Whole(Keys.revoke)
 
 
 @with_own_names
@@ -155,18 +131,3 @@ class AsyncKeys(
     """The keys of a server, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
-
-    @property
-    def with_raw_response(self) -> RawAsyncKeys:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawAsyncKeys(self, self._sender)
-
-
-class RawAsyncKeys(WithRawResponse):
-    """The same calls, each giving its whole answer; of several requests that of the last one."""
-
-    create = AsyncWhole(AsyncKeys.create)
-    list = AsyncWhole(AsyncKeys.list)
-    get = AsyncWhole(AsyncKeys.get)
-    rotate = AsyncWhole(AsyncKeys.rotate)
-    revoke = AsyncWhole(AsyncKeys.revoke)

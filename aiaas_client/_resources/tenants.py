@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._api import tenants as calls
 from aiaas_client._resources.registry import pages
+from aiaas_client._resources.resource import Resource
 from aiaas_client._send.own_names import with_own_names
-from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import acarry_out, carry_out
 
 if TYPE_CHECKING:
@@ -22,13 +22,8 @@ ManyPlans = TypeVar("ManyPlans")
 NoPlan = TypeVar("NoPlan")
 
 
-class TenantCalls(Generic[OneTenant, ManyTenants]):
+class TenantCalls(Resource, Generic[OneTenant, ManyTenants]):
     """Who shares a server."""
-
-    _carry_out: Any  # does what steps ask for: `carry_out`, or `acarry_out`
-
-    def __init__(self, sender: Any) -> None:
-        self._sender = sender
 
     def create(
         self, name: str, *, plan: str | None = None, description: str | None = None
@@ -106,13 +101,8 @@ class TenantCalls(Generic[OneTenant, ManyTenants]):
         return found
 
 
-class PlanCalls(Generic[OnePlan, ManyPlans, NoPlan]):
+class PlanCalls(Resource, Generic[OnePlan, ManyPlans, NoPlan]):
     """What tenants may use, under names."""
-
-    _carry_out: Any  # does what steps ask for: `carry_out`, or `acarry_out`
-
-    def __init__(self, sender: Any) -> None:
-        self._sender = sender
 
     def create(
         self,
@@ -191,22 +181,6 @@ class Tenants(TenantCalls["Tenant", "list[Tenant]"]):
 
     _carry_out = staticmethod(carry_out)
 
-    @property
-    def with_raw_response(self) -> RawTenants:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawTenants(self, self._sender)
-
-
-class RawTenants(WithRawResponse):
-    """The same calls, each giving its whole answer; of several requests that of the last one."""
-
-    create = Whole(Tenants.create)
-    list = Whole(Tenants.list)
-    get = Whole(Tenants.get)
-    update = Whole(Tenants.update)
-    suspend = Whole(Tenants.suspend)
-    resume = Whole(Tenants.resume)
-
 
 @with_own_names
 class Plans(PlanCalls["Plan", "list[Plan]", None]):
@@ -214,43 +188,12 @@ class Plans(PlanCalls["Plan", "list[Plan]", None]):
 
     _carry_out = staticmethod(carry_out)
 
-    @property
-    def with_raw_response(self) -> RawPlans:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawPlans(self, self._sender)
-
-
-class RawPlans(WithRawResponse):
-    """The same calls, each giving its whole answer; of several requests that of the last one."""
-
-    create = Whole(Plans.create)
-    list = Whole(Plans.list)
-    get = Whole(Plans.get)
-    update = Whole(Plans.update)
-    delete = Whole(Plans.delete)
-
 
 @with_own_names
 class AsyncTenants(TenantCalls[Coroutine[Any, Any, "Tenant"], Coroutine[Any, Any, "list[Tenant]"]]):
     """The tenants of a server, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
-
-    @property
-    def with_raw_response(self) -> RawAsyncTenants:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawAsyncTenants(self, self._sender)
-
-
-class RawAsyncTenants(WithRawResponse):
-    """The same calls, each giving its whole answer; of several requests that of the last one."""
-
-    create = AsyncWhole(AsyncTenants.create)
-    list = AsyncWhole(AsyncTenants.list)
-    get = AsyncWhole(AsyncTenants.get)
-    update = AsyncWhole(AsyncTenants.update)
-    suspend = AsyncWhole(AsyncTenants.suspend)
-    resume = AsyncWhole(AsyncTenants.resume)
 
 
 @with_own_names
@@ -264,18 +207,3 @@ class AsyncPlans(
     """The plans of a server, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
-
-    @property
-    def with_raw_response(self) -> RawAsyncPlans:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawAsyncPlans(self, self._sender)
-
-
-class RawAsyncPlans(WithRawResponse):
-    """The same calls, each giving its whole answer; of several requests that of the last one."""
-
-    create = AsyncWhole(AsyncPlans.create)
-    list = AsyncWhole(AsyncPlans.list)
-    get = AsyncWhole(AsyncPlans.get)
-    update = AsyncWhole(AsyncPlans.update)
-    delete = AsyncWhole(AsyncPlans.delete)

@@ -1,4 +1,4 @@
-"""`SteadyClock`: the time of day for keys that end, which a jump of the machine's clock leaves alone.
+"""`SteadyClock`: the time of day by which keys end; jumps of the machine's clock leave it alone.
 
 A clock that is set a day ahead by mistake would lock out every key that ends within the day, and
 one that is set back would have dead ones live again. So the time of day is read once and goes on by

@@ -84,7 +84,7 @@ class KeyRoutes:
         return told(made, 201)
 
     async def revoke(self, request: Request) -> Response:
-        """End a key for good: it is refused within 5 s, whichever server of the database is asked."""
+        """End a key for good: within 5 s no server of the database takes it."""
         ended = await self._keys.revoke(self._maker(request), _key(request))
         await self._changed()
         return told(ended)
