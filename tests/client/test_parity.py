@@ -19,9 +19,12 @@ from aiaas_client import (
     AsyncDatasets,
     AsyncJobHandle,
     AsyncJobs,
+    AsyncKeys,
     AsyncModel,
     AsyncModels,
+    AsyncPlans,
     AsyncTaskModel,
+    AsyncTenants,
     AsyncTextEmbeddingModel,
     Batcher,
     Client,
@@ -29,9 +32,12 @@ from aiaas_client import (
     Datasets,
     JobHandle,
     Jobs,
+    Keys,
     Model,
     Models,
+    Plans,
     TaskModel,
+    Tenants,
     TextEmbeddingModel,
 )
 from aiaas_client._send.loop import LoopSender
@@ -49,6 +55,9 @@ PAIRS = [
     (DatasetHandle, AsyncDatasetHandle),
     (Jobs, AsyncJobs),
     (JobHandle, AsyncJobHandle),
+    (Keys, AsyncKeys),
+    (Plans, AsyncPlans),
+    (Tenants, AsyncTenants),
 ]
 SYNC_ONLY = {"__enter__", "__exit__"}
 ASYNC_ONLY = {"__aenter__", "__aexit__"}
