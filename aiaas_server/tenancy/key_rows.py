@@ -6,11 +6,17 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
 
-from aiaas_server.core.errors import Conflict, InvalidInput, NotFound, QuotaExceeded
+from aiaas_server.core.errors import (
+    Conflict,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    QuotaExceeded,
+)
 from aiaas_server.state.changes import tell
 from aiaas_server.state.tenant_tables import KEYS
 from aiaas_server.tenancy.rights import Maker
-from aiaas_server.tenancy.rows import KIND
+from aiaas_server.tenancy.rows import KIND, find_tenant
 
 MOST_KEYS = 1000
 """Good keys that a tenant may have: all processes hold all of them in memory."""
@@ -55,6 +61,23 @@ def end_key(connection: Connection, row: KeyRow, **values: Any) -> None:
     """Write how a key ends."""
     connection.execute(update(KEYS).where(KEYS.c.id == row.id).values(values))
     tell(connection, row.tenant, KIND, f"key/{row.id}", {})
+
+
+def check_maker(connection: Connection, maker: Maker, now: float) -> None:
+    """See that the key that asks is good by the database, which this process may not know yet.
+
+    Otherwise a key that was just revoked elsewhere could make another one that outlives it.
+
+    Raises:
+        NotAllowed: It has ended.
+    """
+    if not maker.key_id:
+        return
+    asked = select(KEYS.c.tenant).where(KEYS.c.id == maker.key_id, _good(now))
+    tenant = connection.execute(asked).scalar()
+    found = None if tenant is None else find_tenant(connection, tenant)
+    if found is None or found.state != "active":
+        raise NotAllowed("the key that asks has ended")
 
 
 def check_room(connection: Connection, tenant: str, now: float) -> None:

@@ -22,6 +22,7 @@ from aiaas_server.tenancy.clock import SteadyClock
 from aiaas_server.tenancy.identities import Identities
 from aiaas_server.tenancy.key_rows import (
     check_admin_stays,
+    check_maker,
     check_room,
     end_key,
     find_key,
@@ -64,10 +65,17 @@ class Keys:
         self._makes = makes
 
     def maker(self, author: Author, identity: Identity) -> Maker:
-        """Who asks, with what its own key may use."""
+        """Who asks, with what its own key may use.
+
+        Raises:
+            NotAllowed: Its key has ended meanwhile.
+        """
+        if not identity.key_id:
+            return Maker(author, identity.scopes)
         known = self._identities.directory.keys.get(identity.key_id)
-        limits, expires = (None, None) if known is None else (known.limits, known.expires)
-        return Maker(author, identity.scopes, identity.key_id, limits, expires)
+        if known is None:  # it was good when the request came in
+            raise NotAllowed("the key that asks has ended")
+        return Maker(author, identity.scopes, identity.key_id, known.limits, known.expires)
 
     async def create(self, maker: Maker, asked: KeyRequest) -> MadeKey:
         """Make one.
@@ -89,6 +97,7 @@ class Keys:
         made = new_key()
 
         def add(connection: Connection) -> Key:
+            check_maker(connection, maker, self._clock.now())
             if find_tenant(connection, tenant) is None:  # only the operator comes here with one
                 raise InvalidInput(f"tenant: expected the name of one, got '{tenant}'")
             return self._add(
@@ -177,7 +186,9 @@ class Keys:
     def _rotate(
         self, connection: Connection, maker: Maker, key: str, asked: RotateRequest, made: NewKey
     ) -> Key:
-        row, now = find_key(connection, maker, key), self._clock.now()
+        now = self._clock.now()
+        check_maker(connection, maker, now)
+        row = find_key(connection, maker, key)
         state = key_of(row, now).state
         if state != "active":
             raise Conflict(f"key '{row.id}' is {state}: it cannot be rotated")
@@ -197,7 +208,9 @@ class Keys:
         return told
 
     def _revoke(self, connection: Connection, maker: Maker, key: str) -> Key:
-        row, now = find_key(connection, maker, key), self._clock.now()
+        now = self._clock.now()
+        check_maker(connection, maker, now)
+        row = find_key(connection, maker, key)
         if row.revoked is None:
             check_scopes(maker, row.scopes)
             if key_of(row, now).state == "active":

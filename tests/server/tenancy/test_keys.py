@@ -375,6 +375,35 @@ async def test_a_revoked_key_is_refused_by_the_other_server(tmp_path: Path, stat
         assert (await second.ask("GET", "/me", key=again["secret"])).status == 200
 
 
+async def test_a_key_that_was_just_revoked_elsewhere_makes_no_other(
+    server: Served, state_url: str
+) -> None:
+    own = await server.made(scopes=["keys:admin", "infer"])
+    await server.app._platform.tenancy.identities.close()  # type: ignore[union-attr]
+    database = Database(state_url)
+    try:  # as another server does, before its change is heard of here
+        revoked = update(KEYS).where(KEYS.c.id == own["id"]).values(revoked=time.time())
+        await database.write(lambda c: c.execute(revoked))
+    finally:
+        database.close()
+    assert (await server.ask("GET", "/me", key=own["secret"])).status == 200
+    for method, path, body in (
+        ("POST", "/keys", {"scopes": ["infer"]}),
+        ("POST", f"/keys/{own['id']}/rotate", {}),
+    ):
+        answer = await server.ask(method, path, body, key=own["secret"])
+        assert answer.status == 403
+        assert b"has ended" in answer.body
+
+
+async def test_a_key_rotates_none_of_higher_limits(server: Served) -> None:
+    own = await server.made(scopes=["keys:admin", "infer"], limits={"in_flight": 2})
+    other = await server.made(scopes=["infer"], limits={"in_flight": 3})
+    answer = await server.ask("POST", f"/keys/{other['id']}/rotate", {}, key=own["secret"])
+    assert answer.status == 403
+    assert b"limits.in_flight" in answer.body
+
+
 async def test_the_last_use_is_written_and_not_lost_on_the_way_down(
     tmp_path: Path, state_url: str
 ) -> None:
