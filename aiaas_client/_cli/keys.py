@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from aiaas_client._cli.pairs import pairs
 from aiaas_client._cli.registry import Limit, moment
@@ -174,8 +174,10 @@ def _print_made(made: MadeKey, as_json: bool) -> None:
 
 
 def _table(found: Sequence[Key]) -> Table:
-    what = ("key", "name", "tenant", "scopes", "state")
-    table = Table(*what, "created", "by", "ends", "last used", "replaced by", box=None)
+    table = Table(Column("key", no_wrap=True, min_width=12), box=None)
+    for name in ("name", "tenant", "scopes", "state", "created", "ends", "last used"):
+        table.add_column(name)
+    table.add_column("replaced by", no_wrap=True)
     for one in found:
         row = (
             one.id,
@@ -184,7 +186,6 @@ def _table(found: Sequence[Key]) -> Table:
             ", ".join(one.scopes),
             one.state,
             moment(one.created),
-            one.created_by,
             moment(one.expires or 0.0) or "never",
             moment(one.last_used or 0.0) or "never",
             one.replaced_by,

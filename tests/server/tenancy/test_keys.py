@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ OWN = Limits(
     stored_bytes=1000,
     models=3,
     jobs=1,
-    monthly_spend="10",
+    monthly_spend=Decimal(10),
     weight=2,
 )
 
