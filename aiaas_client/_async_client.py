@@ -129,6 +129,7 @@ class RawAsyncClient(WithRawResponse):
     generate: AsyncWhole[..., Any] = AsyncWhole(AsyncClient.generate)
     transcribe: AsyncWhole[..., Any] = AsyncWhole(AsyncClient.transcribe)
     feedback = AsyncWhole(AsyncClient.feedback)
+    whoami = AsyncWhole(AsyncClient.whoami)
 
     @property
     def chat(self) -> RawChat[Tasks]:

@@ -138,6 +138,7 @@ class RawClient(WithRawResponse):
     generate: Whole[..., Any] = Whole(Client.generate)
     transcribe: Whole[..., Any] = Whole(Client.transcribe)
     feedback = Whole(Client.feedback)
+    whoami = Whole(Client.whoami)
 
     @property
     def chat(self) -> RawChat[Threads]:

@@ -97,8 +97,14 @@ from aiaas_client._resources.job import AsyncJobHandle as AsyncJobHandle
 from aiaas_client._resources.job import JobHandle as JobHandle
 from aiaas_client._resources.jobs import AsyncJobs as AsyncJobs
 from aiaas_client._resources.jobs import Jobs as Jobs
+from aiaas_client._resources.keys import AsyncKeys as AsyncKeys
+from aiaas_client._resources.keys import Keys as Keys
 from aiaas_client._resources.models import AsyncModels as AsyncModels
 from aiaas_client._resources.models import Models as Models
+from aiaas_client._resources.tenants import AsyncPlans as AsyncPlans
+from aiaas_client._resources.tenants import AsyncTenants as AsyncTenants
+from aiaas_client._resources.tenants import Plans as Plans
+from aiaas_client._resources.tenants import Tenants as Tenants
 from aiaas_client._send.endpoints import BreakerPolicy as BreakerPolicy
 from aiaas_client._send.middleware import AsyncMiddleware as AsyncMiddleware
 from aiaas_client._send.middleware import Middleware as Middleware
@@ -173,3 +179,8 @@ from aiaas_client.protocol.predictions import Segments as Segments
 from aiaas_client.protocol.predictions import Similarity as Similarity
 from aiaas_client.protocol.predictions import Speech as Speech
 from aiaas_client.protocol.predictions import Transcript as Transcript
+from aiaas_client.protocol.tenants import Key as Key
+from aiaas_client.protocol.tenants import MadeKey as MadeKey
+from aiaas_client.protocol.tenants import Plan as Plan
+from aiaas_client.protocol.tenants import Tenant as Tenant
+from aiaas_client.protocol.tenants import Whoami as Whoami

@@ -219,6 +219,7 @@ def create_app(
     observers: Sequence[Observer] = (),
     make_group: MakeGroup = SingleProcess,
     choose: Choose | None = None,
+    local: bool = False,
 ) -> Application:
     """Make the server as an ASGI application.
 
@@ -227,6 +228,7 @@ def create_app(
         observers: Called with a record of every request.
         make_group: Gives the other processes of the server, if there are any.
         choose: Decides the version of calls that name none; by default the newest that is ready.
+        local: Whoever calls runs this server, and needs no key: it is the operator.
     Raises:
         LoadFailed: The repository does not exist.
         DataRefused: What `data` names cannot be used, see `state.prepare`.
@@ -235,7 +237,7 @@ def create_app(
     if settings.data is not None:
         from aiaas_server.state.prepare import prepare
 
-        settings = prepare(settings)
+        settings = prepare(settings, local=local)
     opened = partial(
         open_session,
         providers=settings.providers,
@@ -248,7 +250,7 @@ def create_app(
     if settings.data is not None:
         from aiaas_server.platform import Platform  # the database and all that only where wanted
 
-        platform = Platform(settings, repository)
+        platform = Platform(settings, repository, local=local)
         stored = platform.repository
         observers = (*observers, *platform.observers)
         choose, aliases = choose or platform.choose, platform.aliases

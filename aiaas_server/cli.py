@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import sys
@@ -17,6 +18,7 @@ from typer import Option
 from aiaas_client._cli.commands import register
 from aiaas_client.protocol.texts import decode_text
 from aiaas_server.core.describe.config import ModelConfig
+from aiaas_server.core.errors import ServerError
 from aiaas_server.core.session import Session
 from aiaas_server.interrupts import leaving_at_once
 from aiaas_server.settings import PREFIX, Settings, unknown_variables
@@ -108,6 +110,8 @@ OPTIONS = (
     ServeOption(
         "shared_memory", LISTEN, "Let clients on this machine pass tensors through shared memory."
     ),
+    ServeOption("tenants", SAFETY, "Ask for keys, of many tenants in --data: aiaas keys init."),
+    ServeOption("secret_file", SAFETY, "What keys are hashed with. Default: secret in --data."),
     ServeOption("certfile", SAFETY, "TLS certificate chain, PEM."),
     ServeOption("keyfile", SAFETY, "Private key of it, PEM."),
     ServeOption("client_ca", SAFETY, "Who may certify clients, PEM; all must be."),
@@ -210,6 +214,65 @@ def version() -> None:
     typer.echo(distribution_version("aiaas-client"))
 
 
+def keys_init(
+    data: Annotated[
+        Path | None,
+        Option("--data", help=f"The directory that the server is given. ({PREFIX}DATA)"),
+    ] = None,
+    database_url_file: Annotated[
+        Path | None,
+        Option(
+            "--database-url-file",
+            help=f"File with postgresql://… in place of state.db. ({PREFIX}DATABASE_URL)",
+        ),
+    ] = None,
+    secret_file: Annotated[
+        Path | None,
+        Option(
+            "--secret-file",
+            help=f"What keys are hashed with, as the server has it. ({PREFIX}SECRET_FILE)",
+        ),
+    ] = None,
+    another: Annotated[
+        bool,
+        Option(
+            "--another", help="Also where there is an operator's key, such as one that is lost."
+        ),
+    ] = False,
+) -> None:
+    """Make the operator's first key and print it, this once; a running server knows it in seconds.
+
+    It works on the database itself, so that whoever may read and write that may run it. With it,
+    `aiaas keys create` makes all others.
+    """
+    given: dict[str, Any] = {"data": data, "secret_file": secret_file, "tenants": True}
+    if database_url_file is not None:
+        given["database_url"], notes = read_secret(database_url_file, SECRETS[1])
+        for note in notes:
+            print(f"aiaas: {note}", file=sys.stderr)
+    if data is None and f"{PREFIX}DATA" not in os.environ:
+        fail(f"--data: expected the directory that the server is given ({PREFIX}DATA)")
+    settings = make_settings(given)
+    from aiaas_server.state.prepare import DataRefused, prepare  # a database only where wanted
+
+    try:
+        ready = prepare(settings)
+        from aiaas_server.tenancy.first_key import make_first_key
+
+        key = make_first_key(ready, another=another)
+    except DataRefused as error:
+        fail(str(error))
+    except ServerError as error:
+        print(f"aiaas: {error.message}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    typer.echo(key)
+    print(
+        "aiaas: this is the operator's key, shown this once; keep it where secrets are kept. Then: "
+        f"aiaas serve --data {settings.data} --tenants, and AIAAS_API_KEY for clients",
+        file=sys.stderr,
+    )
+
+
 def make_settings(given: dict[str, Any]) -> Settings:
     """Settings from options and the environment; a wrong one ends the program in one line."""
     try:
@@ -270,4 +333,8 @@ def _open_session(model: Path | bytes, config: ModelConfig) -> Session:
 
 
 register(app)
+_keys = next((one for one in app.registered_groups if one.name == "keys"), None)
+assert _keys is not None, "the client's commands have them"
+assert _keys.typer_instance is not None, "it was made of one"
+_keys.typer_instance.command("init")(keys_init)
 register_zoo(app, _open_session)

@@ -44,7 +44,7 @@ class EmbeddedServer:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._app = create_app(settings)
+        self._app = create_app(settings, local=True)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="aiaas-embedded", daemon=True)
         self._thread.start()

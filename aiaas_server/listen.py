@@ -56,9 +56,10 @@ def check_exposure(settings: Settings) -> None:
         hosts.append(settings.metrics_host or settings.host)
     open_host = next((host for host in hosts if not resolves_to_loopback(host)), None)
     missing: list[str] = []
-    if settings.api_key is None and settings.client_ca is None:
+    if settings.api_key is None and settings.client_ca is None and not settings.tenants:
         missing.append(
-            "anyone who reaches it may use it (give --api-key-file FILE or --client-ca FILE)"
+            "anyone who reaches it may use it "
+            "(give --api-key-file FILE, --client-ca FILE or --tenants)"
         )
     if settings.certfile is None:
         missing.append("anyone on the way may read and change it (give --certfile and --keyfile)")

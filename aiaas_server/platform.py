@@ -6,12 +6,14 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from starlette.routing import BaseRoute
 
 from aiaas_client.protocol.management import Version
 from aiaas_server.core.describe.stored import ModelRepository
+from aiaas_server.core.errors import ServerError
 from aiaas_server.core.events import Observer
 from aiaas_server.core.measures import Measure
 from aiaas_server.core.model import LoadedModel
@@ -20,8 +22,10 @@ from aiaas_server.http.manage import drafts, files, monitoring
 from aiaas_server.http.manage.audit import AuditRoutes
 from aiaas_server.http.manage.changes import ChangeRoutes
 from aiaas_server.http.manage.datasets import DatasetRoutes
+from aiaas_server.http.manage.keys import KeyRoutes
 from aiaas_server.http.manage.models import ModelRoutes
 from aiaas_server.http.manage.requests import Manage
+from aiaas_server.http.manage.tenants import PlanRoutes, TenantRoutes
 from aiaas_server.http.manage.traffic import TrafficRoutes
 from aiaas_server.http.process_group import ProcessGroup
 from aiaas_server.monitor.alerts import Alert, Alerts
@@ -48,12 +52,15 @@ from aiaas_server.settings import Settings
 from aiaas_server.state.database import Connection, Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
+from aiaas_server.state.sealed_answers import AnswerSeal
 from aiaas_server.state.space import check_room
 from aiaas_server.tenancy.tenancy import Tenancy
 from aiaas_server.workshop.datasets import Datasets
 from aiaas_server.workshop.workshop import Workshop
 
 _log = logging.getLogger("aiaas_server")
+KEYS_CHANGED = "/keys"
+"""In place of the name of a model, which has no `/` first: keys, tenants or plans were changed."""
 
 
 class Platform:
@@ -62,6 +69,7 @@ class Platform:
     Args:
         settings: With `data`.
         models: The directory of models beside the registry.
+        local: Whether whoever calls runs this server, and needs no key.
 
     Attributes:
         repository: What the pool loads from: that directory, and the registry's versions.
@@ -74,13 +82,13 @@ class Platform:
         acts: Keeps a record of what is done.
     """
 
-    def __init__(self, settings: Settings, models: ModelRepository) -> None:
+    def __init__(self, settings: Settings, models: ModelRepository, *, local: bool = False) -> None:
         assert settings.data is not None, "there is no platform without it"
         self._settings = settings
         room = partial(check_room, settings.data, reserve=settings.disk_reserve_bytes)
         self.database = Database(database_url(settings), room)
         self._feed = Feed(self.database)
-        self.tenancy = Tenancy(settings, self.database, self._feed)
+        self.tenancy = Tenancy(settings, self.database, self._feed, local=local)
         self.find_key = self.tenancy.find_key
         self.entrance = self.tenancy.entrance
         self._registry = Registry(self.database, begin)
@@ -124,7 +132,8 @@ class Platform:
             is_taken=lambda name: models.find(name) is not None,
         )
         self.acts = self.tenancy.audit
-        self._manage = Manage(self.database, self.acts)
+        seal = AnswerSeal(self.tenancy.secret.derive("answers"))
+        self._manage = Manage(self.database, self.acts, seal)
         url = settings.alert_url
         self.alerts = Alerts("" if url is None else url.get_secret_value())
         self.monitor = Monitor(self.database, self.alerts)
@@ -174,6 +183,21 @@ class Platform:
             *AuditRoutes(self.tenancy.audit).routes(manage),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
+            *self._identity_routes(group),
+        ]
+
+    def _identity_routes(self, group: ProcessGroup) -> list[BaseRoute]:
+        tenancy = self.tenancy
+
+        async def changed() -> None:
+            """Who is let in by this server is so at once, whichever of its processes is asked."""
+            await self.bring(KEYS_CHANGED)
+            await group.follow(KEYS_CHANGED)
+
+        return [
+            *KeyRoutes(tenancy.keys, self._settings, changed).routes(self._manage),
+            *TenantRoutes(tenancy.tenants, self._settings, changed).routes(self._manage),
+            *PlanRoutes(tenancy.plans, self._settings, changed).routes(self._manage),
         ]
 
     def _monitoring_routes(self) -> list[BaseRoute]:
@@ -199,7 +223,15 @@ class Platform:
         return await self.database.read(read)
 
     async def bring(self, name: str) -> None:
-        """Do what the registry says of a model now, which another process has changed."""
+        """Do what the registry says of a model now, which another process has changed.
+
+        Args:
+            name: The model; or `KEYS_CHANGED`, when it is keys and tenants.
+        """
+        if name == KEYS_CHANGED:
+            with suppress(ServerError):  # the table is read again soon
+                await self.tenancy.identities.refresh()
+            return
         await self._reconcile.bring(name)
 
     def on_serve(self, model: LoadedModel) -> None:

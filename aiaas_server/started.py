@@ -58,7 +58,7 @@ def started_lines(
         lines.append(f"  look     curl {address}/v2/models/{name}")
         call = _call(pool.resolve(name, None))
         lines.append(f'  call     Client("{address}").model("{name}").{call}')
-    if settings.api_key is not None:
+    if settings.api_key is not None or settings.tenants:
         lines.append("  key      needed by every route but /v2/health/live and /v2/health/ready")
     lines.append("  stop     Ctrl+C")
     return lines

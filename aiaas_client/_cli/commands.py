@@ -33,6 +33,7 @@ from aiaas_client._cli.jobs import (
     score,
     train,
 )
+from aiaas_client._cli.keys import KEYS, whoami
 from aiaas_client._cli.monitor import feedback, monitor
 from aiaas_client._cli.predict import predict
 from aiaas_client._cli.registry import delete, diff, follow, history, models, versions
@@ -48,6 +49,7 @@ from aiaas_client._cli.session import (
     print_json,
 )
 from aiaas_client._cli.show import show
+from aiaas_client._cli.tenants import PLANS, TENANTS
 from aiaas_client._cli.traffic import pin, promote, rollback, shadow, split, unalias, unpin
 from aiaas_client._cli.write import generate, transcribe
 from aiaas_client._client import Client
@@ -141,7 +143,7 @@ def stubs(
 
 CALLS: tuple[Callable[..., None], ...] = (
     *(models, infer, predict, chat, generate, transcribe, explain),
-    *(show, stats, load, unload, check, stubs),
+    *(show, stats, load, unload, check, stubs, whoami),
 )
 REGISTRY: tuple[Callable[..., None], ...] = (
     *(deploy, versions, promote, unalias, split, shadow, pin, unpin, rollback),
@@ -154,6 +156,9 @@ WORK: tuple[Callable[..., None], ...] = (
 PANELS = {"Call models": CALLS, "Registry": REGISTRY, "Data sets and jobs": WORK}
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "audit": ("What was done to a server, and whether the record is whole.", audit.MEMBERS),
+    "tenants": ("Who shares a server: make, list, change, suspend. For the operator.", TENANTS),
+    "plans": ("What tenants may use, under names. For the operator.", PLANS),
+    "keys": ("Keys: make, list, rotate, revoke.", KEYS),
 }
 """Commands of two words, `aiaas keys create`: by the first, what it is about and the second."""
 

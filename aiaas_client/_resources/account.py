@@ -5,33 +5,93 @@ A class for each of them is in a file of its own beside this, imported when it i
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-if TYPE_CHECKING:  # named in the base classes below
+if TYPE_CHECKING:  # all of them named in the base classes below
     from aiaas_client._resources.audit import AsyncAudit, Audit  # noqa: F401
+    from aiaas_client._resources.keys import AsyncKeys, Keys  # noqa: F401
+    from aiaas_client._resources.tenants import (  # noqa: F401
+        AsyncPlans,
+        AsyncTenants,
+        Plans,
+        Tenants,
+    )
+    from aiaas_client.protocol.tenants import Whoami
 
+AnyTenants = TypeVar("AnyTenants")
+AnyPlans = TypeVar("AnyPlans")
+AnyKeys = TypeVar("AnyKeys")
 AnyAudit = TypeVar("AnyAudit")
+AnyWhoami = TypeVar("AnyWhoami")
 
 
-class AuditOf(Generic[AnyAudit]):
-    """What was done to a server."""
+class AccountCalls(Generic[AnyTenants, AnyPlans, AnyKeys, AnyAudit, AnyWhoami]):
+    """Who shares a server, with which keys, and what was done there."""
 
     _sender: Any
     _is_async: bool
+
+    @property
+    def tenants(self) -> AnyTenants:
+        """The server's tenants, for its operator: create, list, change, suspend."""
+        from aiaas_client._resources import tenants as home
+
+        found: AnyTenants = self._part(home, "Tenants")
+        return found
+
+    @property
+    def plans(self) -> AnyPlans:
+        """What tenants may use, for the operator: create, list, change, delete."""
+        from aiaas_client._resources import tenants as home
+
+        found: AnyPlans = self._part(home, "Plans")
+        return found
+
+    @property
+    def keys(self) -> AnyKeys:
+        """The keys of one's tenant: create, list, rotate, revoke."""
+        from aiaas_client._resources import keys as home
+
+        found: AnyKeys = self._part(home, "Keys")
+        return found
 
     @property
     def audit(self) -> AnyAudit:
         """The server's record of acts: list it, check it, report a month."""
         from aiaas_client._resources import audit as home
 
-        kind: Any = home.AsyncAudit if self._is_async else home.Audit
-        found: AnyAudit = kind(self._sender)
+        found: AnyAudit = self._part(home, "Audit")
         return found
 
+    def whoami(self) -> AnyWhoami:
+        """Tell whose the key of this client is: its tenant, scopes, limits and end.
 
-class ThreadAccount(AuditOf["Audit"]):
-    """Tenants, from threads."""
+        Raises:
+            AuthenticationError: it is not good.
+            NotSupportedError: this server has no registry.
+        """
+        from aiaas_client._api.tenants import whoami
+
+        found: AnyWhoami = self._sender.send(whoami())
+        return found
+
+    def _part(self, home: ModuleType, name: str) -> Any:
+        return getattr(home, f"Async{name}" if self._is_async else name)(self._sender)
 
 
-class AsyncAccount(AuditOf["AsyncAudit"]):
-    """Tenants, from an event loop."""
+class ThreadAccount(AccountCalls["Tenants", "Plans", "Keys", "Audit", "Whoami"]):
+    """Tenants and what they use, from threads."""
+
+    _is_async = False
+
+
+class AsyncAccount(
+    AccountCalls[
+        "AsyncTenants", "AsyncPlans", "AsyncKeys", "AsyncAudit", Coroutine[Any, Any, "Whoami"]
+    ]
+):
+    """Tenants and what they use, from an event loop."""
+
+    _is_async = True

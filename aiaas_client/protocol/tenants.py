@@ -6,11 +6,12 @@ Source: `docs/tenants.md`. A limit that is null is none.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aiaas_client.protocol.documents import Asked, Told
+from aiaas_client.protocol.scopes import Scope
 
 TENANT_NAME: Final = r"[a-z0-9][a-z0-9-]{0,62}"
 """A tenant's name."""
@@ -19,6 +20,16 @@ OPERATOR_TENANT: Final = "default"
 BASIC_PLAN: Final = "basic"
 UNLIMITED_PLAN: Final = "unlimited"
 
+PLAN_NAME: Final = TENANT_NAME
+"""A plan's name."""
+GRACE_SECONDS: Final = 24 * 3600.0
+"""For which a key that was rotated is still good, by default."""
+
+Name = Annotated[str, Field(pattern=f"^{TENANT_NAME}$")]
+Line = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
+Seconds = Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)]
+Moment = Annotated[float, Field(gt=0, le=1e11, allow_inf_nan=False)]
 Amount = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
@@ -67,12 +78,14 @@ class Plan(Told):
 
     Attributes:
         built_in: It is there without anybody having made it.
+        etag: For `If-Match`.
     """
 
     name: str
     limits: Limits
     description: str = ""
     built_in: bool = False
+    etag: str = ""
 
 
 class Tenant(Told):
@@ -82,6 +95,7 @@ class Tenant(Told):
         state: The keys of a suspended one are refused; an erased one leaves its name.
         plan: The name of its plan.
         created: Seconds since 1970, UTC.
+        etag: For `If-Match`.
     """
 
     name: str
@@ -90,6 +104,7 @@ class Tenant(Told):
     description: str = ""
     created: float = 0.0
     created_by: str = ""
+    etag: str = ""
 
 
 class Key(Told):
@@ -129,3 +144,98 @@ class MadeKey(Key):
     def __repr_args__(self):  # type: ignore[no-untyped-def]  # as pydantic's
         """All but the secret."""
         return [(name, value) for name, value in super().__repr_args__() if name != "secret"]
+
+
+class Whoami(Told):
+    """Whose a request is.
+
+    Attributes:
+        key_id: The key that it came with; "" where none is asked for.
+        scopes: What it may do, all that `admin` stands for among them.
+        plan: The name of the tenant's plan.
+        limits: Those of the tenant.
+        key_limits: Those of the key; null is none of its own.
+        expires: When the key ends, seconds since 1970; null is never.
+    """
+
+    tenant: str
+    key_id: str = ""
+    scopes: tuple[str, ...] = ()
+    plan: str = ""
+    limits: Limits | None = None
+    key_limits: Limits | None = None
+    expires: float | None = None
+
+
+class TenantRequest(Asked):
+    """A tenant that is to be made.
+
+    Attributes:
+        name: Of lower-case letters, digits and "-", at most 63; never used a second time.
+        plan: The name of a plan that there is.
+    """
+
+    name: Name
+    plan: Name = BASIC_PLAN
+    description: Text = ""
+
+
+class TenantPatch(Asked):
+    """What is to change of a tenant; members that are left out stay."""
+
+    plan: Name | None = None
+    description: Text | None = None
+
+
+class PlanRequest(Asked):
+    """A plan that is to be made; limits that are left out are those of `basic`."""
+
+    name: Name
+    limits: Limits = BASIC
+    description: Text = ""
+
+
+class PlanPatch(Asked):
+    """What is to change of a plan; members, and limits, that are left out stay."""
+
+    limits: Limits | None = None
+    description: Text | None = None
+
+
+class _WithEnd(Asked):
+    expires: Moment | None = None
+    expires_in: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.expires is not None and self.expires_in is not None:
+            raise ValueError("expires and expires_in exclude each other")
+        return self
+
+
+class KeyRequest(_WithEnd):
+    """A key that is to be made.
+
+    Attributes:
+        scopes: What it may do; at least one, none that its maker has not.
+        expires: When it ends, seconds since 1970; or
+        expires_in: so many seconds from now. With neither it ends with its maker, or never.
+        limits: Its own. Those that are left out are its maker's, or none.
+        tenant: Whose it is; by default its maker's tenant. Another one is for the operator.
+    """
+
+    name: Line = ""
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=16)]
+    limits: Limits | None = None
+    tenant: Name | None = None
+
+
+class RotateRequest(_WithEnd):
+    """A key that is to be replaced by another of the same scopes and limits.
+
+    Attributes:
+        grace: Seconds for which the old one is good; 0 ends it at once.
+        expires, expires_in: Of the new one, as of a `KeyRequest`; by default as of the old one.
+    """
+
+    grace: Annotated[float, Field(ge=0, le=90 * 24 * 3600.0, allow_inf_nan=False)] = GRACE_SECONDS

@@ -27,6 +27,7 @@ from aiaas_client.testing.state import (
     TaskFunction,
     WriterFunction,
 )
+from aiaas_client.testing.tenants import FakeTenants
 
 
 class FakeServer(Faults):
@@ -105,6 +106,15 @@ class FakeServer(Faults):
             ValueError: this server was made without a registry.
         """
         return self._managed().work.jobs
+
+    @property
+    def tenants(self) -> FakeTenants:
+        """Who was made: tenants, plans, keys. Whoever calls is the operator.
+
+        Raises:
+            ValueError: this server was made without a registry.
+        """
+        return self._managed().tenants
 
     def job_result(
         self,

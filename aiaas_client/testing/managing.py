@@ -16,6 +16,7 @@ from aiaas_client.testing.auditing import FakeAudit
 from aiaas_client.testing.fake_model import FakeError
 from aiaas_client.testing.registry import FakeRegistry
 from aiaas_client.testing.state import Answer, RecordedRequest
+from aiaas_client.testing.tenants import FakeTenants
 from aiaas_client.testing.working import Working
 
 
@@ -26,6 +27,7 @@ class Managing:
         self.registry = FakeRegistry()
         self.work = Working(self.registry)
         self.audit = FakeAudit()
+        self.tenants = FakeTenants()
         self._answered: dict[str, Answer] = {}
 
     def answer(self, request: RecordedRequest, rest: Sequence[str]) -> Answer:
@@ -61,6 +63,8 @@ class Managing:
                 found = self._traffic(request, name, more)
             case ["datasets" | "jobs" | "recipes", *_]:
                 found = self.work.answer(request, rest)
+            case ["me"] | ["tenants" | "plans" | "keys", *_]:
+                found = self.tenants.answer(request, rest)
             case _:
                 raise FakeError(404, "Not Found")
         return found

@@ -20,6 +20,7 @@ ServerError
 ├── ControlDisabled     load and unload are switched off
 ├── NotFound            no such object, or another tenant's
 ├── Conflict            it is not in a state in which that can be done
+├── NotAllowed          the key that asks may not do that
 ├── StaleRevision       it was changed since the caller read it
 ├── Rejected            a model was looked at and is refused
 ├── StorageFull         the disk has no room for what would be written
@@ -139,6 +140,10 @@ class NotFound(ServerError):
 
 class Conflict(ServerError):
     """The object is not in a state in which that can be done, or exists with other content."""
+
+
+class NotAllowed(ServerError):
+    """The key that asks may not do that: it would go beyond what it may itself."""
 
 
 class StaleRevision(ServerError):

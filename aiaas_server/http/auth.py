@@ -7,6 +7,7 @@ proxy cannot lock it out.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from hmac import compare_digest
@@ -22,6 +23,7 @@ WINDOW = 60.0
 MAX_ADDRESSES = 10_000
 
 _CHALLENGE = ((b"www-authenticate", b'Bearer realm="aiaas"'),)
+_whole_key = re.compile(rb"aias_[a-z0-9]{12}_").search
 _KEY_PARAMETERS = frozenset({"api_key", "api-key", "apikey", "x-api-key", "access_token"})
 
 
@@ -150,6 +152,6 @@ def _refuse_key_in_url(query: bytes) -> None:
         names = {name.lower() for name, _ in parse_qsl(query.decode("latin-1"), True)}
     except ValueError:  # more parameters than the parser counts
         names = set()
-    if names & _KEY_PARAMETERS:
+    if names & _KEY_PARAMETERS or _whole_key(query):
         message = "an API key in the URL is refused; send Authorization: Bearer or X-API-Key"
         raise HttpError(400, ErrorCode.INVALID_REQUEST, message)

@@ -64,6 +64,7 @@ ROWS: Mapping[type[core.ServerError], Row] = {
     core.InvalidInput: Row(400, ErrorCode.INVALID_REQUEST),
     core.ModelNotReady: Row(400, ErrorCode.MODEL_NOT_READY),
     core.LoadFailed: Row(400, ErrorCode.LOAD_FAILED),
+    core.NotAllowed: Row(403, ErrorCode.FORBIDDEN),
     core.ModelNotFound: Row(404, ErrorCode.MODEL_NOT_FOUND),
     core.VersionNotFound: Row(404, ErrorCode.VERSION_NOT_FOUND),
     core.NotFound: Row(404, ErrorCode.NOT_FOUND),

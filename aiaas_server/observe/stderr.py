@@ -29,7 +29,7 @@ _RANKS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 _LAST_LINES = 5.0  # seconds for the process to write what is left
 
 _secrets = re.compile(
-    r"(?i)(bearer\s+|x-api-key['\"]?\s*[:=]\s*['\"]?|\baias_)[^\s'\",;]+",
+    r"(?i)(bearer\s+|x-api-key['\"]?\s*[:=]\s*['\"]?|aias_)[^\s'\",;]+",
 )
 _colours = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _mark = re.compile(r"^(?:[0-9-]+ [0-9:.]+ )?\[([VIWEF]):[^\]]*\] ?")

@@ -23,11 +23,12 @@ class DataRefused(Exception):
     """`--data` cannot be used; the message tells the operator what to do about it."""
 
 
-def prepare(settings: Settings) -> Settings:
+def prepare(settings: Settings, *, local: bool = False) -> Settings:
     """Make the directory, and bring the database to the schema of this server.
 
     Args:
         settings: With `data`.
+        local: Whether whoever calls runs this server, and needs no key.
     Returns:
         Settings to serve with: where no directory of models was asked for and the default one is
         not there, an empty one in `data` stands in.
@@ -47,12 +48,36 @@ def prepare(settings: Settings) -> Settings:
         kind = url.get_backend_name()
         where = type(url).create(kind, host=url.host, port=url.port, database=url.database)
         raise DataRefused(f"the database {where}: {error}") from error
+    if not settings.tenants and not local:
+        _check_keyless(settings, url)
     stand_in = settings.data / "models"
     asked_for = "models" in settings.model_fields_set and settings.models != stand_in
     if asked_for or settings.models.exists():
         return settings
     _make_directory(stand_in)
     return settings.model_copy(update={"models": stand_in})
+
+
+def _check_keyless(settings: Settings, url: URL) -> None:
+    """Refuse to open to everyone what was kept behind keys."""
+    from sqlalchemy import select
+
+    from aiaas_server.core.errors import ServerError
+    from aiaas_server.state.database import Database
+    from aiaas_server.state.tenant_tables import KEYS
+
+    database = Database(url)
+    try:
+        key = database.read_now(lambda c: c.execute(select(KEYS.c.id).limit(1)).scalar())
+    except ServerError as error:
+        raise DataRefused(f"the database of --data {settings.data}: {error.message}") from error
+    finally:
+        database.close()
+    if key is not None:
+        raise DataRefused(
+            f"--data {settings.data}: its database has keys of tenants, and without --tenants "
+            "whoever reaches this server would be the operator; start it with --tenants"
+        )
 
 
 def database_url(settings: Settings) -> URL:

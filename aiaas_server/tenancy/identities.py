@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hmac import compare_digest
 from typing import Final, NamedTuple, Protocol
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from aiaas_client.protocol.scopes import EVERY_SCOPE, SCOPES
 from aiaas_client.protocol.tenants import OPERATOR_TENANT, Limits
@@ -23,6 +22,7 @@ from aiaas_server.core.events import Identity
 from aiaas_server.state.changes import ChangeRow
 from aiaas_server.state.database import Database
 from aiaas_server.state.tenant_tables import KEYS, PLANS, TENANTS
+from aiaas_server.tenancy.clock import SteadyClock
 from aiaas_server.tenancy.rows import BUILT_IN, KIND, OPERATOR, plan_of, tenant_of
 from aiaas_server.tenancy.secrets import hashed, key_id
 
@@ -81,6 +81,7 @@ class Identities:
     Args:
         pepper: What keys are hashed with.
         interval: Seconds after which the table is read anew.
+        clock: What keys end by.
 
     Attributes:
         directory: The table; replaced, never changed.
@@ -88,12 +89,19 @@ class Identities:
     """
 
     def __init__(
-        self, database: Database, feed: Feed, pepper: bytes, interval: float = INTERVAL
+        self,
+        database: Database,
+        feed: Feed,
+        pepper: bytes,
+        interval: float = INTERVAL,
+        clock: SteadyClock | None = None,
     ) -> None:
         self._database = database
         self._feed = feed
         self._pepper = pepper
         self._interval = interval
+        self._clock = clock or SteadyClock()
+        self._refreshing = asyncio.Lock()
         self._checked: dict[bytes, KnownKey] = {}
         self._listeners: list[Callable[[Directory], object]] = []
         self._following: asyncio.Task[None] | None = None
@@ -102,7 +110,7 @@ class Identities:
 
     def find(self, given: bytes) -> Identity | None:
         """Whose a key is; None for one that is not good. The same work for any that is whole."""
-        now = time.time()
+        now = self._clock.now()
         known = self._checked.get(given)
         if known is None:
             known = self._look(given)
@@ -118,7 +126,9 @@ class Identities:
 
     def _look(self, given: bytes) -> KnownKey | None:
         found = key_id(given)
-        known = None if found is None else self.directory.keys.get(found)
+        if found is None:  # whoever sends it sees that it is no key; a flood of them costs little
+            return None
+        known = self.directory.keys.get(found)
         digest = hashed(self._pepper, given)
         right = compare_digest(digest, bytes(32) if known is None else known.hash)
         return known if right else None
@@ -149,12 +159,14 @@ class Identities:
         Raises:
             StateUnavailable: The database does not answer; what is known stays.
         """
-        found = await self._database.read(read_directory)
-        if found == self.directory:
-            return
-        self.directory, self._checked = found, {}
-        for listener in self._listeners:
-            listener(found)
+        async with self._refreshing:  # what was read first is not to come last
+            now = self._clock.now()
+            found = await self._database.read(lambda c: read_directory(c, now))
+            if found == self.directory:
+                return
+            self.directory, self._checked = found, {}
+            for listener in self._listeners:
+                listener(found)
 
     async def _follow(self) -> None:
         seen = -1
@@ -162,6 +174,7 @@ class Identities:
             try:
                 if seen < 0:
                     seen = await self._feed.last()
+                self._clock.settle()
                 await self.refresh()
                 seen = await self._next(seen)
             except ServerError as error:
@@ -182,14 +195,15 @@ class Identities:
         return seen
 
 
-def read_directory(connection: Connection) -> Directory:
-    """Everything that is known now."""
+def read_directory(connection: Connection, now: float = 0.0) -> Directory:
+    """Everything that is known now, without keys that have ended."""
     plans = {**BUILT_IN, **{r.name: plan_of(r) for r in connection.execute(select(PLANS))}}
     tenants = {OPERATOR.name: OPERATOR}
     tenants.update({row.name: tenant_of(row) for row in connection.execute(select(TENANTS))})
     limits = {one.name: plans[one.plan].limits for one in tenants.values() if one.plan in plans}
     keys = {}
-    for row in connection.execute(select(KEYS).where(KEYS.c.revoked.is_(None))):
+    unended = or_(KEYS.c.expires.is_(None), KEYS.c.expires > now)
+    for row in connection.execute(select(KEYS).where(KEYS.c.revoked.is_(None), unended)):
         tenant = tenants.get(row.tenant)
         if tenant is None or tenant.state != "active":
             continue

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
 
+from aiaas_server.state.prepare import DataRefused
+
 PREFIX: Final = "aias_"
 SECRET_FILE: Final = "secret"
 _ID: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -26,7 +28,7 @@ _key = re.compile(rb"aias_([a-z0-9]{12})_([A-Za-z0-9_-]{43})([A-Za-z0-9_-]{6})")
 _LEAST: Final = 32  # bytes of the server's secret
 
 
-class SecretRefused(Exception):
+class SecretRefused(DataRefused):
     """The server's secret cannot be used; the message tells the operator why."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from aiaas_server.core.events import Entrance, Identity
@@ -10,8 +11,15 @@ from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.tenancy.audit import Audit
 from aiaas_server.tenancy.audit_head_file import HEAD_FILE
+from aiaas_server.tenancy.clock import SteadyClock
 from aiaas_server.tenancy.identities import Identities
+from aiaas_server.tenancy.keys import Keys
+from aiaas_server.tenancy.last_used import LastUsed
+from aiaas_server.tenancy.plans import Plans
 from aiaas_server.tenancy.secrets import ServerSecret
+from aiaas_server.tenancy.tenants import Tenants
+
+_log = logging.getLogger("aiaas_server")
 
 
 class Tenancy:
@@ -19,21 +27,32 @@ class Tenancy:
 
     Args:
         settings: With `data`.
+        local: Whether whoever calls runs this server, and needs no key.
 
     Attributes:
         secret: What keys are hashed with, and more.
         identities: Whose keys are.
+        keys, tenants, plans: What the management routes see to.
         find_key: The front door's; None on a server without tenants.
         entrance: Lets requests in by what their tenant may use; None where nothing limits them.
         audit: Keeps a record of what is done.
     """
 
-    def __init__(self, settings: Settings, database: Database, feed: Feed) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, feed: Feed, *, local: bool = False
+    ) -> None:
         assert settings.data is not None, "there are no tenants without it"
         self.secret = ServerSecret.of(settings.data, settings.secret_file)
-        self.identities = Identities(database, feed, self.secret.derive("keys"))
+        pepper, clock = self.secret.derive("keys"), SteadyClock()
+        self._settings = settings
+        self.identities = Identities(database, feed, pepper, clock=clock)
+        self.tenants = Tenants(database)
+        self.plans = Plans(database)
+        makes = settings.tenants or local
+        self.keys = Keys(database, self.identities, pepper, clock, makes=makes)
+        self._last_used = LastUsed(database, self.identities)
         self.find_key: Callable[[bytes], Identity | None] | None = None
-        if settings.tenants:
+        if settings.tenants and not local:
             self.find_key = self.identities.find
         self.entrance: Entrance | None = None
         head_file = settings.data / HEAD_FILE
@@ -43,13 +62,20 @@ class Tenancy:
         """Read who may ask."""
         await self.identities.start()
         await self.audit.start()
+        if self.find_key is not None and not self.identities.directory.keys:
+            _log.warning(
+                "there is no key yet, so that nothing is answered; run: aiaas keys init --data %s",
+                self._settings.data,
+            )
 
     def follow(self) -> None:
         """Keep up with changes, from now on."""
         self.identities.follow()
         self.audit.follow()
+        self._last_used.start()
 
     async def close(self) -> None:
         """Write what is left, and let go."""
         await self.identities.close()
         await self.audit.close()
+        await self._last_used.close()

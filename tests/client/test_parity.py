@@ -20,9 +20,12 @@ from aiaas_client import (
     AsyncDatasets,
     AsyncJobHandle,
     AsyncJobs,
+    AsyncKeys,
     AsyncModel,
     AsyncModels,
+    AsyncPlans,
     AsyncTaskModel,
+    AsyncTenants,
     AsyncTextEmbeddingModel,
     Audit,
     Batcher,
@@ -31,9 +34,12 @@ from aiaas_client import (
     Datasets,
     JobHandle,
     Jobs,
+    Keys,
     Model,
     Models,
+    Plans,
     TaskModel,
+    Tenants,
     TextEmbeddingModel,
 )
 from aiaas_client._send.loop import LoopSender
@@ -52,6 +58,9 @@ PAIRS = [
     (Jobs, AsyncJobs),
     (JobHandle, AsyncJobHandle),
     (Audit, AsyncAudit),
+    (Keys, AsyncKeys),
+    (Plans, AsyncPlans),
+    (Tenants, AsyncTenants),
 ]
 SYNC_ONLY = {"__enter__", "__exit__"}
 ASYNC_ONLY = {"__aenter__", "__aexit__"}

@@ -2,7 +2,8 @@
 
 A route is an endpoint with the scope that a key needs for it. A POST that carries an
 `Idempotency-Key` is carried out once: whoever sends it again within a day gets the same answer,
-and another body under the same key is a conflict.
+and another body under the same key is a conflict. An answer that holds a secret is remembered
+encrypted, see `state.sealed_answers`.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ from aiaas_server.http.openapi import DescribedRoute, Tells
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.idempotency import Answered, recall, remember
+from aiaas_server.state.sealed_answers import AnswerSeal
 
 B = TypeVar("B", bound=BaseModel)
 
 PREFIX = "/api/v1"
 READ, WRITE = "models:read", "models:write"
+ANY_KEY = "any"
+"""The scope of routes that are for every key that is good."""
 MOST_ITEMS = 1000
 DEFAULT_ITEMS = 100
 
@@ -174,11 +178,15 @@ class Manage:
 
     Args:
         acts: Keeps a record of what is done; without it there is none.
+        seal: For answers that hold a secret; without it there are no routes with such.
     """
 
-    def __init__(self, database: Database, acts: Acts | None = None) -> None:
+    def __init__(
+        self, database: Database, acts: Acts | None = None, seal: AnswerSeal | None = None
+    ) -> None:
         self._database = database
         self._acts = acts
+        self._seal = seal
         self._running: set[asyncio.Task[Any]] = set()
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -192,6 +200,7 @@ class Manage:
         asks: type[BaseModel] | None = None,
         tells: Tells = None,
         act: str | None = None,
+        secret: bool = False,
     ) -> Route:
         """A route below `/api/v1`.
 
@@ -200,7 +209,10 @@ class Manage:
             act: What the record of acts calls it, where it is not `act_named`; "" is none.
             asks: The document that a request carries, for `/openapi.json`.
             tells: The document that is answered, or that none is.
+            secret: Whether the answer holds a secret.
         """
+        seal = self._seal if secret else None
+        assert seal is not None or not secret, "nothing to seal secret answers with"
 
         if act is None and method in WRITING:
             act = act_named(method, path)
@@ -210,7 +222,7 @@ class Manage:
             if method == "POST" and "idempotency-key" in request.headers:
                 context_of(request).act = act or ""
                 check_scope(request, scope)
-                return await self._once(request, carried_out)
+                return await self._once(request, carried_out, seal)
             return await carried_out(request)
 
         answer.__doc__ = endpoint.__doc__
@@ -241,7 +253,9 @@ class Manage:
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
-    async def _once(self, request: Request, endpoint: Endpoint) -> Response:
+    async def _once(
+        self, request: Request, endpoint: Endpoint, seal: AnswerSeal | None
+    ) -> Response:
         key, tenant = request.headers["idempotency-key"], author_of(request).tenant
         if not _key(key):
             raise bad_request(
@@ -254,10 +268,15 @@ class Manage:
         asked = digest.hexdigest()
         lock = self._locks.setdefault((tenant, key), asyncio.Lock())
         async with lock:  # one that is sent again before it is answered waits for that
-            return await self._first_or_again(_again(request, body), endpoint, key, asked)
+            return await self._first_or_again(_again(request, body), endpoint, key, asked, seal)
 
     async def _first_or_again(
-        self, request: Request, endpoint: Endpoint, key: str, asked: str
+        self,
+        request: Request,
+        endpoint: Endpoint,
+        key: str,
+        asked: str,
+        seal: AnswerSeal | None,
     ) -> Response:
         """Carry a request out, or tell what was answered when it came first."""
         tenant = author_of(request).tenant
@@ -265,14 +284,20 @@ class Manage:
         if known is None:
             answer = await endpoint(request)
             if answer.status_code < 500:
-                told = Answered(asked, answer.status_code, bytes(answer.body))
+                content = bytes(answer.body)
+                if seal is not None:
+                    content = seal.shut(_presented(request), asked, content)
+                told = Answered(asked, answer.status_code, content)
                 remembering = partial(remember, tenant=tenant, key=key, answered=told)
                 await self._database.write(remembering, spares_room=True)
             return answer
         if known.request != asked:
             raise Conflict("Idempotency-Key: it was used before with another request")
         replayed = {"Idempotency-Replayed": "true"}
-        return Response(known.answer, known.status, replayed, "application/json")
+        content = known.answer
+        if seal is not None:
+            content = seal.open(_presented(request), asked, content)
+        return Response(content, known.status, replayed, "application/json")
 
 
 def _again(request: Request, body: bytes) -> Request:
@@ -285,6 +310,12 @@ def _again(request: Request, body: bytes) -> Request:
     return Request(request.scope, receive)
 
 
+def _presented(request: Request) -> bytes:
+    """The key that a request carries, as it came; empty where none is asked for."""
+    headers = context_of(request).headers
+    return headers.get(b"x-api-key") or headers.get(b"authorization", b"").partition(b" ")[2]
+
+
 def check_scope(request: Request, scope: str) -> None:
     """See that the caller may do that.
 
@@ -292,5 +323,5 @@ def check_scope(request: Request, scope: str) -> None:
         HttpError: 403.
     """
     scopes = context_of(request).caller.identity.scopes
-    if "*" not in scopes and scope not in scopes:
+    if scope != ANY_KEY and "*" not in scopes and scope not in scopes:
         raise HttpError(403, ErrorCode.FORBIDDEN, f"this needs a key with the scope '{scope}'")
