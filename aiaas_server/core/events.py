@@ -111,6 +111,7 @@ class InferenceRecord(NamedTuple):
         total_seconds: Acceptance to answer.
         failure: None when it succeeded.
         caller: Who asked.
+        owner: The tenant whose model it is, which the caller's need not be.
     """
 
     model: str
@@ -122,6 +123,7 @@ class InferenceRecord(NamedTuple):
     total_seconds: float
     failure: FailureReason | None
     caller: Caller = NOBODY
+    owner: str = OPERATOR.tenant
 
 
 class Observer(Protocol):

@@ -111,7 +111,7 @@ def families_of(models: Iterable[Writes]) -> list[Family]:
     for model in models:
         counts = _counts_of(model.generator)
         if counts is not None:
-            counted.append(({"model": model.name, "version": str(model.version)}, counts))
+            counted.append(({"model": model.full, "version": str(model.version)}, counts))
     if not counted:
         return []
     families = [

@@ -29,6 +29,7 @@ from aiaas_server.http.incoming import (
     route_path,
     sticky_key,
 )
+from aiaas_server.http.scopes import asks_near
 from aiaas_server.observe.metrics import RequestMetrics
 from aiaas_server.observe.tracing import trace_of
 from aiaas_server.settings import Settings
@@ -68,6 +69,7 @@ class Gate:
         find_key: FindKey | None = None,
         entrance: Entrance | None = None,
     ) -> None:
+        self._tenants = find_key is not None
         if find_key is None and settings.api_key is not None:
             find_key = one_key(settings.api_key.get_secret_value())
         self._key_check = None if find_key is None else KeyCheck(find_key)
@@ -116,7 +118,7 @@ class Gate:
         """
         if self._key_check is None:
             identity = OPERATOR
-        elif path in OPEN_PATHS:
+        elif path in OPEN_PATHS or (self._tenants and asks_near(path, address, headers)):
             identity = ANONYMOUS
         else:
             identity = self._key_check.check(headers, query, address)
@@ -126,7 +128,7 @@ class Gate:
         if b"x-request-timeout-ms" in headers:
             seconds = deadline_seconds(headers, seconds, self._max_deadline)
         visit = None
-        if self._entrance is not None and path not in OPEN_PATHS:
+        if self._entrance is not None and identity is not ANONYMOUS:
             visit = self._entrance.enter(identity, path)
         caller = Caller(request_id.decode("ascii"), *trace, identity, sticky, visit=visit)
         if self._observed or trace[0]:  # see `sets_caller`

@@ -63,7 +63,9 @@ class ExplainRoutes:
     def routes(self) -> list[BaseRoute]:
         """Of the latest version, and of one that is named."""
         paths = ("/v1/models/{model}", "/v1/models/{model}/versions/{version:version}")
-        return [LateRoute(f"{path}:explain", self.explain, "POST", _documents) for path in paths]
+        return [
+            LateRoute(f"{path}:explain", self.explain, "POST", _documents, INFER) for path in paths
+        ]
 
     async def explain(self, request: Request) -> Response:
         """Explain predictions: what each feature, word or part of a picture adds to them."""
@@ -148,8 +150,9 @@ class LateRoute(DescribedRoute):
         endpoint: Callable[..., Any],
         method: str,
         load: Callable[[], tuple[type[BaseModel], Tells]],
+        needs: Needs,
     ) -> None:
-        super().__init__(path, endpoint, method)
+        super().__init__(path, endpoint, method, needs)
         self._load = load
 
     def documents(self) -> tuple[Asks, Tells]:

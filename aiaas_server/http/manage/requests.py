@@ -168,7 +168,7 @@ def if_match(request: Request) -> int | None:
 
 
 class Manage:
-    """Makes the routes: checks their scope, and remembers what was answered to a POST."""
+    """Makes the routes, each with its scope, and remembers what was answered to a POST."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -194,13 +194,12 @@ class Manage:
         """
 
         async def answer(request: Request) -> Response:
-            check_scope(request, scope)
             if method == "POST" and "idempotency-key" in request.headers:
                 return await self._once(request, endpoint)
             return await endpoint(request)
 
         answer.__doc__ = endpoint.__doc__
-        return DescribedRoute(PREFIX + path, answer, method, asks=asks, tells=tells)
+        return DescribedRoute(PREFIX + path, answer, method, (scope,), asks=asks, tells=tells)
 
     async def finish(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Wait for `work`, which goes on where the client leaves."""
@@ -251,14 +250,3 @@ def _again(request: Request, body: bytes) -> Request:
         return messages.pop() if messages else await request.receive()
 
     return Request(request.scope, receive)
-
-
-def check_scope(request: Request, scope: str) -> None:
-    """See that the caller may do that.
-
-    Raises:
-        HttpError: 403.
-    """
-    scopes = context_of(request).caller.identity.scopes
-    if "*" not in scopes and scope not in scopes:
-        raise HttpError(403, ErrorCode.FORBIDDEN, f"this needs a key with the scope '{scope}'")

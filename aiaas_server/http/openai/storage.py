@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
-from aiaas_server.http.manage.requests import check_scope
 from aiaas_server.http.openai.batches import BatchRoutes
 from aiaas_server.http.openai.files import FileRoutes
+from aiaas_server.http.scopes import READ, WRITE, Needs, ScopedRoute
 
-READ, WRITE = "jobs:read", "jobs:write"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -40,10 +39,5 @@ class Storage(NamedTuple):
         ]
 
 
-def _route(path: str, endpoint: Endpoint, method: str, scope: str) -> Route:
-    async def answer(request: Request) -> Response:
-        check_scope(request, scope)
-        return await endpoint(request)
-
-    answer.__doc__ = endpoint.__doc__
-    return Route(path, answer, methods=[method], name=f"{method} {path}")
+def _route(path: str, endpoint: Endpoint, method: str, needs: Needs) -> BaseRoute:
+    return ScopedRoute(path, endpoint, needs, methods=[method], name=f"{method} {path}")
