@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.cache import ResponseCache, digest
@@ -24,6 +24,33 @@ class Key(NamedTuple):
 
     digest: bytes
     took_ns: int
+
+
+class Serves(Protocol):
+    """The version whose answers are kept.
+
+    Attributes:
+        in_use: Calls that will run it again.
+    """
+
+    in_use: int
+
+    @property
+    def successor(self) -> Serves | None:
+        """What took its place."""
+        ...
+
+    async def infer(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] = (),
+        *,
+        priority: int = 0,
+        timeout: float = 0.0,
+        deadline: float | None = None,
+    ) -> Outcome:
+        """As `LoadedModel.infer`."""
+        ...
 
 
 class CachedAnswers:
@@ -60,6 +87,28 @@ class CachedAnswers:
         except TimeoutError:
             raise self._scheduler.too_late() from None
         return Key(made, time.monotonic_ns() - began)
+
+    async def answer(
+        self,
+        model: Serves,
+        inputs: Mapping[str, Array],
+        names: tuple[str, ...],
+        rows: int,
+        priority: int,
+        timeout: float,
+        deadline: float | None,
+    ) -> Outcome:
+        """As `Scheduler.submit`, of `model`, or of what took its place meanwhile."""
+        model.in_use += 1  # nothing is pending meanwhile, and yet it makes no room for another
+        try:
+            key = await self.key(inputs, names, deadline)
+        finally:
+            model.in_use -= 1
+        if model.successor is not None:  # a reload while a thread made the key
+            return await model.successor.infer(
+                inputs, names, priority=priority, timeout=timeout, deadline=deadline
+            )
+        return await self.infer(key, inputs, names, rows, priority, timeout, deadline)
 
     async def infer(
         self,

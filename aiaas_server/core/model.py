@@ -109,31 +109,9 @@ class LoadedModel:
         rows = signature.check(inputs)
         names = signature.select(outputs) if outputs else signature.output_names
         if self._cached is not None:
-            return await self._infer_cached(
-                self._cached, inputs, names, rows, priority, timeout, deadline
-            )
+            cached = self._cached
+            return await cached.answer(self, inputs, names, rows, priority, timeout, deadline)
         return await self.scheduler.submit(inputs, names, rows, priority, timeout, deadline)
-
-    async def _infer_cached(
-        self,
-        cached: CachedAnswers,
-        inputs: Mapping[str, Array],
-        names: tuple[str, ...],
-        rows: int,
-        priority: int,
-        timeout: float,
-        deadline: float | None,
-    ) -> Outcome:
-        self.in_use += 1  # nothing is pending meanwhile, and yet it makes no room for another
-        try:
-            key = await cached.key(inputs, names, deadline)
-        finally:
-            self.in_use -= 1
-        if self.successor is not None:  # a reload while a thread made the key
-            return await self.successor.infer(
-                inputs, names, priority=priority, timeout=timeout, deadline=deadline
-            )
-        return await cached.infer(key, inputs, names, rows, priority, timeout, deadline)
 
     def start(
         self,

@@ -7,11 +7,9 @@ out, whatever was raised becomes one error answer, and is counted.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from itertools import count
 
 from starlette.types import Receive, Scope, Send
 
@@ -29,6 +27,7 @@ from aiaas_server.http.incoming import (
     route_path,
     sticky_key,
 )
+from aiaas_server.http.request_ids import IDS
 from aiaas_server.http.scopes import asks_near
 from aiaas_server.observe.metrics import RequestMetrics
 from aiaas_server.observe.tracing import trace_of
@@ -169,21 +168,10 @@ class Gate:
         self._metrics.refused(code)
 
 
-def _numbered_ids() -> Callable[[], bytes]:
-    """Count upwards from a random start: unique in this process and, in practice, anywhere."""
-    prefix = os.urandom(8).hex().encode()
-    numbers = count(1)
-    return lambda: b"%s-%x" % (prefix, next(numbers))
-
-
-_next_id = _numbered_ids()
-os.register_at_fork(after_in_child=lambda: globals().update(_next_id=_numbered_ids()))
-
-
 def request_id_of(headers: Headers) -> bytes:
     """Keep the client's `X-Request-Id` if it is plain, else make one."""
     given = headers.get(b"x-request-id")
-    return given if given is not None and _own_id(given) else _next_id()
+    return given if given is not None and _own_id(given) else IDS.next()
 
 
 def deadline_seconds(headers: Headers, default: float, longest: float) -> float:

@@ -89,7 +89,7 @@ class MetricsRoute(ScopedRoute):
 
 
 def is_near(address: str, headers: Headers) -> bool:
-    """Whether a request comes from this machine, and was not handed on by a proxy that runs here."""
+    """Whether a request comes from this machine, and by no proxy that runs here."""
     if _FORWARDED.isdisjoint(headers):
         with suppress(ValueError):
             return ip_address(address).is_loopback

@@ -13,7 +13,8 @@ from aiaas_server.core.tally import Tally
 class StepCounts:
     """An observer that counts the versions it is told to watch, and costs others next to nothing.
 
-    Models have the server's own names here. Requests that run in callers' threads count here too, hence the lock.
+    Models have the server's own names here. Requests that run in callers' threads count here too,
+    hence the lock.
     """
 
     def __init__(self) -> None:

@@ -23,8 +23,8 @@ class RegistryRepository:
     """A `core.describe.stored.ModelRepository`.
 
     Args:
-        base: The directory. A name that it has is its own, whatever the operator has in the registry
-            under that name; tenants' models have names of their own.
+        base: The directory. A name that it has is its own, whatever the operator has in the
+            registry under it; tenants' models have names of their own.
     """
 
     def __init__(self, base: ModelRepository) -> None:

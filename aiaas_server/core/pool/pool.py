@@ -543,8 +543,8 @@ def _demanded(entry: Entry, task: asyncio.Task[None]) -> None:
 
 def _governed(name: str) -> Conflict:
     return Conflict(
-        f"model '{plain(name)[:64]}' is in the registry, which says what of it is loaded: change its "
-        "traffic, aliases, pins or policy there"
+        f"model '{plain(name)[:64]}' is in the registry, which says what of it is loaded: change "
+        "its traffic, aliases, pins or policy there"
     )
 
 

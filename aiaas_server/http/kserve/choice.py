@@ -83,6 +83,8 @@ class ModelChoice:
         key = kind, task, "" if self._pool.serving.names is None else caller.identity.tenant
         known = self._chosen.get(key)
         found = known() if known is not None else None
+        if found is not None and not self._pool.sees(found.full, caller):
+            found = None  # it is public no more
         if found is None:
             found = self._choose_fitting(kind, task, caller)
             if not any(m.card is not None and m.card.steps for m in self._pool.models()):

@@ -28,6 +28,7 @@ from aiaas_server.http.json_body import parse_body
 from aiaas_server.http.kserve.payloads import payload_of, raw_kind
 from aiaas_server.http.lookup import in_use, obtain_addressed
 from aiaas_server.http.openapi import Asks, DescribedRoute, Tells
+from aiaas_server.http.scopes import INFER, Needs
 from aiaas_server.settings import Settings
 
 if TYPE_CHECKING:
