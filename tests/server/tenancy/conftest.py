@@ -112,7 +112,7 @@ def bring_all(data: Path, tmp_path: Path, onnx_models: SimpleNamespace) -> Calla
                 context = 64 - 16 * number
                 bringer.bring("writer", writer(tmp_path / tenant, context=context))
         with bringing(data, A, url) as bringer:
-            bringer.bring("secret", onnx_models.scale(7.0))
+            bringer.bring("okapis", onnx_models.scale(7.0))
             bringer.bring("open", onnx_models.scale(8.0))
         with bringing(data, OPERATOR, url) as bringer:
             bringer.bring("house", onnx_models.scale(5.0))

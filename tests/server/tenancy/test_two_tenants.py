@@ -85,7 +85,7 @@ async def test_what_is_public_is_the_operators_to_say(world: World) -> None:
 
 async def test_nobody_calls_a_model_by_its_full_name(world: World) -> None:
     for ask in (world.b, world.operator, world.a):
-        for name in (f"{A}/secret", f"{A}/m", f"{B}/m", f"{OPERATOR}/house", "/m", "/house"):
+        for name in (f"{A}/okapis", f"{A}/m", f"{B}/m", f"{OPERATOR}/house", "/m", "/house"):
             body = {"model": name, "text": "good film"}
             answer = await ask("POST", "/predict", body)
             assert answer.status == 404, (name, answer.body)
@@ -134,7 +134,7 @@ async def test_texts_are_written_by_the_callers_own_model(world: World) -> None:
 
 async def test_lists_tell_ones_own_models_and_public_ones(world: World) -> None:
     own = {
-        world.a: {"m", "moods", "writer", "secret", "open", "shared"},
+        world.a: {"m", "moods", "writer", "okapis", "open", "shared"},
         world.b: {"m", "moods", "writer", "open", "shared"},
         world.operator: {"house", "open", "shared"},
     }
@@ -244,8 +244,8 @@ async def test_what_is_loaded_on_demand_is_ones_own(
     bring_all()
     world = await open_world(memory_budget_bytes=1 << 30)
     assert [await factor(who, "m") for who in (world.a, world.b)] == [2.0, 3.0]
-    assert await factor(world.a, "secret") == 7.0
-    assert [await status(who, "secret") for who in (world.b, world.operator)] == [404, 404]
+    assert await factor(world.a, "okapis") == 7.0
+    assert [await status(who, "okapis") for who in (world.b, world.operator)] == [404, 404]
 
 
 async def test_cached_answers_are_of_ones_own(world: World) -> None:
@@ -266,26 +266,26 @@ async def test_cached_answers_are_of_ones_own(world: World) -> None:
 
 async def test_a_deployed_version_serves_its_own_tenant(world: World, onnx_models: Any) -> None:
     """The same name and the same bytes as another's; what another has sent is sent again."""
-    content = onnx_models.scale(7.0)  # of A's `secret`
+    content = onnx_models.scale(7.0)  # of A's `okapis`
     file = {
         "name": "model.onnx",
         "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    answer = await world.b("POST", "/api/v1/models/secret/drafts", {"files": [file]})
+    answer = await world.b("POST", "/api/v1/models/okapis/drafts", {"files": [file]})
     assert answer.status == 201, answer.body
     draft = answer.json()
     assert [(one["name"], one["received"]) for one in draft["files"]] == [("model.onnx", 0)]
-    place = f"/api/v1/models/secret/drafts/{draft['id']}"
+    place = f"/api/v1/models/okapis/drafts/{draft['id']}"
     kind = {"content-type": "application/octet-stream"}
     sent = await world.b("PUT", f"{place}/files/model.onnx", content, kind)
     assert sent.status == 200, sent.body
     done = await world.b("POST", f"{place}/commit")
     assert (done.status, done.json()["loaded"]) == (201, True), done.body
-    assert await factor(world.b, "secret") == 7.0
-    erased = await world.b("DELETE", "/api/v1/models/secret?force=true")
+    assert await factor(world.b, "okapis") == 7.0
+    erased = await world.b("DELETE", "/api/v1/models/okapis?force=true")
     assert erased.status == 200, erased.body
-    assert [await status(world.b, "secret"), await factor(world.a, "secret")] == [404, 7.0]
+    assert [await status(world.b, "okapis"), await factor(world.a, "okapis")] == [404, 7.0]
 
 
 async def test_other_processes_follow_each_tenant(
@@ -349,9 +349,9 @@ def test_on_the_hot_lane_each_gets_its_own(
             assert found["y"].tolist() == [[3.0] * 4]
 
 
-@pytest.mark.parametrize("name", ["secre", "secrets", "hous", "houses"])
+@pytest.mark.parametrize("name", ["okapi", "okapiss", "hous", "houses"])
 async def test_a_misspelt_name_tells_no_other(world: World, name: str) -> None:
-    for ask, told in ((world.a, "secret"), (world.operator, "house")):
+    for ask, told in ((world.a, "okapis"), (world.operator, "house")):
         text = (await ask("POST", f"/v2/models/{name}/infer", INFER)).json()["error"]
         assert ("did you mean" in text) is (told[:4] == name[:4])
     text = (await world.b("POST", f"/v2/models/{name}/infer", INFER)).json()["error"]

@@ -16,15 +16,16 @@ from typing import Any, Final, NamedTuple
 import pytest
 import pytest_asyncio
 from sqlalchemy import Connection
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
 from aiaas_client.protocol.jobs import JobFile, JobResult
+from aiaas_server.http.manage.changes import ChangeRoutes
 from aiaas_server.http.scopes import ScopedRoute, check_declared
 from aiaas_server.jobs import queue
 from aiaas_server.jobs.files import FileRow, add_file, new_id
 from aiaas_server.state.tables import DATASETS
 from tests.server.http.serving import Answer
-from tests.server.tenancy.conftest import A, Asking, Keys, World, bringing
+from tests.server.tenancy.conftest import A, Asking, B, Keys, World, bringing
 from tests.tenants import Tenants
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -51,7 +52,13 @@ class Ids(NamedTuple):
 
 
 ABSENT: Final = Ids(
-    "absent", "0" * 32, "nothing", "0" * 32, "file-" + "0" * 32, "", "batch_" + "0" * 32
+    "quagga",
+    "0" * 32,
+    "nothing-7",
+    "1" * 32,
+    "file-" + "2" * 32,
+    "",
+    "batch_" + "3" * 32,
 )
 
 # By path and method: what is asked, and the status of what is not there.
@@ -187,7 +194,7 @@ TABLE: Final[dict[tuple[str, str], tuple[Any, int]]] = {
 STREAMS: Final = {"/api/v1/events"}  # whose answers have no end
 # Of the whole server, which tell of what one may know: `test_two_tenants` has what they tell.
 OTHERS: Final = {"version": "1", "name": "model.onnx", "alias": "production", "region": "r"}
-RECIPE: Final = "linear"
+RECIPE: Final = "cnn-classifier"
 
 
 def plain_path(path: str) -> str:
@@ -220,7 +227,7 @@ def told(answer: Answer, ids: Ids) -> tuple[int, Any, str]:
 async def theirs(world: World, data: Any) -> Ids:
     """One of each kind of object, all of tenant A."""
     asked = {"files": [{"name": "model.onnx", "size": 4, "sha256": DIGEST}]}
-    draft = await world.a("POST", "/api/v1/models/secret/drafts", asked)
+    draft = await world.a("POST", "/api/v1/models/okapis/drafts", asked)
     assert draft.status == 201, draft.body
     with bringing(data, A) as bringer:
         digest = bringer.keep(b"{}\n")
@@ -229,7 +236,7 @@ async def theirs(world: World, data: Any) -> Ids:
             connection.execute(
                 DATASETS.insert().values(
                     tenant=A,
-                    name="figures",
+                    name="figures-7",
                     number=1,
                     state="ready",
                     digest=digest,
@@ -243,8 +250,8 @@ async def theirs(world: World, data: Any) -> Ids:
                 )
             )
             put = partial(queue.enqueue, connection, tenant=A, by="me")
-            spec = {"kind": "evaluate", "model": "secret@1", "dataset": "figures@1"}
-            job = put(kind="evaluate", subject="secret", spec=spec)
+            spec = {"kind": "evaluate", "model": "okapis@1", "dataset": "figures-7@1"}
+            job = put(kind="evaluate", subject="okapis", spec=spec)
             file = FileRow(new_id(), A, "a.jsonl", "batch", digest, 3, 0.0, "me")
             add_file(connection, file)
             spec = {"kind": "batch", "file": file.id, "endpoint": "/v1/embeddings"}
@@ -257,7 +264,7 @@ async def theirs(world: World, data: Any) -> Ids:
             return job.id, file.id, batch.id
 
         job, file, batch = bringer.database.submit(work).result()
-    return Ids("secret", draft.json()["id"], "figures", job, file, "", f"batch_{batch}")
+    return Ids("okapis", draft.json()["id"], "figures-7", job, file, "", f"batch_{batch}")
 
 
 def operations(world: World) -> set[tuple[str, str]]:
@@ -315,30 +322,20 @@ async def test_its_owner_finds_all_of_it_afterwards(world: World, theirs: Ids) -
 
 async def test_a_stream_of_events_tells_of_ones_own(world: World, data: Any) -> None:
     """Of what both change, each is told its own."""
-    from aiaas_server.http.manage.changes import ChangeRoutes
-
-    routes = next(
-        route.endpoint
-        for route in world.app._routes._router.routes
-        if route.path == "/api/v1/events"
-    )
-    assert routes is not None
-    for ask, text in ((world.a, "of A"), (world.b, "of B")):
-        answer = await ask("PATCH", "/api/v1/models/m", {"description": text})
+    for ask, name in ((world.a, "okapis"), (world.b, "m")):
+        answer = await ask("PATCH", f"/api/v1/models/{name}", {"description": "changed"})
         assert answer.status == 200
-    feed = world.app._platform._feed
-    events = ChangeRoutes(feed, lambda: False)._events("beta", 0)
+    events = ChangeRoutes(world.app._platform._feed, lambda: False)._events(B, 0)
     seen = b""
     async with asyncio.timeout(60):
-        while b"of B" not in seen:
+        while seen.count(b"event: ") < 2:  # it was brought, and described
             seen += await anext(events)
     await events.aclose()
-    assert b"of A" not in seen
+    assert b'"m"' in seen
+    assert b"okapis" not in seen
 
 
 async def test_a_route_without_a_scope_keeps_the_server_from_starting() -> None:
-    from starlette.routing import Route
-
     with pytest.raises(ValueError, match="/new/thing"):
         check_declared([Route("/new/thing", lambda request: None)])
     route: BaseRoute = ScopedRoute("/new/thing", lambda request: None, ("infer",))
