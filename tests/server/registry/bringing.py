@@ -57,7 +57,9 @@ class Bringer:
         place.mkdir(parents=True, exist_ok=True)
         for file, content in given.items():
             (place / file).write_bytes(content)
-            self._artefacts.put(self._tenant, hashlib.sha256(content).hexdigest(), self._kept(content))
+            self._artefacts.put(
+                self._tenant, hashlib.sha256(content).hexdigest(), self._kept(content)
+            )
 
         def work(connection: Any) -> VersionRow:
             model = models.ensure_model(connection, self._author, name)

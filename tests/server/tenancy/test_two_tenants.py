@@ -28,6 +28,7 @@ from tests.server.tenancy.conftest import (
     bringing,
     make_public,
     moods,
+    writer,
 )
 from tests.tenants import Tenants
 from tests.waiting import until
@@ -262,6 +263,44 @@ async def test_cached_answers_are_of_ones_own(world: World) -> None:
     assert await hits() == 0
     await factor(world.b, "shared")
     assert await hits() == 1
+
+
+async def test_what_a_prompt_begins_with_is_not_told_to_others(
+    data: Path, tmp_path: Path, bring_all: Any, open_world: OpenWorld
+) -> None:
+    """How many tokens were known already is in each answer, of a public model too."""
+    bring_all()
+    with bringing(data, OPERATOR) as bringer:
+        bringer.bring("scribe", writer(tmp_path / "scribe"))
+        make_public(bringer, "scribe")
+    world = await open_world()
+    body = {"model": "scribe", "prompt": "abc " * 12, "max_tokens": 2}
+
+    async def known(ask: Asking) -> int:
+        answer = await ask("POST", "/v1/completions", body)
+        assert answer.status == 200, answer.body
+        details = answer.json()["usage"]["prompt_tokens_details"]
+        return int(details["cached_tokens"])
+
+    assert [await known(who) for who in (world.a, world.b)] == [0, 0]
+    assert await known(world.b) > 0
+
+
+async def test_files_are_ones_own(world: World) -> None:
+    form = "form"
+    for ask, text in ((world.a, "of A"), (world.b, "of B")):
+        body = (
+            f'--{form}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+            f'--{form}\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+            f"{text}\r\n--{form}--\r\n"
+        )
+        kind = {"content-type": f"multipart/form-data; boundary={form}"}
+        made = await ask("POST", "/v1/files", body.encode(), kind)
+        assert made.status == 200, made.body
+        listed = (await ask("GET", "/v1/files")).json()["data"]
+        assert [one["id"] for one in listed] == [made.json()["id"]]
+        content = await ask("GET", f"/v1/files/{made.json()['id']}/content")
+        assert content.body == text.encode()
 
 
 async def test_a_deployed_version_serves_its_own_tenant(world: World, onnx_models: Any) -> None:
