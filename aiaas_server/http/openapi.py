@@ -24,7 +24,7 @@ from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.core.task import PayloadKind
 from aiaas_server.http.answers import JsonAnswer
 from aiaas_server.http.incoming import context_of
-from aiaas_server.http.scopes import INFER, OPEN, Needs, ScopedRoute
+from aiaas_server.http.scopes import ANY_KEY, INFER, OPEN, Needs, ScopedRoute
 
 Document = dict[str, Any]
 
@@ -226,7 +226,8 @@ def _operation(needs: Needs, about: Document) -> Document:
 
 def _security(needs: Needs) -> list[Document]:
     """A key with one of the scopes; none on a server without keys."""
-    keys = [{scheme: [scope]} for scope in needs for scheme in ("bearer", "key")]
+    roles = [[] if scope == ANY_KEY else [scope] for scope in needs]
+    keys: list[Document] = [{scheme: role} for role in roles for scheme in ("bearer", "key")]
     return [*keys, {}]
 
 

@@ -22,6 +22,8 @@ Needs = tuple[str, ...]
 """Scopes of which one is enough; empty where none is needed, and no key either."""
 
 OPEN: Final[Needs] = ()
+ANY_KEY: Final = "any"
+"""The scope of routes that are for every key that is good."""
 INFER: Final[Needs] = ("infer",)
 READ: Final[Needs] = ("models:read",)
 WRITE: Final[Needs] = ("models:write",)
@@ -109,7 +111,9 @@ def check_needs(identity: Identity, needs: Needs) -> None:
         HttpError: 403.
     """
     scopes = identity.scopes
-    if needs and "*" not in scopes and scopes.isdisjoint(needs):
+    if not needs or ANY_KEY in needs:
+        return  # whoever came so far has the key that the path needs
+    if "*" not in scopes and scopes.isdisjoint(needs):
         raise forbidden(needs)
 
 
