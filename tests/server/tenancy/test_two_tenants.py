@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from http.client import HTTPConnection
@@ -30,6 +31,7 @@ from tests.server.tenancy.conftest import (
     moods,
     writer,
 )
+from tests.task_bundles import MEANINGS, PARTS, VECTOR_CARD, table_model, tokenizer
 from tests.tenants import Tenants
 from tests.waiting import until
 
@@ -286,20 +288,26 @@ async def test_what_a_prompt_begins_with_is_not_told_to_others(
     assert await known(world.b) > 0
 
 
-async def test_files_are_ones_own(world: World) -> None:
+async def uploaded(ask: Asking, text: str) -> str:
+    """The id of a file of these bytes."""
     form = "form"
+    body = (
+        f'--{form}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        f'--{form}\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+        f"{text}\r\n--{form}--\r\n"
+    )
+    kind = {"content-type": f"multipart/form-data; boundary={form}"}
+    made = await ask("POST", "/v1/files", body.encode(), kind)
+    assert made.status == 200, made.body
+    return str(made.json()["id"])
+
+
+async def test_files_are_ones_own(world: World) -> None:
     for ask, text in ((world.a, "of A"), (world.b, "of B")):
-        body = (
-            f'--{form}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-            f'--{form}\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
-            f"{text}\r\n--{form}--\r\n"
-        )
-        kind = {"content-type": f"multipart/form-data; boundary={form}"}
-        made = await ask("POST", "/v1/files", body.encode(), kind)
-        assert made.status == 200, made.body
+        file = await uploaded(ask, text)
         listed = (await ask("GET", "/v1/files")).json()["data"]
-        assert [one["id"] for one in listed] == [made.json()["id"]]
-        content = await ask("GET", f"/v1/files/{made.json()['id']}/content")
+        assert [one["id"] for one in listed] == [file]
+        content = await ask("GET", f"/v1/files/{file}/content")
         assert content.body == text.encode()
 
 
@@ -395,3 +403,55 @@ async def test_a_misspelt_name_tells_no_other(world: World, name: str) -> None:
         assert ("did you mean" in text) is (told[:4] == name[:4])
     text = (await world.b("POST", f"/v2/models/{name}/infer", INFER)).json()["error"]
     assert text.endswith(f"'{name}' is not found")
+
+
+def vectors(factor: float) -> dict[str, bytes]:
+    """A bundle of text embeddings; with -1 they point the other way."""
+    meanings = [[factor * value for value in row] for row in MEANINGS]
+    return {
+        "model.onnx": table_model(meanings, PARTS, pooled=False),
+        "model.json": json.dumps(VECTOR_CARD).encode(),
+        "tokenizer.json": tokenizer(),
+    }
+
+
+@pytest.mark.slow
+async def test_batches_are_answered_by_ones_own_model(
+    data: Path, bring_all: Any, open_world: OpenWorld
+) -> None:
+    """The same file of calls, by the same name of a model: each gets its own model's answers."""
+    bring_all()
+    for tenant, factor in ((A, 1.0), (B, -1.0)):
+        with bringing(data, tenant) as bringer:
+            bringer.bring("vectors", vectors(factor), card=VECTOR_CARD)
+    world = await open_world(jobs=1, disk_reserve_bytes=0)
+    made = {}
+    for ask in (world.a, world.b):
+        body = {"model": "vectors", "input": "good tea"}
+        live = await ask("POST", "/v1/embeddings", body)
+        assert live.status == 200, live.body
+        line = {"custom_id": "c", "method": "POST", "url": "/v1/embeddings", "body": body}
+        file = await uploaded(ask, json.dumps(line))
+        batch = await ask(
+            "POST",
+            "/v1/batches",
+            {"input_file_id": file, "endpoint": "/v1/embeddings", "completion_window": "24h"},
+        )
+        assert batch.status == 200, batch.body
+        made[ask] = batch.json()["id"], live.json()["data"][0]["embedding"]
+    assert made[world.a][1] != made[world.b][1]
+    for ask, (batch_id, wanted) in made.items():
+        output = ""
+        async with asyncio.timeout(180):
+            while not output:
+                told = (await ask("GET", f"/v1/batches/{batch_id}")).json()
+                assert told["status"] in ("validating", "in_progress", "finalizing", "completed")
+                output = told["output_file_id"] or ""
+                await asyncio.sleep(0.2)
+        (line,) = (await ask("GET", f"/v1/files/{output}/content")).body.splitlines()
+        answered = json.loads(line)["response"]["body"]["data"][0]["embedding"]
+        assert answered == pytest.approx(wanted)
+        other = world.b if ask is world.a else world.a
+        assert (await other("GET", f"/v1/files/{output}/content")).status == 404
+        jobs = (await ask("GET", "/api/v1/jobs")).json()["items"]
+        assert [f"batch_{job['id']}" for job in jobs] == [batch_id]
