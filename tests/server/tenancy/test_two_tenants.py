@@ -455,3 +455,40 @@ async def test_batches_are_answered_by_ones_own_model(
         assert (await other("GET", f"/v1/files/{output}/content")).status == 404
         jobs = (await ask("GET", "/api/v1/jobs")).json()["items"]
         assert [f"batch_{job['id']}" for job in jobs] == [batch_id]
+
+
+async def test_shadows_and_guards_are_of_ones_own(
+    world: World, data: Path, onnx_models: Any
+) -> None:
+    """Both tenants have versions 1 and 2 of `m`; what one tries and copies is its own alone."""
+    for tenant in (A, B):
+        with bringing(data, tenant) as bringer:
+            bringer.bring("m", onnx_models.scale(30.0))
+    for ask in (world.a, world.b):
+        path = "/api/v1/models/m/aliases/production"
+        assert (await ask("PUT", path, {"version": 1})).status == 200
+    shadow = {"shadow": {"version": 2, "share": 1.0}}
+    assert (await world.a("PATCH", "/api/v1/models/m/traffic", shadow)).status == 200
+    guard = {"steps": [0.5, 1.0], "window": 1.0, "min_requests": 10}
+    tried = await world.b("PUT", path, {"version": 2, "guard": guard})
+    assert tried.status == 200, tried.body
+
+    async def production(ask: Asking) -> int:
+        found = (await ask("GET", "/api/v1/models/m/traffic")).json()
+        return int(found["aliases"]["production"])
+
+    async with asyncio.timeout(120):
+        number = 0
+        while await production(world.b) != 2:
+            number += 1
+            for ask in (world.a, world.b):
+                headers = {"x-sticky-key": f"user-{number}"}
+                answer = await ask("POST", "/v2/models/m/infer", INFER, headers)
+                assert answer.status == 200, answer.body
+            await asyncio.sleep(0.01)
+    assert await production(world.a) == 1
+    assert [await factor(who, "m") for who in (world.a, world.b)] == [2.0, 30.0]
+    told = (await world.a("GET", "/api/v1/models/m/monitoring")).json()
+    assert told["shadows"][0]["compared"] > 0
+    told = (await world.b("GET", "/api/v1/models/m/monitoring")).json()
+    assert told["shadows"] == []
