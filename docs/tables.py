@@ -50,8 +50,10 @@ def metrics_page() -> str:
     """One row for each family on `/metrics`, read from the page itself."""
     statistics = Statistics()
     statistics.batch_curve = {"unit": "rows", "cap": 1, "points": []}
-    model = SimpleNamespace(name="m", version=1, statistics=statistics)
-    writer = SimpleNamespace(name="m", version=1, generator=SimpleNamespace(counts=Counts()))
+    model = SimpleNamespace(name="m", full="m", version=1, statistics=statistics)
+    writer = SimpleNamespace(
+        name="m", full="m", version=1, generator=SimpleNamespace(counts=Counts())
+    )
     page = metrics.render([model], {"invalid_input": 1}, families=families_of([writer])).decode()
     lines = [
         "# Metrics",

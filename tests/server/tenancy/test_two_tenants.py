@@ -407,7 +407,7 @@ async def test_a_misspelt_name_tells_no_other(world: World, name: str) -> None:
 
 def vectors(factor: float) -> dict[str, bytes]:
     """A bundle of text embeddings; with -1 they point the other way."""
-    meanings = [[factor * value for value in row] for row in MEANINGS]
+    meanings = np.asarray(MEANINGS, np.float32) * factor
     return {
         "model.onnx": table_model(meanings, PARTS, pooled=False),
         "model.json": json.dumps(VECTOR_CARD).encode(),
