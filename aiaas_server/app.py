@@ -271,6 +271,7 @@ def create_app(
         bundles,
         choose=choose,
         aliases=aliases,
+        names=None if platform is None else platform.names,
         on_serve=None if platform is None else platform.on_serve,
     )
     observed = bool(observers) or platform is not None

@@ -14,9 +14,10 @@ from starlette.routing import BaseRoute
 from aiaas_client.protocol.management import Version
 from aiaas_server.core.describe.stored import ModelRepository
 from aiaas_server.core.errors import ServerError
-from aiaas_server.core.events import Observer
+from aiaas_server.core.events import OPERATOR, Observer
 from aiaas_server.core.measures import Measure
 from aiaas_server.core.model import LoadedModel
+from aiaas_server.core.names import full_name
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.manage import drafts, files, monitoring
 from aiaas_server.http.manage.audit import AuditRoutes
@@ -40,6 +41,7 @@ from aiaas_server.registry.commit import Verified
 from aiaas_server.registry.damage import Damage
 from aiaas_server.registry.deployment import Deployment
 from aiaas_server.registry.models import find_model
+from aiaas_server.registry.names import TenantNames
 from aiaas_server.registry.reconcile import Reconcile
 from aiaas_server.registry.registry import Registry
 from aiaas_server.registry.rollout import ROLLED_BACK, Transition, begin
@@ -74,6 +76,7 @@ class Platform:
     Attributes:
         repository: What the pool loads from: that directory, and the registry's versions.
         choose, aliases: Which version a call gets.
+        names: Which model a tenant means by a name; None on a server without tenants.
         observers: Who wants a record of every request.
         measures: What the metrics page tells besides.
         alerts: Tells the operator.
@@ -110,15 +113,19 @@ class Platform:
         )
         self._datasets = Datasets(settings, self.database, self._deployment)
         self.repository = RegistryRepository(models)
-        choices = Choices()
+        choices, names = Choices(), TenantNames()
         self.choose, self.aliases = choices.choose, choices.aliased
+        self.names = names if settings.tenants else None
         self._reconcile = Reconcile(
             self.database,
             self._feed,
             self._deployment.cache,
             self.repository,
             choices,
+            None if settings.tenants else OPERATOR.tenant,
             brought=self._brought,
+            names=names,
+            is_isolated=partial(_is_isolated, settings.sandbox),
         )
         self._workshop = Workshop(
             settings,
@@ -153,20 +160,22 @@ class Platform:
         self._pool = pool
         manage, registry, reconcile = self._manage, self._registry, self._reconcile
 
-        def here(version: Version) -> Version:
-            ours = self.repository.presented(version.model) is not None
-            loaded = ours and (version.model, version.version) in pool.serving.ready
-            reason = version.reason or reconcile.problem(version.model, version.version)
+        def here(tenant: str, version: Version) -> Version:
+            full, number = full_name(tenant, version.model), version.version
+            ours = self.repository.presented(full) is not None
+            loaded = ours and (full, number) in pool.serving.ready
+            reason = version.reason or reconcile.problem(tenant, version.model, number)
             return version.model_copy(update={"loaded": loaded, "reason": reason})
 
-        async def changed(name: str) -> None:
+        async def changed(tenant: str, name: str) -> None:
             """Whoever calls it next finds it as it is now, whichever process answers."""
-            await reconcile.bring(name)
-            await group.follow(name)
+            full = full_name(tenant, name)
+            await reconcile.bring(full)
+            await group.follow(full)
 
         async def committed(tenant: str, name: str, version: int) -> Version:
-            await changed(name)
-            return here(await registry.version(tenant, name, version))
+            await changed(tenant, name)
+            return here(tenant, await registry.version(tenant, name, version))
 
         deployment = self._deployment
         erasing = (deployment.artefacts, deployment.eraser, deployment.remote)
@@ -213,7 +222,9 @@ class Platform:
         return found.routes(self._manage)
 
     async def reference(self, model: LoadedModel, tenant: str) -> Sequence[Feature] | None:
-        """The features of a version's reference profile; None where it has none."""
+        """The features of a version's reference profile, for its owner; None where it has none."""
+        if tenant != model.owner:
+            return None
 
         def read(connection: Connection) -> Sequence[Feature] | None:
             known = find_model(connection, tenant, model.name)
@@ -226,7 +237,8 @@ class Platform:
         """Do what the registry says of a model now, which another process has changed.
 
         Args:
-            name: The model; or `KEYS_CHANGED`, when it is keys and tenants.
+            name: The model, by the server's own name; or `KEYS_CHANGED`, when it is keys and
+                tenants.
         """
         if name == KEYS_CHANGED:
             with suppress(ServerError):  # the table is read again soon
@@ -275,7 +287,7 @@ class Platform:
         await self._reconcile.ready(tenant, name, version)
 
     def _find(self, name: str, version: int) -> LoadedModel | None:
-        return self._pool.find(name, version)
+        return self._pool.serving.ready.get((name, version))
 
     def _loaded(self) -> Iterable[LoadedModel]:
         return self._pool.models()
@@ -298,7 +310,7 @@ class Platform:
 
     async def _went_on(self, transition: Transition) -> None:
         """A rollout went on, ended or went back."""
-        name = transition.model.name
+        name = full_name(transition.model.tenant, transition.model.name)
         await self._reconcile.bring(name)
         if transition.kind == ROLLED_BACK:
             self.alerts.send(Alert("guard", name, transition.version, reasons=(transition.reason,)))
@@ -314,3 +326,8 @@ def _keep_reference(connection: Connection, version: VersionRow, found: Verified
         _log.warning("version %d: its golden set makes no reference: %s", version.number, error)
         return
     add_profile(connection, version.model_id, version.number, profile)
+
+
+def _is_isolated(sandbox: str, tenant: str) -> bool:
+    """Whether the models of a tenant run in processes of their own, by the setting."""
+    return sandbox == "all" or (sandbox == "tenants" and tenant != OPERATOR.tenant)

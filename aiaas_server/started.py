@@ -52,6 +52,7 @@ def started_lines(
         lines.append(f"  models   {_how_to_get_one(settings, address)}")
     if metrics_address is not None:
         lines.append(f"  metrics  {metrics_address}/metrics")
+    ready = {name: found for name, found in ready.items() if "/" not in name}  # not of tenants
     if ready and address.startswith("http"):
         # A model of its own shows more than a pipeline of others, which takes no tensors.
         name = min(ready, key=lambda name: not pool.resolve(name, None).signature.inputs)

@@ -52,8 +52,10 @@ def metrics_page() -> str:
     """One row for each family on `/metrics`, read from the page itself."""
     statistics = Statistics()
     statistics.batch_curve = {"unit": "rows", "cap": 1, "points": []}
-    model = SimpleNamespace(name="m", version=1, statistics=statistics)
-    writer = SimpleNamespace(name="m", version=1, generator=SimpleNamespace(counts=Counts()))
+    model = SimpleNamespace(name="m", full="m", version=1, statistics=statistics)
+    writer = SimpleNamespace(
+        name="m", full="m", version=1, generator=SimpleNamespace(counts=Counts())
+    )
     tenants = TenantCounts(1)
     tenants(InferenceRecord("m", 1, Units(1), 1, 0.0, 0.0, 0.0, None))
     further = [*families_of([writer]), *tenants.families()]

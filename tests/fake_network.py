@@ -54,7 +54,13 @@ class FakeNetwork:
         assert max(lengths) <= self.context
         return len(lengths) <= self.slots and sum(lengths) <= self.memory
 
-    def open(self, slot: int, tokens: Sequence[int], constants: Mapping[str, Array]) -> int:
+    def open(
+        self,
+        slot: int,
+        tokens: Sequence[int],
+        constants: Mapping[str, Array],
+        whose: str = "",
+    ) -> int:
         assert slot not in self.held
         assert 0 <= slot < self.slots
         self.held[slot] = []

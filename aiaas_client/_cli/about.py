@@ -60,6 +60,10 @@ def set_(
     drift: Annotated[
         bool | None, typer.Option(help="Count inputs and predictions against the reference.")
     ] = None,
+    public: Annotated[
+        bool | None,
+        typer.Option(help="All tenants may call it; only the operator makes models public."),
+    ] = None,
     as_json: AsJson = False,
     *,
     server: Server,
@@ -67,7 +71,7 @@ def set_(
     """Change the description or the rules of a model; what is not named stays."""
     if keep_all and keep_last is not None:
         raise typer.BadParameter("expected --keep-last or --keep-all, not both")
-    given = {"keep_last": keep_last, "feedback": feedback, "drift": drift}
+    given = {"keep_last": keep_last, "feedback": feedback, "drift": drift, "public": public}
     rules: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if keep_all:
         rules["keep_last"] = None
@@ -134,6 +138,7 @@ def _of_model(model: Model) -> Iterator[Row]:
     yield "keeps", "all versions" if rules.keep_last is None else f"the last {rules.keep_last}"
     yield "feedback", "remembered" if rules.feedback else "off"
     yield "drift", "counted" if rules.drift else "off"
+    yield "public", "for all tenants" if rules.public else ""
     yield "config", "" if rules.config is None else json.dumps(rules.config)
     yield "created", f"{moment(model.created)} {model.created_by}".strip()
 

@@ -248,12 +248,15 @@ class Policy(Asked):
         config: A configuration, as `config.json` has it, for all its versions.
         feedback: Remember what was predicted, by request, so that labels can be joined later.
         drift: Count inputs and predictions against the reference profile.
+        public: All tenants may call it, where they have no model of that name; only the operator
+            makes models public.
     """
 
     keep_last: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     config: JsonObject | None = None
     feedback: bool = True
     drift: bool = True
+    public: bool = False
 
 
 class ModelPatch(Asked):

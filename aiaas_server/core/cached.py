@@ -6,10 +6,11 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.cache import ResponseCache, digest
+from aiaas_server.core.events import CALLER
 from aiaas_server.core.schedule.requests import Outcome
 from aiaas_server.core.schedule.scheduler import Scheduler
 from aiaas_server.core.signature import total_bytes
@@ -23,6 +24,33 @@ class Key(NamedTuple):
 
     digest: bytes
     took_ns: int
+
+
+class Serves(Protocol):
+    """The version whose answers are kept.
+
+    Attributes:
+        in_use: Calls that will run it again.
+    """
+
+    in_use: int
+
+    @property
+    def successor(self) -> Serves | None:
+        """What took its place."""
+        ...
+
+    async def infer(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str] = (),
+        *,
+        priority: int = 0,
+        timeout: float = 0.0,
+        deadline: float | None = None,
+    ) -> Outcome:
+        """As `LoadedModel.infer`."""
+        ...
 
 
 class CachedAnswers:
@@ -48,15 +76,39 @@ class CachedAnswers:
             DeadlineExceeded: It took too long.
         """
         began = time.monotonic_ns()
+        # Who asks finds out by the time it takes what its own tenant has asked, and nobody else's.
+        whose = self._identity + CALLER.get().identity.tenant.encode()
         if total_bytes(inputs) <= _DIGEST_INLINE:
-            made = digest(self._identity, inputs, names)
+            made = digest(whose, inputs, names)
             return Key(made, time.monotonic_ns() - began)
         try:
             async with asyncio.timeout_at(deadline):
-                made = await asyncio.to_thread(digest, self._identity, inputs, names)
+                made = await asyncio.to_thread(digest, whose, inputs, names)
         except TimeoutError:
             raise self._scheduler.too_late() from None
         return Key(made, time.monotonic_ns() - began)
+
+    async def answer(
+        self,
+        model: Serves,
+        inputs: Mapping[str, Array],
+        names: tuple[str, ...],
+        rows: int,
+        priority: int,
+        timeout: float,
+        deadline: float | None,
+    ) -> Outcome:
+        """As `Scheduler.submit`, of `model`, or of what took its place meanwhile."""
+        model.in_use += 1  # nothing is pending meanwhile, and yet it makes no room for another
+        try:
+            key = await self.key(inputs, names, deadline)
+        finally:
+            model.in_use -= 1
+        if model.successor is not None:  # a reload while a thread made the key
+            return await model.successor.infer(
+                inputs, names, priority=priority, timeout=timeout, deadline=deadline
+            )
+        return await self.infer(key, inputs, names, rows, priority, timeout, deadline)
 
     async def infer(
         self,

@@ -130,6 +130,7 @@ class InferenceRecord(NamedTuple):
         total_seconds: Acceptance to answer.
         failure: None when it succeeded.
         caller: Who asked.
+        owner: The tenant whose model it is, which the caller's need not be.
     """
 
     model: str
@@ -141,6 +142,7 @@ class InferenceRecord(NamedTuple):
     total_seconds: float
     failure: FailureReason | None
     caller: Caller = NOBODY
+    owner: str = OPERATOR.tenant
 
 
 class Observer(Protocol):

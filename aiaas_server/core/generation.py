@@ -306,6 +306,7 @@ class Served(NamedTuple):
     version: int
     statistics: Statistics
     observers: tuple[Observer, ...]
+    owner: str = "default"
 
 
 @dataclass(frozen=True, slots=True)

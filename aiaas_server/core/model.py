@@ -10,8 +10,9 @@ from aiaas_server.core.cached import CachedAnswers
 from aiaas_server.core.describe.card import Card
 from aiaas_server.core.describe.config import ModelConfig
 from aiaas_server.core.errors import ModelUnavailable
-from aiaas_server.core.events import NOBODY, Caller, Watch
+from aiaas_server.core.events import NOBODY, OPERATOR, Caller, Watch
 from aiaas_server.core.generation import Generator
+from aiaas_server.core.names import Names, full_name
 from aiaas_server.core.schedule.requests import Outcome, Request, Waiter
 from aiaas_server.core.schedule.scheduler import Scheduler
 from aiaas_server.core.session import Session
@@ -29,6 +30,7 @@ class LoadedModel:
     """A version that serves.
 
     Attributes:
+        name: As callers call it; `full` is the server's own name of it, and `owner` whose it is.
         config: Complete: every input and output with its dims, `max_batch_size` a number.
         signature: Its shapes are the metadata's (with the batch dimension of a batching model).
         labels: By output name, the lines of its `label_filename`.
@@ -56,8 +58,9 @@ class LoadedModel:
         card: Card | None = None,
         task: AnyTask | None = None,
         cache: ResponseCache | None = None,
+        owner: str = OPERATOR.tenant,
     ) -> None:
-        self.name = name
+        self.name, self.full, self.owner = name, full_name(owner, name), owner
         self.version = version
         self.config = config
         self.signature = signature
@@ -106,31 +109,9 @@ class LoadedModel:
         rows = signature.check(inputs)
         names = signature.select(outputs) if outputs else signature.output_names
         if self._cached is not None:
-            return await self._infer_cached(
-                self._cached, inputs, names, rows, priority, timeout, deadline
-            )
+            cached = self._cached
+            return await cached.answer(self, inputs, names, rows, priority, timeout, deadline)
         return await self.scheduler.submit(inputs, names, rows, priority, timeout, deadline)
-
-    async def _infer_cached(
-        self,
-        cached: CachedAnswers,
-        inputs: Mapping[str, Array],
-        names: tuple[str, ...],
-        rows: int,
-        priority: int,
-        timeout: float,
-        deadline: float | None,
-    ) -> Outcome:
-        self.in_use += 1  # nothing is pending meanwhile, and yet it makes no room for another
-        try:
-            key = await cached.key(inputs, names, deadline)
-        finally:
-            self.in_use -= 1
-        if self.successor is not None:  # a reload while a thread made the key
-            return await self.successor.infer(
-                inputs, names, priority=priority, timeout=timeout, deadline=deadline
-            )
-        return await cached.infer(key, inputs, names, rows, priority, timeout, deadline)
 
     def start(
         self,
@@ -198,22 +179,25 @@ class Serving:
         choose: Decides the version of calls that name none; must be quick.
         used: Told the name of what was found, where somebody keeps account of that.
         aliases: Knows the names of versions; without it they have none but their numbers.
+        names: Says what a caller means by a name; without it all mean the same.
 
     Attributes:
-        newest: The greatest version of each name that serves.
+        newest: The greatest version that serves, by the server's own name of the model.
         ready: Every version that serves.
     """
 
-    __slots__ = ("_used", "aliases", "choose", "newest", "ready")
+    __slots__ = ("_used", "aliases", "choose", "names", "newest", "ready")
 
     def __init__(
         self,
         choose: Choose | None = None,
         used: Callable[[str], object] | None = None,
         aliases: Aliases | None = None,
+        names: Names | None = None,
     ) -> None:
         self.choose = choose
         self.aliases = aliases
+        self.names = names
         self._used = used
         self.newest: dict[str, LoadedModel] = {}
         self.ready: dict[tuple[str, int], LoadedModel] = {}
@@ -222,6 +206,8 @@ class Serving:
         self, name: str, version: int | str | None = None, caller: Caller = NOBODY
     ) -> LoadedModel | None:
         """The version to call, if it is loaded: the one named, or the one chosen for the caller."""
+        if self.names is not None:
+            name = self.names.resolve(name, caller)
         if version is None:
             if self.choose is not None:
                 version = self.choose(name, caller)

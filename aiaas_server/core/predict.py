@@ -112,9 +112,16 @@ class Predictor:
             raise answer
         return answer
 
-    async def obtain(self, name: str, version: int, call: CallContext) -> LoadedModel:
-        """The model that a task names, loaded if need be; version 0 is the one chosen."""
-        return await self._obtain(name, version or None, call.caller, call.deadline)
+    async def obtain(
+        self, name: str, version: int, call: CallContext, owner: str = ""
+    ) -> LoadedModel:
+        """The model that a task names, loaded if need be; version 0 is the one chosen.
+
+        Args:
+            owner: Who calls it that; "" is who asks.
+        """
+        caller = on_behalf(call.caller, owner)
+        return await self._obtain(name, version or None, caller, call.deadline)
 
     async def _loop(
         self,
@@ -182,7 +189,9 @@ class ModelRun:
         model: LoadedModel | None = None,
         name: str = "",
         version: int = 0,
+        owner: str = "",
     ) -> None:
+        self._owner = owner if model is None else model.owner
         self._predictor = predictor
         self._call = call
         self._model = model
@@ -199,7 +208,7 @@ class ModelRun:
 
     def model(self, name: str, version: int = 0) -> ModelRun:
         """The same for another model of the server, which is looked for when it runs."""
-        return ModelRun(self._predictor, self._call, None, name, version)
+        return ModelRun(self._predictor, self._call, None, name, version, self._owner)
 
     async def predict(self, payload: Any, params: Mapping[str, Any] | None = None) -> Prediction:
         """The prediction of this run's model's own task."""
@@ -229,7 +238,14 @@ class ModelRun:
         return self._model
 
     async def _found(self) -> LoadedModel:
-        return await self._predictor.obtain(self._name, self._version, self._call)
+        return await self._predictor.obtain(self._name, self._version, self._call, self._owner)
+
+
+def on_behalf(caller: Caller, owner: str) -> Caller:
+    """Who asks for a step of a model: names in a card are those that its owner gave."""
+    if not owner or caller.identity.tenant == owner:
+        return caller
+    return caller._replace(identity=caller.identity._replace(tenant=owner))
 
 
 async def run_rows(

@@ -158,6 +158,7 @@ class Accounts:
             total_ns / 1e9,
             failure,
             course.caller,
+            owner=self._served.owner,
         )
         for observer in self._served.observers:
             try:

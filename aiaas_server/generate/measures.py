@@ -17,7 +17,7 @@ class Writes(Protocol):
     """A loaded version, which may have a generator."""
 
     @property
-    def name(self) -> str: ...
+    def full(self) -> str: ...
     @property
     def version(self) -> int: ...
     @property
@@ -111,7 +111,7 @@ def families_of(models: Iterable[Writes]) -> list[Family]:
     for model in models:
         counts = _counts_of(model.generator)
         if counts is not None:
-            counted.append(({"model": model.name, "version": str(model.version)}, counts))
+            counted.append(({"model": model.full, "version": str(model.version)}, counts))
     if not counted:
         return []
     families = [

@@ -29,9 +29,17 @@ class Network(Protocol):
         """Whether answers of these lengths, prompt included, fit the memory side by side."""
         ...
 
-    def open(self, slot: int, tokens: Sequence[int], constants: Mapping[str, Array]) -> int:
+    def open(
+        self,
+        slot: int,
+        tokens: Sequence[int],
+        constants: Mapping[str, Array],
+        whose: str = "",
+    ) -> int:
         """Take a free slot for a prompt.
 
+        Args:
+            whose: Whose prompt it is: nobody finds in the cache what others have asked.
         Returns:
             How many of its first tokens need not be run, since the cache has them; always fewer
             than all.

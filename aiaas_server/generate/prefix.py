@@ -13,7 +13,6 @@ from aiaas_client.protocol.tensors import Array
 
 BLOCK: Final = 32
 """Tokens of one block."""
-_ROOT: Final = b""
 
 ReadTokens = Callable[[int, int], list[Array]]
 """Copies the keys and values of tokens `begin` up to `end`: `(heads, tokens, head)` a tensor."""
@@ -46,10 +45,14 @@ class PrefixCache:
         self.hits = 0
         self._blocks: OrderedDict[bytes, _Block] = OrderedDict()  # the longest unused first
 
-    def find(self, tokens: Sequence[int]) -> list[list[Array]]:
-        """The blocks that a prompt begins with, never all of its tokens."""
+    def find(self, tokens: Sequence[int], whose: str = "") -> list[list[Array]]:
+        """The blocks that a prompt begins with, never all of its tokens.
+
+        Args:
+            whose: What others have asked is not found: it would tell that somebody asked it.
+        """
         keys = []
-        for key in _keys(tokens[:-1]):
+        for key in _keys(tokens[:-1], whose):
             if key not in self._blocks:
                 break
             keys.append(key)
@@ -60,13 +63,16 @@ class PrefixCache:
             self.hits += len(keys) * BLOCK
         return [self._blocks[key].tensors for key in keys]
 
-    def keep(self, tokens: Sequence[int], read: ReadTokens, begin: int = 0) -> None:
+    def keep(
+        self, tokens: Sequence[int], read: ReadTokens, begin: int = 0, whose: str = ""
+    ) -> None:
         """Keep the whole blocks of `tokens`; `read` is called for those that are new.
 
         Args:
             begin: Tokens whose blocks were kept before; if they are gone, they stay so.
+            whose: Who may find them.
         """
-        keys = list(_keys(tokens)) if self.limit else []
+        keys = list(_keys(tokens, whose)) if self.limit else []
         for number in range(begin // BLOCK, len(keys)):
             if keys[number] not in self._blocks:
                 self._add(keys[number], read(number * BLOCK, (number + 1) * BLOCK))
@@ -86,9 +92,9 @@ class PrefixCache:
         self.bytes += block.size
 
 
-def _keys(tokens: Sequence[int]) -> Iterator[bytes]:
+def _keys(tokens: Sequence[int], whose: str) -> Iterator[bytes]:
     """One key a whole block, of a hash that nobody can make collide."""
-    key = _ROOT
+    key = blake2b(whose.encode(), digest_size=32).digest()
     values = np.asarray(tokens, np.int64)
     for begin in range(0, len(tokens) - BLOCK + 1, BLOCK):
         key = blake2b(values[begin : begin + BLOCK].tobytes(), key=key, digest_size=32).digest()

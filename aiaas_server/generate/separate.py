@@ -25,6 +25,7 @@ class _Slot:
     tokens: list[int]
     prompt: int  # its length
     group: Group
+    whose: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,19 @@ class SeparateNetwork:
         tokens = len(lengths) * longest if self._pads != "never" else sum(lengths)
         return tokens * self._later.tensors.token_bytes <= self._limit
 
-    def open(self, slot: int, tokens: Sequence[int], constants: Mapping[str, Array]) -> int:
+    def open(
+        self,
+        slot: int,
+        tokens: Sequence[int],
+        constants: Mapping[str, Array],
+        whose: str = "",
+    ) -> int:
         """Take a free slot; gives how many first tokens are there already."""
         if slot in self._of or len(self._of) >= self.slots:
             raise ValueError(f"slot {slot}: expected a free one of {self.slots}")
         tensors = self._later.tensors
         check_constants(self._specs(), constants)
-        blocks = self._prefix.find(tokens)
+        blocks = self._prefix.find(tokens, whose)
         free = self._limit - self._bytes()
         blocks = blocks[: max(free, 0) // (BLOCK * tensors.token_bytes)]
         if blocks:
@@ -102,7 +109,7 @@ class SeparateNetwork:
         count = len(blocks) * BLOCK
         rows = {name: constants[name][None] for name in constants}
         group = Group((slot,), [count], caches, constants=rows, ends=self._pads != "behind")
-        self._of[slot] = _Slot(list(tokens[:count]), len(tokens), group)
+        self._of[slot] = _Slot(list(tokens[:count]), len(tokens), group, whose)
         return count
 
     def length(self, slot: int) -> int:
@@ -273,4 +280,4 @@ class SeparateNetwork:
         if end - begin + begin % BLOCK < BLOCK or not self._prefix.limit:
             return
         group = state.group.alone(slot)
-        self._prefix.keep(state.tokens[:end], group.read, begin)
+        self._prefix.keep(state.tokens[:end], group.read, begin, state.whose)

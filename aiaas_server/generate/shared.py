@@ -63,6 +63,7 @@ class SharedNetwork:
         self._seats = Seats(self._rows, slots, cache_bytes)
         self._prefix = PrefixCache(prefix_bytes)
         self._prompts: dict[int, int] = {}  # by slot, its length
+        self._whose: dict[int, str] = {}
         self._bound: OrderedDict[tuple[int, int], KeptRuns] = OrderedDict()
         self._bound_capacity = 0  # of the rows that are bound
         self._logits = np.empty((slots, 1, tensors.vocabulary), tensors.logits)
@@ -89,16 +90,22 @@ class SharedNetwork:
         """Whether these lengths fit side by side."""
         return self._seats.fits(lengths)
 
-    def open(self, slot: int, tokens: Sequence[int], constants: Mapping[str, Array]) -> int:
+    def open(
+        self,
+        slot: int,
+        tokens: Sequence[int],
+        constants: Mapping[str, Array],
+        whose: str = "",
+    ) -> int:
         """Take a free slot; gives how many first tokens are there already."""
         check_constants((), constants)
-        blocks = self._prefix.find(tokens)
+        blocks = self._prefix.find(tokens, whose)
         while not self._seats.free_for(len(blocks) * BLOCK):
             blocks.pop()
         count = len(blocks) * BLOCK
         self._seats.lengthen(count)
         row = self._seats.take(slot)
-        self._prompts[slot] = len(tokens)
+        self._prompts[slot], self._whose[slot] = len(tokens), whose
         for number, block in enumerate(blocks):
             self._rows.write(row, number * BLOCK, block)
         self._seats.append(slot, tokens[:count])
@@ -116,7 +123,7 @@ class SharedNetwork:
         """Free a slot, and keep its first tokens for prompts that begin alike."""
         self._remember(slot, 0, remember)
         self._seats.leave(slot)
-        del self._prompts[slot]
+        del self._prompts[slot], self._whose[slot]
 
     def measures(self) -> Mapping[str, float]:
         """Memory, and what the cache of prompts saved."""
@@ -220,7 +227,7 @@ class SharedNetwork:
         def read(first: int, last: int) -> list[Array]:
             return self._rows.read(row, first, last)
 
-        self._prefix.keep(self._seats.tokens(slot)[:end], read, begin)
+        self._prefix.keep(self._seats.tokens(slot)[:end], read, begin, self._whose[slot])
 
 
 def _floats(logits: Array) -> Array:

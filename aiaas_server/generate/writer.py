@@ -195,7 +195,8 @@ class Writer:
         while (job := self._jobs.admit(self._has_room)) is not None:
             try:
                 self._refuse_outsized(job)
-                job.filled = self._network.open(job.slot, job.tokens, job.ask.constants)
+                whose = job.course.caller.identity.tenant
+                job.filled = self._network.open(job.slot, job.tokens, job.ask.constants, whose)
                 job.opened = True
                 if job.probed is None and job.filled:  # its logits are wanted all the same
                     self._network.truncate(job.slot, 0)

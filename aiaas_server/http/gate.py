@@ -7,11 +7,9 @@ out, whatever was raised becomes one error answer, and is counted.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from itertools import count
 
 from starlette.types import Receive, Scope, Send
 
@@ -29,6 +27,8 @@ from aiaas_server.http.incoming import (
     route_path,
     sticky_key,
 )
+from aiaas_server.http.request_ids import IDS
+from aiaas_server.http.scopes import asks_near
 from aiaas_server.observe.metrics import RequestMetrics
 from aiaas_server.observe.tracing import trace_of
 from aiaas_server.settings import Settings
@@ -70,6 +70,7 @@ class Gate:
         entrance: Entrance | None = None,
         refused: Refused = nobody,
     ) -> None:
+        self._tenants = find_key is not None
         if find_key is None and settings.api_key is not None:
             find_key = one_key(settings.api_key.get_secret_value())
         self._key_check = None if find_key is None else KeyCheck(find_key, refused=refused)
@@ -118,7 +119,7 @@ class Gate:
         """
         if self._key_check is None:
             identity = OPERATOR
-        elif path in OPEN_PATHS:
+        elif path in OPEN_PATHS or (self._tenants and asks_near(path, address, headers)):
             identity = ANONYMOUS
         else:
             identity = self._key_check.check(headers, query, address)
@@ -128,7 +129,7 @@ class Gate:
         if b"x-request-timeout-ms" in headers:
             seconds = deadline_seconds(headers, seconds, self._max_deadline)
         visit = None
-        if self._entrance is not None and path not in OPEN_PATHS:
+        if self._entrance is not None and identity is not ANONYMOUS:
             visit = self._entrance.enter(identity, path)
         caller = Caller(request_id.decode("ascii"), *trace, identity, sticky, visit=visit)
         if self._observed or trace[0]:  # see `sets_caller`
@@ -171,21 +172,10 @@ class Gate:
         self._metrics.refused(code)
 
 
-def _numbered_ids() -> Callable[[], bytes]:
-    """Count upwards from a random start: unique in this process and, in practice, anywhere."""
-    prefix = os.urandom(8).hex().encode()
-    numbers = count(1)
-    return lambda: b"%s-%x" % (prefix, next(numbers))
-
-
-_next_id = _numbered_ids()
-os.register_at_fork(after_in_child=lambda: globals().update(_next_id=_numbered_ids()))
-
-
 def request_id_of(headers: Headers) -> bytes:
     """Keep the client's `X-Request-Id` if it is plain, else make one."""
     given = headers.get(b"x-request-id")
-    return given if given is not None and _own_id(given) else _next_id()
+    return given if given is not None and _own_id(given) else IDS.next()
 
 
 def deadline_seconds(headers: Headers, default: float, longest: float) -> float:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from starlette.requests import Request
 
+from aiaas_server.core.events import NOBODY, Caller
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.incoming import RequestContext, context_of
@@ -30,8 +31,8 @@ def addressed(pool: ModelPool, request: Request) -> tuple[str, int | None]:
     Raises:
         VersionNotFound: The model has no version of that name.
     """
-    name = request.path_params["model"]
-    return name, pool.number(name, request.path_params.get("version"))
+    name, caller = request.path_params["model"], context_of(request).caller
+    return name, pool.number(name, request.path_params.get("version"), caller)
 
 
 async def obtain(
@@ -64,11 +65,13 @@ async def obtain_addressed(pool: ModelPool, request: Request) -> LoadedModel:
     return await obtain(pool, *addressed(pool, request), context_of(request))
 
 
-def check_known(pool: ModelPool, name: str, version: int | None = None) -> None:
-    """Return when the model serves or would be loaded by a call.
+def check_known(
+    pool: ModelPool, name: str, version: int | None = None, caller: Caller = NOBODY
+) -> None:
+    """Return when the model serves or would be loaded by a call of the caller's.
 
     Raises:
         ModelNotFound, VersionNotFound, ModelUnavailable: As `ModelPool.resolve`.
     """
-    if not pool.is_ready(name, version):
-        pool.resolve(name, version)
+    if not pool.is_ready(name, version, caller):
+        pool.resolve(name, version, caller)

@@ -23,7 +23,8 @@ from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.core.task import PayloadKind
 from aiaas_server.http.answers import JsonAnswer
-from aiaas_server.http.gate import OPEN_PATHS
+from aiaas_server.http.incoming import context_of
+from aiaas_server.http.scopes import ANY_KEY, INFER, OPEN, Needs, ScopedRoute
 
 Document = dict[str, Any]
 
@@ -86,10 +87,11 @@ class Body(NamedTuple):
 Asks = type[BaseModel] | Body | None
 
 
-class DescribedRoute(Route):
+class DescribedRoute(ScopedRoute):
     """A route whose bodies are documents.
 
     Args:
+        needs, act: See `ScopedRoute`.
         asks: What the body of a request is; None where it has none, or is no document.
         tells: What the answer is: a document, `NOTHING` or `BYTES`; None where it is not told.
     """
@@ -99,11 +101,14 @@ class DescribedRoute(Route):
         path: str,
         endpoint: Callable[..., Any],
         method: str,
+        needs: Needs,
         *,
         asks: Asks = None,
         tells: Tells = None,
+        act: str = "",
     ) -> None:
-        super().__init__(path, endpoint, methods=[method], name=f"{method} {path}")
+        name = f"{method} {path}"
+        super().__init__(path, endpoint, needs, methods=[method], name=name, act=act)
         self.asks = asks
         self.tells = tells
 
@@ -125,8 +130,8 @@ class OpenApiRoute:
 
     async def document(self, request: Request) -> Response:
         """This document."""
-        root = request.scope.get("root_path", "")
-        return JsonAnswer(describe_api(self._routes, self._pool.models(), root))
+        root, caller = request.scope.get("root_path", ""), context_of(request).caller
+        return JsonAnswer(describe_api(self._routes, self._pool.models(caller), root))
 
 
 def describe_api(
@@ -142,12 +147,12 @@ def describe_api(
     paths: dict[str, Document] = {}
     for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         path = f"{prefix}/infer"
-        paths[path] = {"parameters": _path_parameters(path), "post": _operation(path, _INFER)}
+        paths[path] = {"parameters": _path_parameters(path), "post": _operation(INFER, _INFER)}
     for route in routes:
         if isinstance(route, Route):
             path = _PARAMETER.sub(r"{\1}", route.path)
             entry = paths.setdefault(path, {"parameters": _path_parameters(route.path)})
-            entry |= _operations(path, route)
+            entry |= _operations(route)
     newest = {model.name: model for model in models if model.task is not None}
     for model in newest.values():
         paths[f"/v1/models/{model.name}:predict"] = {"post": _prediction(model)}
@@ -179,10 +184,11 @@ def _path_parameters(path: str) -> list[Document]:
     ]
 
 
-def _operations(path: str, route: Route) -> Document:
+def _operations(route: Route) -> Document:
     about: Document = {"summary": _summary(route.endpoint)}
     methods = sorted((route.methods or {"GET"}) - {"HEAD"})
-    told = {method.lower(): _operation(path, about) for method in methods}
+    needs = route.needs if isinstance(route, ScopedRoute) else OPEN
+    told = {method.lower(): _operation(needs, about) for method in methods}
     if isinstance(route, DescribedRoute):
         for operation in told.values():
             operation |= _bodies(route)
@@ -215,9 +221,16 @@ def _summary(endpoint: Any) -> str:
     return (inspect.getdoc(endpoint) or "").partition("\n")[0]
 
 
-def _operation(path: str, about: Document) -> Document:
+def _operation(needs: Needs, about: Document) -> Document:
     operation = about | {"responses": {"200": {"description": "Success"}, "default": _error()}}
-    return operation | ({"security": [{}]} if path in OPEN_PATHS else {})
+    return operation | {"security": _security(needs)}
+
+
+def _security(needs: Needs) -> list[Document]:
+    """A key with one of the scopes; none on a server without keys."""
+    roles = [[] if scope == ANY_KEY else [scope] for scope in needs]
+    keys: list[Document] = [{scheme: role} for role in roles for scheme in ("bearer", "key")]
+    return [*keys, {}]
 
 
 def _error() -> Document:
@@ -245,6 +258,7 @@ def _prediction(model: LoadedModel) -> Document:
     return {
         "summary": model.card.description or f"{model.card.task} by {model.name}",
         "tags": [model.card.task],
+        "security": _security(INFER),
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
             "200": {

@@ -65,6 +65,6 @@ class SingleProcess:
 
 def own_totals(pool: ModelPool, requests: RequestMetrics, worker: str = "") -> Totals:
     """The counts of this process, as they stand."""
-    statistics = {(model.name, model.version): model.statistics for model in pool.models()}
+    statistics = {(model.full, model.version): model.statistics for model in pool.models()}
     refusals = {code.value: count for code, count in requests.refusals.items()}
     return Totals(statistics, refusals, (ProcessFacts.now(worker),), requests.families())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import BaseRoute, Router
 from starlette.types import Receive, Scope, Send
 
 from aiaas_client.protocol.generation import ChatCompletion, Completion, Transcription
@@ -17,7 +16,7 @@ from aiaas_client.protocol.names import ALIAS
 from aiaas_server.core.acts import Acts
 from aiaas_server.core.errors import misnamed_version
 from aiaas_server.core.pool.pool import ModelPool
-from aiaas_server.http.acts import on_record
+from aiaas_server.http.acts import Endpoint, on_record
 from aiaas_server.http.answers import with_common_headers
 from aiaas_server.http.incoming import CONTEXT, RequestContext
 from aiaas_server.http.kserve.explain import ExplainRoutes
@@ -39,6 +38,18 @@ from aiaas_server.http.openai.embeddings import EmbeddingRoutes
 from aiaas_server.http.openai.responses import ResponseRoutes
 from aiaas_server.http.openapi import BYTES, DescribedRoute, OpenApiRoute
 from aiaas_server.http.process_group import ProcessGroup
+from aiaas_server.http.scopes import (
+    DESCRIBE,
+    INFER,
+    OPEN,
+    OPERATE,
+    READ,
+    WRITE,
+    MetricsRoute,
+    Needs,
+    ScopedRoute,
+    check_declared,
+)
 from aiaas_server.http.writing_schemas import (
     CHAT,
     COMPLETION,
@@ -49,6 +60,7 @@ from aiaas_server.http.writing_schemas import (
 )
 from aiaas_server.settings import Settings
 
+_STORED = "/v2/repository/models/{model}"
 _OF_MODEL = ("/v2/models/{model}", "/v2/models/{model}/versions/{version:version}")
 
 VERSION = f"[0-9]{{1,{MAX_VERSION_DIGITS}}}|{ALIAS}"
@@ -163,83 +175,98 @@ def make_router(
     repository = RepositoryRoutes(pool, settings, group)
     changed = SettingsRoutes(pool, settings, dynamic, group)
     audio = AudioRoutes(pool, settings)
-    both, write = ["GET", "POST"], "models:write"
-    recorded = partial(on_record, acts)
-    load = recorded("repository.load", write, repository.load)
-    unload = recorded("repository.unload", write, repository.unload)
-    of_model = recorded("models.trace.set", write, changed.model_tracing)
+    both, post = ["GET", "POST"], ["POST"]
+
+    def act(
+        path: str, endpoint: Endpoint, name: str, needs: Needs, methods: Sequence[str]
+    ) -> ScopedRoute:
+        recorded = on_record(acts, name, needs[0], endpoint)
+        return ScopedRoute(path, recorded, needs, methods=methods, act=name)
+
     routes: list[BaseRoute] = [
         # The busiest first: Starlette tries one after another.
-        Route("/predict", predict.simple, methods=["POST"]),
-        Route("/v1/models/{model}:predict", predict.v1, methods=["POST"]),
-        Route(
+        ScopedRoute("/predict", predict.simple, INFER, methods=["POST"]),
+        ScopedRoute("/v1/models/{model}:predict", predict.v1, INFER, methods=["POST"]),
+        ScopedRoute(
             "/v1/models/{model}/versions/{version:version}:predict",
             predict.v1,
+            INFER,
             methods=["POST"],
         ),
         *explain.routes(),
-        Route("/v2/health/live", health.live),
-        Route("/v2/health/ready", health.ready),
-        Route("/v2", metadata.server),
-        Route("/v2/models/stats", statistics.all_models),
-        *_of_model("", metadata.model),
-        *_of_model("/ready", metadata.ready),
-        *_of_model("/config", metadata.config),
-        *_of_model("/stats", statistics.model),
+        ScopedRoute("/v2/health/live", health.live, OPEN),
+        ScopedRoute("/v2/health/ready", health.ready, OPEN),
+        ScopedRoute("/v2", metadata.server, DESCRIBE),
+        ScopedRoute("/v2/models/stats", statistics.all_models, READ),
+        *_of_model("", metadata.model, DESCRIBE),
+        *_of_model("/ready", metadata.ready, DESCRIBE),
+        *_of_model("/config", metadata.config, DESCRIBE),
+        *_of_model("/stats", statistics.model, READ),
         *_of_generation("/generate", generate.generate),
         *_of_generation("/generate_stream", generate.stream),
-        Route("/v2/repository/index", repository.index, methods=["POST"]),
-        Route("/v2/repository/models/{model}/load", load, methods=["POST"]),
-        Route("/v2/repository/models/{model}/unload", unload, methods=["POST"]),
+        ScopedRoute("/v2/repository/index", repository.index, READ, methods=post),
+        act(f"{_STORED}/load", repository.load, "repository.load", WRITE, post),
+        act(f"{_STORED}/unload", repository.unload, "repository.unload", WRITE, post),
         *_of_memory("/v2/systemsharedmemory", SystemMemoryRoutes(regions, group, settings)),
         *_of_memory("/v2/cudasharedmemory", CudaMemoryRoutes()),
-        Route("/v2/logging", recorded("logging.set", write, changed.logging), methods=both),
-        Route("/v2/trace/setting", recorded("trace.set", write, changed.tracing), methods=both),
-        Route("/v2/models/{model}/trace/setting", of_model, methods=both),
+        act("/v2/logging", changed.logging, "logging.set", OPERATE, both),
+        act("/v2/trace/setting", changed.tracing, "trace.set", OPERATE, both),
+        act(
+            "/v2/models/{model}/trace/setting",
+            changed.model_tracing,
+            "models.trace.set",
+            OPERATE,
+            both,
+        ),
         *_of_writers(pool, settings),
-        Route("/v1/models", predict.models),
-        Route("/v1/models/{model}", predict.model),
-        Route("/v1/models/{model}/versions/{version:version}", predict.model),
-        Route("/v1/embeddings", EmbeddingRoutes(pool, settings).create, methods=["POST"]),
+        ScopedRoute("/v1/models", predict.models, DESCRIBE),
+        ScopedRoute("/v1/models/{model}", predict.model, DESCRIBE),
+        ScopedRoute("/v1/models/{model}/versions/{version:version}", predict.model, DESCRIBE),
+        ScopedRoute("/v1/embeddings", EmbeddingRoutes(pool, settings).create, INFER, methods=post),
         DescribedRoute(
             "/v1/audio/transcriptions",
             audio.transcriptions,
             "POST",
+            INFER,
             asks=TRANSCRIPTION,
             tells=Transcription,
         ),
-        DescribedRoute("/v1/audio/speech", audio.speech, "POST", asks=SPEECH, tells=BYTES),
-        Route("/metrics", statistics.metrics),
+        DescribedRoute("/v1/audio/speech", audio.speech, "POST", INFER, asks=SPEECH, tells=BYTES),
+        MetricsRoute("/metrics", statistics.metrics),
         *more,
     ]
-    routes.append(Route("/openapi.json", OpenApiRoute(pool, routes).document))
+    routes.append(ScopedRoute("/openapi.json", OpenApiRoute(pool, routes).document, READ))
+    check_declared(routes)
     misnamed = "/models/{model}/versions/{version:misnamed}{rest:path}"
-    refused = [Route(root + misnamed, RefuseVersion()) for root in ("/v1", "/v2")]
+    refused = [ScopedRoute(root + misnamed, RefuseVersion(), DESCRIBE) for root in ("/v1", "/v2")]
     return Router(routes=[*routes, *refused], redirect_slashes=False)
 
 
 def make_metrics_router(pool: ModelPool, group: ProcessGroup) -> Router:
     """The routes of the metrics port."""
-    routes = [Route("/metrics", StatisticsRoutes(pool, group).metrics)]
+    routes = [MetricsRoute("/metrics", StatisticsRoutes(pool, group).metrics)]
     return Router(routes=routes, redirect_slashes=False)
 
 
-def _of_model(suffix: str, endpoint: Any, methods: list[str] | None = None) -> list[Route]:
+def _of_model(suffix: str, endpoint: Any, needs: Needs) -> list[BaseRoute]:
     """A route of a model, without and with a version."""
-    return [Route(path + suffix, endpoint, methods=methods) for path in _OF_MODEL]
+    return [ScopedRoute(path + suffix, endpoint, needs) for path in _OF_MODEL]
 
 
-def _of_generation(suffix: str, endpoint: Any) -> list[Route]:
-    return [DescribedRoute(path + suffix, endpoint, "POST", asks=GENERATE) for path in _OF_MODEL]
+def _of_generation(suffix: str, endpoint: Any) -> list[BaseRoute]:
+    return [
+        DescribedRoute(path + suffix, endpoint, "POST", INFER, asks=GENERATE) for path in _OF_MODEL
+    ]
 
 
-def _of_writers(pool: ModelPool, settings: Settings) -> list[Route]:
+def _of_writers(pool: ModelPool, settings: Settings) -> list[BaseRoute]:
     """OpenAI's routes of models that write."""
     return [
         DescribedRoute(
             "/v1/chat/completions",
             ChatRoutes(pool, settings).create,
             "POST",
+            INFER,
             asks=CHAT,
             tells=ChatCompletion,
         ),
@@ -247,23 +274,24 @@ def _of_writers(pool: ModelPool, settings: Settings) -> list[Route]:
             "/v1/completions",
             CompletionRoutes(pool, settings).create,
             "POST",
+            INFER,
             asks=COMPLETION,
             tells=Completion,
         ),
         DescribedRoute(
-            "/v1/responses", ResponseRoutes(pool, settings).create, "POST", asks=RESPONSE
+            "/v1/responses", ResponseRoutes(pool, settings).create, "POST", INFER, asks=RESPONSE
         ),
     ]
 
 
-def _of_memory(prefix: str, memory: SystemMemoryRoutes | CudaMemoryRoutes) -> list[Route]:
+def _of_memory(prefix: str, memory: SystemMemoryRoutes | CudaMemoryRoutes) -> list[BaseRoute]:
     """The routes of one kind of shared memory, for all regions and for one."""
     post = ["POST"]
     region = f"{prefix}/region/{{region}}"
     return [
-        Route(f"{prefix}/status", memory.status),
-        Route(f"{region}/status", memory.status),
-        Route(f"{region}/register", memory.register, methods=post),
-        Route(f"{prefix}/unregister", memory.unregister, methods=post),
-        Route(f"{region}/unregister", memory.unregister, methods=post),
+        ScopedRoute(f"{prefix}/status", memory.status, OPERATE),
+        ScopedRoute(f"{region}/status", memory.status, OPERATE),
+        ScopedRoute(f"{region}/register", memory.register, OPERATE, methods=post),
+        ScopedRoute(f"{prefix}/unregister", memory.unregister, OPERATE, methods=post),
+        ScopedRoute(f"{region}/unregister", memory.unregister, OPERATE, methods=post),
     ]

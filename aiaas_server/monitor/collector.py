@@ -18,6 +18,7 @@ from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.errors import ServerError
 from aiaas_server.core.events import NOBODY, Caller, InferenceRecord
 from aiaas_server.core.model import LoadedModel
+from aiaas_server.core.names import full_name
 from aiaas_server.core.schedule.requests import Outcome
 from aiaas_server.core.schedule.taps import with_tap
 from aiaas_server.core.signature import Signature, total_bytes
@@ -31,7 +32,7 @@ LARGE_PAUSE: Final = 0.05  # seconds between two large requests of a version
 
 T = TypeVar("T")
 
-Key = tuple[str, int]  # model name, version
+Key = tuple[str, int]  # the server's own name of a model, version
 
 
 Seen = tuple["VersionTap", Mapping[str, Array], Mapping[str, Array], Caller]
@@ -94,7 +95,8 @@ class Collector:
         """What has come since last time; for one thread at a time."""
         records: dict[Key, list[InferenceRecord]] = {}
         for record in _emptied(self._records):
-            records.setdefault((record.model, record.version), []).append(record)
+            key = full_name(record.owner, record.model), record.version
+            records.setdefault(key, []).append(record)
         seen: dict[VersionTap, list[Seen]] = {}
         for one in _emptied(self.seen):
             seen.setdefault(one[0], []).append(one)
@@ -118,7 +120,7 @@ class VersionTap:
         self._seen, self._most = collector.seen, collector.most_seen
         self._may_be_large = _may_be_large(model.signature)
         self._large_after = 0.0
-        self.key: Key = (model.name, model.version)
+        self.key: Key = (model.full, model.version)
         self.layout = Layout(model.signature, model.card, model.labels)
 
     def __call__(self, inputs: Mapping[str, Array], outcome: Outcome, caller: Caller) -> None:

@@ -21,7 +21,9 @@ from sqlalchemy import Connection
 from aiaas_client.protocol.management import Policy
 from aiaas_client.protocol.monitoring import Drift
 from aiaas_server.core.errors import ServerError
+from aiaas_server.core.events import Caller
 from aiaas_server.core.model import LoadedModel
+from aiaas_server.core.names import full_name, plain
 from aiaas_server.monitor.alerts import Alerts
 from aiaas_server.monitor.collector import Collector, Key, Picked, Seen, VersionTap, predicted_by
 from aiaas_server.monitor.feedback import Pending, Remembered, prune_feedback, write_predictions
@@ -171,7 +173,7 @@ class Monitor:
             for (name, version), caller, answers in picked.told:
                 known = self._model(name)
                 predicted = predicted_by(answers)
-                if predicted is not None and known is not None and known.policy.feedback:
+                if predicted is not None and known is not None and _is_kept(known, caller):
                     self._remember(known, version, caller.request_id, predicted, now, final=True)
 
     def _count_traffic(self, picked: Picked, now: float) -> None:
@@ -198,7 +200,7 @@ class Monitor:
         if known.policy.feedback:
             predicted = tap.layout.predicted(outputs)
             for (_, _, _, caller), values in zip(seen, predicted, strict=True):
-                if values and caller.request_id:
+                if values and caller.request_id and _is_kept(known, caller):
                     self._remember(known, version, caller.request_id, values, now)
         if not known.policy.drift:
             return
@@ -302,7 +304,7 @@ class Monitor:
     def judge(self) -> None:
         """Compare the last hour of each version with its reference; tell of what has changed."""
         with self._lock:
-            names = {known.model_id: name for name, known in self._known.items() if known}
+            names = {known.model_id: plain(name) for name, known in self._known.items() if known}
             tenants = {known.model_id: known.tenant for known in self._known.values() if known}
         now = self._clock()
         drifts = self._database.read_now(
@@ -310,7 +312,7 @@ class Monitor:
         )
         told: dict[Key, Drift] = {}
         for model_id, drift in drifts:
-            told[drift.model, drift.version] = drift
+            told[full_name(tenants[model_id], drift.model), drift.version] = drift
             work = note_verdict(tenants[model_id], drift)
             alert = self._database.submit(work).result(_WRITE_TIMEOUT)
             if alert is not None:
@@ -327,3 +329,12 @@ class Monitor:
             totals[key].merge(traffic)
         dropped = {"record": self.collector.dropped, "prediction": self._pending.dropped}
         self.snapshot = Snapshot(totals, dict(self._drifts), dropped)
+
+
+def _is_kept(known: Known, caller: Caller) -> bool:
+    """Whether it is remembered what a caller was predicted, until it may say what was right.
+
+    Not of other tenants: ids of requests are theirs to choose, and a public model is not theirs to
+    correct.
+    """
+    return known.policy.feedback and caller.identity.tenant == known.tenant

@@ -140,7 +140,7 @@ class Shadows:
 
     def _attach_all(self, name: str) -> None:
         for model in self._loaded():
-            if model.name == name:
+            if model.full == name:
                 self.attach(model)
 
     def attach(self, model: LoadedModel) -> None:
@@ -158,7 +158,7 @@ class Shadows:
         self._taps[model] = taps
 
     def _mirrors_of(self, model: LoadedModel) -> list[Mirror]:
-        of = self._models.get(model.name)
+        of = self._models.get(model.full)
         if of is None:
             return []
         found = []

@@ -6,13 +6,15 @@ import threading
 from collections.abc import Iterable, Mapping
 
 from aiaas_server.core.events import InferenceRecord
+from aiaas_server.core.names import full_name
 from aiaas_server.core.tally import Tally
 
 
 class StepCounts:
     """An observer that counts the versions it is told to watch, and costs others next to nothing.
 
-    Requests that run in callers' threads count here too, hence the lock.
+    Models have the server's own names here. Requests that run in callers' threads count here too,
+    hence the lock.
     """
 
     def __init__(self) -> None:
@@ -41,8 +43,10 @@ class StepCounts:
 
     def __call__(self, record: InferenceRecord) -> None:
         """Count one request."""
-        tally = self._tallies.get((record.model, record.version)) if self._tallies else None
-        if tally is None or record.caller.shadow:
+        if not self._tallies or record.caller.shadow:
+            return
+        tally = self._tallies.get((full_name(record.owner, record.model), record.version))
+        if tally is None:
             return
         failure = record.failure
         if failure == "CANCELED":

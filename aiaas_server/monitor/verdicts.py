@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from aiaas_client.protocol.monitoring import Drift
+from aiaas_server.core.names import full_name
 from aiaas_server.monitor.alerts import Alert
 from aiaas_server.monitor.drift import drift_of
 from aiaas_server.monitor.profiles import StoredProfile, get_profile, when_made
@@ -89,7 +90,7 @@ def note_verdict(tenant: str, drift: Drift) -> Callable[[Connection], Alert | No
             "features": [one.name for one in drift.features if one.verdict == "drifted"],
         }
         reasons = tuple(drift.reasons[:_REASONS_TOLD])
-        return Alert(KIND, drift.model, drift.version, state, reasons, details)
+        return Alert(KIND, full_name(tenant, drift.model), drift.version, state, reasons, details)
 
     return work
 

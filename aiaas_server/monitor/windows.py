@@ -15,6 +15,7 @@ import numpy as np
 from sqlalchemy import Connection, and_, bindparam, delete, or_, select
 
 from aiaas_client.protocol.tensors import Array
+from aiaas_server.core.names import full_name, parted
 from aiaas_server.state.tables import MODELS, VERSIONS, WINDOWS
 
 Document = dict[str, Any]
@@ -198,11 +199,14 @@ def prune_windows(connection: Connection, now: float) -> int:
 
 
 def known_models(connection: Connection, names: Sequence[str]) -> list[tuple[str, str, str, Any]]:
-    """`(name, id, tenant, policy)` of the registry's models among `names`."""
+    """`(name, id, tenant, policy)` of the registry's models among `names`, the server's own."""
+    known = {parted(name) for name in names}
     asked = select(MODELS.c.name, MODELS.c.id, MODELS.c.tenant, MODELS.c.policy).where(
-        MODELS.c.name.in_(names)
+        MODELS.c.name.in_({name for _, name in known}),
+        MODELS.c.tenant.in_({tenant for tenant, _ in known}),
     )
-    return [tuple(row) for row in connection.execute(asked)]
+    rows = [tuple(row) for row in connection.execute(asked)]
+    return [(full_name(t, n), i, t, p) for n, i, t, p in rows if (t, n) in known]
 
 
 def _kind(kind: Kind, seconds: int) -> str:

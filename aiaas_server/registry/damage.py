@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from aiaas_client.protocol.management import HistoryKind
+from aiaas_server.core.names import full_name
 from aiaas_server.registry import history, models
 from aiaas_server.registry.rows import SERVER, Author, ModelRow, VersionRow, VersionState
 from aiaas_server.state.artefacts import claims
@@ -18,7 +19,7 @@ _log = logging.getLogger("aiaas_server")
 
 
 class Damage(NamedTuple):
-    """A version that was found corrupt, and why."""
+    """A version that was found corrupt, and why; the model by the server's own name of it."""
 
     model: str
     version: int
@@ -51,7 +52,7 @@ def mark_damaged(connection: Connection, tenant: str, digest: str, reason: str) 
             text = f"{name}: {reason}"
             _log.error("model '%s' version %d is corrupt: %s", model.name, version.number, text)
             _note(connection, model, version, "corrupt", text)
-            damages.append(Damage(model.name, version.number, text))
+            damages.append(Damage(full_name(tenant, model.name), version.number, text))
     return damages
 
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, or_, select
 
-from aiaas_server.registry.models import find_model, latest_version, list_models, version_of
+from aiaas_server.registry.models import every_model, find_model, latest_version, version_of
 from aiaas_server.registry.rows import ModelRow, VersionRow
 from aiaas_server.registry.serving import wanted
 from aiaas_server.state.tables import MODELS, VERSIONS
@@ -31,11 +31,9 @@ class Desired(NamedTuple):
     corrupt: frozenset[int] = frozenset()
 
 
-def read_all(connection: Connection, tenant: str) -> list[Desired]:
-    """All models of a tenant that have a version to load."""
-    models: list[ModelRow] = []
-    while page := list_models(connection, tenant, models[-1].name if models else "", _AT_ONCE):
-        models += page
+def read_all(connection: Connection, tenant: str | None) -> list[Desired]:
+    """All models of a tenant, or of all, that have a version to load."""
+    models = every_model(connection, tenant)
     newest = (
         select(VERSIONS.c.number)
         .where(VERSIONS.c.model_id == MODELS.c.id, VERSIONS.c.state == "verified")
@@ -43,7 +41,9 @@ def read_all(connection: Connection, tenant: str) -> list[Desired]:
         .limit(1)
         .scalar_subquery()
     )
-    asked = select(MODELS.c.id, newest).where(MODELS.c.tenant == tenant)
+    asked = select(MODELS.c.id, newest)
+    if tenant is not None:
+        asked = asked.where(MODELS.c.tenant == tenant)
     latest: dict[str, int | None] = {row[0]: row[1] for row in connection.execute(asked)}
     keys = [
         (model.id, number)

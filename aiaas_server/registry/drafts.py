@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from aiaas_client.protocol.management import Draft, DraftRequest, bundle_digest
 from aiaas_server.core.errors import Conflict
+from aiaas_server.core.events import OPERATOR
 from aiaas_server.registry.damage import mark_stored
 from aiaas_server.registry.draft_rows import (
     DraftRow,
@@ -103,7 +104,7 @@ class Drafts:
             StorageFull: The disk has no room for what is to be sent.
         """
         check_request(model, request, self._limits.file_bytes)
-        if await self._disk.run(self._is_taken, model):
+        if author.tenant == OPERATOR.tenant and await self._disk.run(self._is_taken, model):
             raise Conflict(
                 f"model '{model}' is served from the directory of models: deploy under another name"
             )

@@ -71,6 +71,14 @@ def list_models(
     return [_model(row) for row in connection.execute(asked)]
 
 
+def every_model(connection: Connection, tenant: str | None) -> list[ModelRow]:
+    """All models of a tenant, or of all tenants where that is None."""
+    asked = select(MODELS).order_by(MODELS.c.tenant, MODELS.c.name)
+    if tenant is not None:
+        asked = asked.where(MODELS.c.tenant == tenant)
+    return [_model(row) for row in connection.execute(asked)]
+
+
 def update_model(
     connection: Connection,
     model: ModelRow,

@@ -19,10 +19,12 @@ from typing import Any, Final, Protocol
 
 from aiaas_client.protocol.names import LATEST
 from aiaas_server.core.errors import Conflict, Draining, ModelUnavailable, Rejected, ServerError
+from aiaas_server.core.names import full_name, parted, plain
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.registry.desired import Desired, read_all, read_one
 from aiaas_server.registry.followed import Followed
 from aiaas_server.registry.models import get_model
+from aiaas_server.registry.names import TenantNames
 from aiaas_server.registry.routing import Choices, Route, divided, route_of
 from aiaas_server.registry.rows import ModelRow, VersionRow
 from aiaas_server.registry.stored import RegistryRepository, policy_stamp, stored_model
@@ -62,12 +64,17 @@ class Feed(Protocol):
 
 
 class Reconcile:
-    """Follows the models of one tenant.
+    """Follows the models of one tenant, or of all.
+
+    Models have the server's own names here, see `core.names`.
 
     Args:
         bundles: Has the files of versions.
         repository: What it presents to the pool.
         choices: The calls' table, which it keeps.
+        tenant: Whose models; None is everyone's.
+        names: Whose names are whose, which it keeps.
+        is_isolated: Whether a tenant's models run in processes of their own.
         brought: Called with the name and the row of a model that was brought up to date; without
             a row where it is the registry's no more.
         interval: Seconds after which everything is looked at anew.
@@ -80,10 +87,14 @@ class Reconcile:
         bundles: Bundles,
         repository: RegistryRepository,
         choices: Choices,
-        tenant: str = "default",
+        tenant: str | None = "default",
         brought: Brought = lambda name, model: None,
         interval: float = INTERVAL,
+        names: TenantNames | None = None,
+        is_isolated: Callable[[str], bool] = lambda tenant: False,
     ) -> None:
+        self._names = names or TenantNames()
+        self._is_isolated = is_isolated
         self._brought = brought
         self._database = database
         self._feed = feed
@@ -113,11 +124,12 @@ class Reconcile:
             _log.error("the registry cannot be read; it is tried again: %s", error.message)
             return
         for desired in wanted:
-            name = desired.model.name
+            name = _full(desired.model)
             if await asyncio.to_thread(self._repository.in_directory, name):
                 continue
             followed = self._followed(name)
-            await self._materialise(followed, desired.versions)
+            self._names.put(name, public=desired.model.policy.public)
+            await self._materialise(name, followed, desired.versions)
             self._present(desired, followed, desired.versions)
             self._choices.put(name, _route(desired))
             self._brought(name, desired.model)
@@ -135,16 +147,16 @@ class Reconcile:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def problem(self, name: str, number: int) -> str:
+    def problem(self, tenant: str, name: str, number: int) -> str:
         """Why a version that should be loaded is not, in this process; "" for no reason."""
-        followed = self._models.get(name)
+        followed = self._models.get(full_name(tenant, name))
         return "" if followed is None else followed.problems.get(number, "")
 
     # What others ask for
 
     @asynccontextmanager
-    async def loaded(self, name: str, numbers: Iterable[int]) -> AsyncIterator[None]:
-        """Have versions loaded and warm while the block is open, wanted or not.
+    async def loaded(self, tenant: str, name: str, numbers: Iterable[int]) -> AsyncIterator[None]:
+        """Have versions of a tenant's model loaded and warm while the block is open, wanted or not.
 
         Raises:
             NotFound: There is no such model or version.
@@ -153,25 +165,26 @@ class Reconcile:
             ModelUnavailable: There is no room for it now, or the server is starting.
         """
         asked = set(numbers)
-        model = await self._database.read(lambda c: get_model(c, self._tenant, name))
+        model = await self._database.read(lambda c: get_model(c, tenant, name))
         await self._database.read(lambda c: [check_verified(c, model, n) for n in asked])
-        beside = await asyncio.to_thread(self._repository.in_directory, name)
+        full = full_name(tenant, name)
+        beside = await asyncio.to_thread(self._repository.in_directory, full)
         if asked and beside:
             raise Conflict(f"model '{name}' is served from the directory of models, not from here")
-        followed = self._followed(name)
+        followed = self._followed(full)
         try:
             with followed.holding(asked):
-                await self.bring(name)
-                self._check_there(name, followed, asked)
+                await self.bring(full)
+                self._check_there(full, followed, asked)
                 yield
         except BaseException:
-            self._look_after(name)  # what was loaded for nothing goes again
+            self._look_after(full)  # what was loaded for nothing goes again
             raise
 
     async def ready(self, tenant: str, name: str, number: int) -> None:
         """Have a version loaded that is about to take another's place; raises as `loaded`."""
-        if tenant == self._tenant:
-            async with self.loaded(name, [number]):
+        if self._tenant in (None, tenant):
+            async with self.loaded(tenant, name, [number]):
                 return
 
     async def bring(self, name: str) -> None:
@@ -199,8 +212,8 @@ class Reconcile:
         while rows := await self._feed.wait_beyond(self._seen):
             self._seen = rows[-1].seq
             for row in rows:
-                if row.tenant == self._tenant and row.kind in _KINDS:
-                    self._look_after(row.object)
+                if self._tenant in (None, row.tenant) and row.kind in _KINDS:
+                    self._look_after(full_name(row.tenant, row.object))
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -243,14 +256,14 @@ class Reconcile:
         except ServerError as error:
             _log.warning("the registry cannot be read; what is loaded serves on: %s", error.message)
             return []
-        names = {desired.model.name for desired in wanted}
+        names = {_full(desired.model) for desired in wanted}
         gone = [name for name, followed in self._models.items() if followed.places]
-        return [d.model.name for d in wanted if not self._is_settled(d)] + [
+        return [_full(d.model) for d in wanted if not self._is_settled(d)] + [
             name for name in gone if name not in names
         ]
 
     def _is_settled(self, desired: Desired) -> bool:
-        name, pool = desired.model.name, self._pool
+        name, pool = _full(desired.model), self._pool
         followed, shown = self._models.get(name), self._repository.presented(name)
         if followed is None or shown is None or pool is None or followed.problems:
             return False
@@ -258,6 +271,7 @@ class Reconcile:
         return (
             {number: digest for number, (_, digest) in followed.places.items()} == rows
             and shown.stamp == policy_stamp(desired.model.policy)
+            and self._names.is_right(name, public=desired.model.policy.public)
             and self._available(name, followed, pool) == rows.keys()
             and self._choices.get(name) == _route(desired)
         )
@@ -265,7 +279,8 @@ class Reconcile:
     # One model
 
     async def _bring(self, name: str, followed: Followed, pool: ModelPool) -> None:
-        desired = await self._database.read(partial(read_one, tenant=self._tenant, name=name))
+        tenant, plainly = parted(name)
+        desired = await self._database.read(partial(read_one, tenant=tenant, name=plainly))
         if desired is not None and await asyncio.to_thread(self._repository.in_directory, name):
             if followed.places:
                 _log.warning("model '%s' is in the directory of models now: that one serves", name)
@@ -273,9 +288,10 @@ class Reconcile:
         if desired is None:
             await self._let_go(name, followed, pool)
             return
+        self._names.put(name, public=desired.model.policy.public)
         known = dict(followed.problems)
         rows = dict(desired.versions) | await self._held_rows(desired, followed)
-        await self._materialise(followed, rows)
+        await self._materialise(name, followed, rows)
         if not followed.places:
             self._choices.drop(name)
         else:
@@ -318,7 +334,7 @@ class Reconcile:
 
     def _settle(self, desired: Desired, there: set[int]) -> Route:
         """Put the route in force that suits what is there; gives it."""
-        name = desired.model.name
+        name = _full(desired.model)
         route, old = _route(desired), self._choices.get(name)
         aliases = dict(route.aliases)
         if old is not None:  # a name whose new version is not there means the old one still
@@ -346,19 +362,26 @@ class Reconcile:
             self._choices.drop(name)
             followed.places.clear()
             await pool.follow(name)
+        self._names.drop(name)  # only now: until then it is loaded
 
     def _present(self, desired: Desired, followed: Followed, numbers: Collection[int]) -> None:
         """Show the pool exactly these versions, as far as their files are here."""
         followed.places = {n: place for n, place in followed.places.items() if n in numbers}
         if followed.places:
             model = desired.model
-            self._repository.present(stored_model(model.name, model.policy, followed.places))
+            isolated = self._is_isolated(model.tenant)
+            self._repository.present(
+                stored_model(_full(model), model.policy, followed.places, isolated=isolated)
+            )
 
-    async def _materialise(self, followed: Followed, rows: Mapping[int, VersionRow]) -> None:
+    async def _materialise(
+        self, name: str, followed: Followed, rows: Mapping[int, VersionRow]
+    ) -> None:
         """Have the files of these versions here; what is wrong is noted for each."""
+        tenant, _ = parted(name)
         for number, row in rows.items():
             try:
-                place = await asyncio.to_thread(self._bundles.materialise, row, self._tenant)
+                place = await asyncio.to_thread(self._bundles.materialise, row, tenant)
             except ServerError as error:
                 followed.problems[number] = error.message
             except OSError as error:
@@ -384,7 +407,7 @@ class Reconcile:
         for number in numbers:
             if number not in there:
                 why = followed.problems.get(number) or "the model is not served here"
-                raise Rejected(f"version {number} of model '{name}' cannot be loaded: {why}")
+                raise Rejected(f"version {number} of model '{plain(name)}' cannot be loaded: {why}")
 
     def _conclude(
         self, name: str, followed: Followed, rows: Collection[int], known: Mapping[int, str]
@@ -404,7 +427,12 @@ class Reconcile:
 
 
 def _route(desired: Desired) -> Route:
-    return route_of(desired.model.name, desired.model.serving, desired.latest)
+    return route_of(_full(desired.model), desired.model.serving, desired.latest)
+
+
+def _full(model: ModelRow) -> str:
+    """The server's own name of a model."""
+    return full_name(model.tenant, model.name)
 
 
 def _reason(pool: ModelPool, name: str, number: int) -> str:

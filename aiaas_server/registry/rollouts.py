@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from aiaas_client.protocol.management import PromoteRequest, Rollout
 from aiaas_client.protocol.names import PRODUCTION
 from aiaas_server.core.errors import ServerError
+from aiaas_server.core.names import full_name
 from aiaas_server.core.tally import Judge, Tally, Verdict
 from aiaas_server.registry import rollout as steps
 from aiaas_server.registry.models import find_model, find_version
@@ -68,6 +69,11 @@ class _Watched:
     began: float
     before: float | None = None
     waiting: str = "it was not looked at yet"
+
+    @property
+    def full(self) -> str:
+        """The server's own name of the model."""
+        return full_name(self.tenant, self.name)
 
 
 class _Look(NamedTuple):
@@ -135,8 +141,8 @@ class Rollouts:
         return model
 
     def gone(self, name: str) -> None:
-        """A model is the registry's no more."""
-        for model_id in [w.model_id for w in self._watched.values() if w.name == name]:
+        """A model is the registry's no more; `name` is the server's own."""
+        for model_id in [w.model_id for w in self._watched.values() if w.full == name]:
             self.forget(model_id)
 
     def follow(self, model: ModelRow) -> None:
@@ -146,7 +152,7 @@ class Rollouts:
             self.forget(model.id)
         elif watched is None or not same_step(watched.rollout, rollout):
             versions = {rollout.version} | ({rollout.stable} if rollout.stable else set())
-            self._counts.watch(model.name, versions)
+            self._counts.watch(full_name(model.tenant, model.name), versions)
             self._watched[model.id] = _Watched(
                 model.id, model.tenant, model.name, rollout, self._clock()
             )
@@ -156,7 +162,7 @@ class Rollouts:
         """A model is gone, or no rollout of it goes on."""
         watched = self._watched.pop(model_id, None)
         if watched is not None:
-            self._counts.forget(watched.name)
+            self._counts.forget(watched.full)
 
     def waiting(self, model_id: str) -> str:
         """Why the rollout of a model has not gone on yet, in words; "" where none goes on."""
@@ -227,7 +233,7 @@ class Rollouts:
         if before is None:
             seen = read_trials(connection, watched.model_id, watched.rollout).seconds
             before = max(seen - elapsed, 0.0)
-        for version, tally in self._counts.taken(watched.name).items():
+        for version, tally in self._counts.taken(watched.full).items():
             write_trial(
                 connection,
                 watched.model_id,

@@ -23,7 +23,8 @@ class RegistryRepository:
     """A `core.describe.stored.ModelRepository`.
 
     Args:
-        base: The directory. A name that it has is its own, whatever the registry has.
+        base: The directory. A name that it has is its own, whatever the operator has in the
+            registry under it; tenants' models have names of their own.
     """
 
     def __init__(self, base: ModelRepository) -> None:
@@ -46,7 +47,7 @@ class RegistryRepository:
 
     def in_directory(self, name: str) -> bool:
         """Whether the directory has a model of that name; reads the disk."""
-        return self._base.find(name) is not None
+        return "/" not in name and self._base.find(name) is not None
 
     # What the pool asks
 
@@ -60,7 +61,8 @@ class RegistryRepository:
 
     def find(self, name: str) -> StoredModel | None:
         """One model as it is to be now, or None."""
-        return self._base.find(name) or self._presented.get(name)
+        beside = None if "/" in name else self._base.find(name)
+        return beside or self._presented.get(name)
 
     def governs(self, name: str) -> bool:
         """Whether it is the registry's."""
@@ -114,10 +116,17 @@ def policy_stamp(policy: Policy) -> str:
     return _Bundle(json.dumps(policy.config or {}, sort_keys=True))
 
 
-def stored_model(name: str, policy: Policy, places: Mapping[int, tuple[Path, str]]) -> StoredModel:
+def stored_model(
+    name: str,
+    policy: Policy,
+    places: Mapping[int, tuple[Path, str]],
+    *,
+    isolated: bool = False,
+) -> StoredModel:
     """Exactly these versions of a model.
 
     Args:
+        name: The server's own name of it.
         places: By number, the directory of the bundle and its digest.
     """
     written = policy_stamp(policy)
@@ -132,7 +141,7 @@ def stored_model(name: str, policy: Policy, places: Mapping[int, tuple[Path, str
         for number, (place, digest) in sorted(places.items())
     ]
     everything = config.model_copy(update={"version_policy": VersionPolicy(all={})})
-    return StoredModel(name, everything, tuple(versions), problem, written)
+    return StoredModel(name, everything, tuple(versions), problem, written, isolated=isolated)
 
 
 def _read(path: Path, limit: int, what: str) -> bytes:

@@ -35,8 +35,8 @@ _PIECE: Final = 1 << 20  # bytes of a file at a time
 
 KeepDataset = Callable[[Author, MadeDataset, Path], Awaitable[Dataset]]
 """Keeps a data set that a job made, from its Parquet file, which may be used up."""
-Changed = Callable[[str], Awaitable[object]]
-"""Is told the name of a model that was changed."""
+Changed = Callable[[str, str], Awaitable[object]]
+"""Is told tenant and name of a model that was changed."""
 Promote = Callable[[Author, str, PromoteRequest, str], Awaitable[object]]
 """Has an alias point at a version, as the route does."""
 
@@ -129,7 +129,7 @@ class Outputs:
         done = await self._commits.commit(author, made.model, draft.id)
         if made.reference is not None:
             await self._refer(done.version, directory / made.reference)
-        await self._changed(made.model)
+        await self._changed(author.tenant, made.model)
         return done.version.number
 
     async def _pieces(self, path: Path) -> AsyncIterator[bytes]:

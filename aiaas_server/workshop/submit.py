@@ -10,6 +10,7 @@ from aiaas_client.protocol.jobs import SPEC, BatchSpec, JobRequest, TrainSpec
 from aiaas_server.core.author import Author
 from aiaas_server.core.describe.stored import name_problem
 from aiaas_server.core.errors import Conflict, InvalidInput
+from aiaas_server.core.events import OPERATOR
 from aiaas_server.jobs.queue import enqueue
 from aiaas_server.jobs.rows import JobRow
 from aiaas_server.jobs.specs import check_spec
@@ -51,7 +52,7 @@ class Submit:
         found = await self._database.read(lambda c: resolved(c, author.tenant, asked))
         spec = SPEC.validate_python(found.spec)
         if isinstance(spec, TrainSpec):
-            await asyncio.to_thread(self._check_name, spec.model)
+            await asyncio.to_thread(self._check_name, author.tenant, spec.model)
         versions = {ref: one.version for ref, one in found.versions.items()}
         # Recipes are imported by it.
         check = partial(check_spec, clusters=self._clusters)
@@ -69,10 +70,10 @@ class Submit:
         )
         return await self._database.write(put)
 
-    def _check_name(self, name: str) -> None:
+    def _check_name(self, tenant: str, name: str) -> None:
         if problem := name_problem(name):
             raise InvalidInput(f"model {name[:64]!r}: {problem}")
-        if self._is_taken(name):
+        if tenant == OPERATOR.tenant and self._is_taken(name):
             raise Conflict(
                 f"model '{name}' is served from the directory of models: train another name"
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aiaas_client.protocol.management import PromoteRequest
 from aiaas_server.core.author import Author
+from aiaas_server.core.names import full_name
 from aiaas_server.http.manage.jobs import JobRoutes
 from aiaas_server.jobs.keeping import Keeping
 from aiaas_server.jobs.supervisor import Jobs
@@ -60,7 +61,7 @@ class Workshop:
         self._deployment = deployment
         self._registry = registry
         self._reconcile = reconcile
-        self._changed: Changed = reconcile.bring
+        self._changed: Changed = self._bring
         room = partial(check_room, data, reserve=settings.disk_reserve_bytes)
         artefacts, threads = deployment.artefacts, deployment.remote
         self.keeping = Keeping(database, artefacts, deployment.remover, threads)
@@ -116,7 +117,7 @@ class Workshop:
         """The routes of jobs and recipes.
 
         Args:
-            changed: Awaited with the name of a model that a job has changed.
+            changed: Awaited for a model that a job has changed.
             stopping: Whether the server takes no more work.
         """
         self._changed = changed
@@ -139,13 +140,17 @@ class Workshop:
         """Give back what runs; before the feed and the database are closed."""
         await self._jobs.close()
 
-    async def _tell(self, name: str) -> None:
-        await self._changed(name)
+    async def _tell(self, tenant: str, name: str) -> None:
+        await self._changed(tenant, name)
+
+    async def _bring(self, tenant: str, name: str) -> None:
+        """Until there are routes, only this process is told."""
+        await self._reconcile.bring(full_name(tenant, name))
 
     async def _promote(
         self, author: Author, name: str, request: PromoteRequest, alias: str
     ) -> None:
         """As the route of aliases: a version is loaded and warm before it serves."""
-        async with self._reconcile.loaded(name, [request.version]):
+        async with self._reconcile.loaded(author.tenant, name, [request.version]):
             await self._registry.promote(author, name, request, alias)
-            await self._changed(name)
+            await self._changed(author.tenant, name)

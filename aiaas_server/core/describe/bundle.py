@@ -53,7 +53,7 @@ class Bundles:
         except OSError as error:
             raise LoadFailed(f"{CARD_NAME} cannot be read: {error.strerror}") from None
         card = read_card(content)
-        return card if card.name else card.model_copy(update={"name": stored.name})
+        return card if card.name else card.model_copy(update={"name": stored.told})
 
     def task(
         self,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aiaas_server.core.describe.config import ModelConfig
+from aiaas_server.core.names import parted, plain
 
 _name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
@@ -45,11 +46,13 @@ class StoredModel:
     """A model as it lies on disk.
 
     Attributes:
+        name: The server's own; `told` is how callers know it, and `owner` whose it is.
         config: As written; empty where there is none or it is unusable.
         versions: Ascending.
         problem: Why the name or the configuration is unusable; empty when they are not.
         stamp: Differs when the configuration does.
         directory: Where the files lie that the configuration names.
+        isolated: It is run in a process of its own, which may do nothing but that.
     """
 
     name: str
@@ -58,6 +61,17 @@ class StoredModel:
     problem: str = ""
     stamp: Hashable = None
     directory: Path | None = None
+    isolated: bool = False
+
+    @property
+    def told(self) -> str:
+        """How callers know it."""
+        return plain(self.name)
+
+    @property
+    def owner(self) -> str:
+        """The tenant whose it is."""
+        return parted(self.name)[0]
 
 
 class ModelRepository(Protocol):

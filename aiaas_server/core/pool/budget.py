@@ -9,6 +9,7 @@ from itertools import count
 from threading import Lock
 
 from aiaas_server.core.errors import LoadFailed, ModelUnavailable
+from aiaas_server.core.names import plain
 from aiaas_server.core.pool.states import RETRY_AFTER
 
 _log = logging.getLogger("aiaas_server")
@@ -101,7 +102,7 @@ class MemoryBudget:
         free = self.limit - used + sum(by_name[name] for name in idle)
         if needed > free:
             raise ModelUnavailable(
-                f"model '{key[0][:64]}' needs about {needed} bytes; of the memory budget of "
+                f"model '{plain(key[0])[:64]}' needs about {needed} bytes; of the memory budget of "
                 f"{self.limit} bytes {max(free, 0)} can be made free now",
                 retry_after=RETRY_AFTER,
             )
@@ -122,6 +123,6 @@ class MemoryBudget:
     def _too_large(self, name: str, needed: int, stays: int) -> str:
         taken = f", and what always stays takes {stays} of it" if stays else ""
         return (
-            f"model '{name[:64]}' needs about {needed} bytes and can never fit: "
+            f"model '{plain(name)[:64]}' needs about {needed} bytes and can never fit: "
             f"the memory budget is {self.limit} bytes{taken}"
         )

@@ -11,12 +11,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from aiaas_server.core.describe.config import ModelConfig
 from aiaas_server.core.describe.stored import ModelRepository, StoredModel, StoredVersion
 from aiaas_server.core.errors import LoadFailed, ModelNotFound, ModelUnavailable, ServerError
+from aiaas_server.core.names import plain
 from aiaas_server.core.pool.budget import Key, MemoryBudget
 from aiaas_server.core.pool.loads import Load, LoadLock, in_own_thread
 from aiaas_server.core.pool.opener import Opened, Opener
@@ -166,8 +168,8 @@ class Loader:
         """Of a name under which the repository holds nothing that can be served."""
         problem = self._table.misplaced.get(name)
         if problem is not None:
-            return f"model '{name[:64]}' has no available versions: {short(problem)}"
-        return f"model '{name[:64]}' is not in the repository"
+            return f"model '{plain(name)[:64]}' has no available versions: {short(problem)}"
+        return f"model '{plain(name)[:64]}' is not in the repository"
 
     async def load_files(
         self, load: Load, *, config: str | None, files: Mapping[str, bytes]
@@ -197,7 +199,7 @@ class Loader:
         name = stored.name
         if stored.problem or not stored.versions:
             _note_problem(entry, stored)
-            raise LoadFailed(f"failed to load '{name}': {entry.problem}")
+            raise LoadFailed(f"failed to load '{plain(name)}': {entry.problem}")
         entry.problem = ""
         chosen = _chosen(stored)
         wanted = [version for version in stored.versions if version.number in chosen]
@@ -219,7 +221,7 @@ class Loader:
                 if entry.versions[version.number].state == "LOADING":
                     entry.versions[version.number].failed("loading was interrupted")
         if failures:
-            raise LoadFailed(f"failed to load '{name}', {'; '.join(failures)}")
+            raise LoadFailed(f"failed to load '{plain(name)}', {'; '.join(failures)}")
         ending = self._retire_others(entry, name, chosen, {v.number for v in stored.versions})
         load.settled.set()  # what it replaces may be at work for long
         await finished(ending)
@@ -280,7 +282,7 @@ class Loader:
         old = state.model
         state.serves(opened.model, stamp)
         state.statistics.memory_bytes, state.statistics.load_ns = opened.size, opened.took_ns
-        self._table.publish(opened.model.name)
+        self._table.publish(opened.model.full)
         if old is not None:
             old.successor = opened.model
             self._unloader.retire(old)
@@ -394,4 +396,5 @@ def _with_config(stored: StoredModel, config: ModelConfig, text: str | None) -> 
         versions = tuple(
             StoredVersion(v.number, v.path.with_name(filename), v.stamp) for v in versions
         )
-    return StoredModel(stored.name, config, versions, "", (stored.stamp, text), stored.directory)
+    stamp = stored.stamp, text
+    return replace(stored, config=config, versions=versions, problem="", stamp=stamp)

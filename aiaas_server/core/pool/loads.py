@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from aiaas_server.core.errors import DeadlineExceeded
+from aiaas_server.core.names import plain
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ class Load:
             left = max(deadline - asyncio.get_running_loop().time(), 0)
         ended, _ = await asyncio.wait([self.task], timeout=left)
         if not ended:
-            raise DeadlineExceeded(f"model '{self.name[:64]}' was not loaded in time")
+            raise DeadlineExceeded(f"model '{plain(self.name)[:64]}' was not loaded in time")
         if self.task.cancelled():
             return False
         error = self.task.exception()

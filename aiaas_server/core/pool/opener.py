@@ -158,7 +158,7 @@ class Opener:
         sizing = self._sizing(config, session, signature, statistics, known, sizes, padding)
         task = self._task(card, stored, version, session, signature)
         scheduler = Scheduler(
-            stored.name,
+            stored.told,
             version.number,
             session,
             signature,
@@ -167,9 +167,10 @@ class Opener:
             terms=self._terms(padding, sizes, sizing),
             placement=placement,
             observers=self._observers,
+            owner=stored.owner,
         )
         return LoadedModel(
-            stored.name,
+            stored.told,
             version.number,
             config,
             signature,
@@ -180,6 +181,7 @@ class Opener:
             card=card,
             task=task,
             cache=self._cache if config.response_cache.enable else None,
+            owner=stored.owner,
         )
 
     def _terms(
@@ -221,10 +223,10 @@ class Opener:
         assert card is not None, "it says how it writes"
         assert self._bundles is not None, "they read the card"
         config = complete(
-            stored.name, stored.config, session, default_max_batch_size=0, instances=1
+            stored.told, stored.config, session, default_max_batch_size=0, instances=1
         )
         signature = signature_of(config)
-        served = Served(stored.name, version.number, statistics, self._observers)
+        served = Served(stored.told, version.number, statistics, self._observers, stored.owner)
         limits = GenerationLimits(
             slots=self._settings.generate_slots,
             cache_bytes=self._settings.generate_cache_bytes,
@@ -241,7 +243,7 @@ class Opener:
         )
         try:
             model = LoadedModel(
-                stored.name,
+                stored.told,
                 version.number,
                 config,
                 signature,
@@ -249,7 +251,7 @@ class Opener:
                 {},
                 session,
                 Scheduler(
-                    stored.name,
+                    stored.told,
                     version.number,
                     session,
                     signature,
@@ -261,6 +263,7 @@ class Opener:
                 ),
                 card=card,
                 task=self._task(card, stored, version, session, signature),
+                owner=stored.owner,
             )
         except BaseException:
             generator.close()
@@ -270,9 +273,9 @@ class Opener:
 
     def _complete(self, stored: StoredModel, session: Session, card: Card | None) -> ModelConfig:
         """The configuration, completed by what the graph says and by what the model does."""
-        trial = Trial(session, stored.name)
+        trial = Trial(session, stored.told)
         config = complete(
-            stored.name,
+            stored.told,
             stored.config,
             trial,
             default_max_batch_size=self._settings.default_max_batch_size,

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
+from aiaas_client.protocol.scopes import OPERATOR_SCOPE
 from aiaas_server.core.describe.bundle import Bundles
 from aiaas_server.core.describe.stored import ModelRepository
 from aiaas_server.core.errors import (
@@ -23,6 +24,7 @@ from aiaas_server.core.errors import (
 )
 from aiaas_server.core.events import NOBODY, Caller, Observer
 from aiaas_server.core.model import Aliases, Choose, LoadedModel, Serving
+from aiaas_server.core.names import Names, parted, plain
 from aiaas_server.core.pool.budget import MemoryBudget
 from aiaas_server.core.pool.loader import Loader
 from aiaas_server.core.pool.loads import Load, settled
@@ -39,9 +41,6 @@ from aiaas_server.settings import Settings
 T = TypeVar("T")
 
 _log = logging.getLogger("aiaas_server")
-
-# Whether the caller may know that there is a model of that name.
-MaySee = Callable[[str, Caller], bool]
 
 PATIENCE = 60.0
 _CLOSE_GRACE = 2.0
@@ -64,7 +63,8 @@ class ModelPool:
         choose: Decides the version of calls that name none; must be quick.
         aliases: Knows the names of versions other than their numbers; must be quick.
         on_serve: Is told of each version that was opened, before it serves.
-        may_see: Names that it denies are not told to a caller who misspelt another.
+        names: Says which models a caller means, and of which it may know; without it everyone
+            knows all.
         patience: Seconds after which a model that is being opened no longer holds up the others.
 
     Attributes:
@@ -91,18 +91,18 @@ class ModelPool:
         choose: Choose | None = None,
         aliases: Aliases | None = None,
         on_serve: OnServe | None = None,
-        may_see: MaySee | None = None,
+        names: Names | None = None,
         patience: float = PATIENCE,
     ) -> None:
         self._settings = settings
         self._repository = repository
-        self._may_see = may_see
+        self._names = names
         self.budget = QueueBudget(settings.total_queue_size, settings.queue_bytes)
         shares = Shares() if settings.tenants else None
         pinned = frozenset(settings.load_models) - {"*"}
         self._memory = MemoryBudget(settings.memory_budget_bytes, pinned)
         used = self._memory.used if self._memory.limit else None
-        self.serving = Serving(choose, used, aliases)
+        self.serving = Serving(choose, used, aliases, names)
         self._table = Table(self.serving)
         opener = Opener(
             repository,
@@ -155,13 +155,24 @@ class ModelPool:
             LoadFailed: It cannot be loaded, or can never fit into the budget.
             DeadlineExceeded: It was not loaded in time.
         """
-        version = self.number(name, version)
+        version = self.number(name, version, caller)
         found = self.find(name, version, caller)
-        if found is None and name not in self._table.newest and self._may_demand(name):
+        full = self.full_name(name, caller)
+        if found is None and full not in self._table.newest and self._may_demand(full):
             found = await self._demand(name, version, caller, deadline)
         if found is None:
             raise self._missing(name, version, caller)
         return found
+
+    def full_name(self, name: str, caller: Caller | None) -> str:
+        """The server's own name of what a caller means by `name`; of nobody's it is that."""
+        if self._names is None or caller is None:
+            return name
+        return self._names.resolve(name, caller)
+
+    def sees(self, full: str, caller: Caller | None) -> bool:
+        """Whether a caller may know of a model; nobody in particular knows of all."""
+        return self._names is None or caller is None or self._names.sees(full, caller)
 
     def read_beside(self, model: LoadedModel, name: str) -> bytes:
         """The bytes of a file beside a version that serves; blocking.
@@ -169,13 +180,15 @@ class ModelPool:
         Raises:
             FileNotFoundError: There is none, or the version came with a load call.
         """
-        stored = self._repository.find(model.name)
+        stored = self._repository.find(model.full)
         for version in () if stored is None else stored.versions:
             if stored is not None and version.number == model.version:
                 return self._repository.read_beside(stored, version, name)
         raise FileNotFoundError(name)
 
-    def number(self, name: str, version: int | str | None) -> int | None:
+    def number(
+        self, name: str, version: int | str | None, caller: Caller | None = NOBODY
+    ) -> int | None:
         """A version by its number, whatever it was called; None stays.
 
         Raises:
@@ -186,21 +199,34 @@ class ModelPool:
         aliases = self.serving.aliases
         if aliases is None:
             raise misnamed_version(name, version)
-        found = aliases(name, version)
+        found = aliases(self.full_name(name, caller), version)
         if found is None:
             raise misnamed_version(name, version, "whole numbers or aliases")
         return found
 
-    def resolve(self, name: str, version: int | None = None) -> LoadedModel:
+    def resolve(
+        self, name: str, version: int | None = None, caller: Caller = NOBODY
+    ) -> LoadedModel:
         """`obtain` of what is loaded.
 
         Raises:
             ModelNotFound, VersionNotFound, ModelUnavailable: As `obtain`.
         """
-        found = self.find(name, version)
+        found = self.find(name, version, caller)
         if found is None:
-            raise self._missing(name, version, NOBODY)
+            raise self._missing(name, version, caller)
         return found
+
+    def controlled(self, name: str, caller: Caller) -> str | None:
+        """The server's own name of what a caller may load and unload; None of what it may not.
+
+        These are its own models of the registry. All else is the operator's alone.
+        """
+        if self._names is None or OPERATOR_SCOPE in caller.identity.scopes:
+            return self.full_name(name, caller)
+        full = self.full_name(name, caller)
+        own = parted(full)[0] == caller.identity.tenant and self._repository.governs(full)
+        return full if own else None
 
     @property
     def loads_on_demand(self) -> bool:
@@ -229,13 +255,14 @@ class ModelPool:
         self, name: str, version: int | None, caller: Caller, deadline: float | None
     ) -> LoadedModel | None:
         """Have `name` loaded, by one load for all who wait; None if it cannot be found then."""
-        entry = self._table.entry(name)
+        full = self.full_name(name, caller)
+        entry = self._table.entry(full)
         load = entry.demand
         if load is None:
             work = partial(self._loader.load_stored, on_demand=True)
             is_news = time.monotonic() > entry.quiet_until
             failure = "is not loaded on demand" if is_news else ""
-            load = entry.demand = self._loader.begin(name, work, failure, "was loaded for a call")
+            load = entry.demand = self._loader.begin(full, work, failure, "was loaded for a call")
             load.task.add_done_callback(partial(_demanded, entry))
         entry.waiting += 1  # until this caller has found it, it makes no room for others
         try:
@@ -247,38 +274,55 @@ class ModelPool:
             entry.waiting -= 1
 
     def _missing(self, name: str, version: int | None, caller: Caller) -> ServerError:
-        if self._closed or (self._draining and self.loads_on_demand and name in self._table.known):
+        full = self.full_name(name, caller)
+        if self._closed or (self._draining and self.loads_on_demand and full in self._table.known):
             return _stopping()
-        if not self._looked and name not in self._table.entries:
+        if not self._looked and full not in self._table.entries:
             return ModelUnavailable(
                 "the server is starting: its models are not known yet", retry_after=RETRY_AFTER
             )
         if version is None and self.serving.choose is not None:
-            version = self.serving.choose(name, caller)
-        sees = self._may_see
-        near = (one for one in self._table.known if sees is None or sees(one, caller))
+            version = self.serving.choose(full, caller)
+        near = (plain(one) for one in self._table.known if self.sees(one, caller))
         rule = "" if self.serving.aliases is None else _WHICH_ARE_LOADED
-        return self._table.why_missing(name, version, near, rule)
+        return self._table.why_missing(full, name, version, near, rule)
 
-    def ready_versions(self, name: str) -> list[int]:
-        """Versions that serve, ascending; empty for an unknown model."""
-        return self._table.serving_versions(name)
+    def ready_versions(self, full: str) -> list[int]:
+        """Versions that serve, ascending; empty for an unknown model.
 
-    def is_ready(self, name: str, version: int | None = None) -> bool:
-        """Whether the version, or any when None, serves or would be loaded at the first call."""
-        table = self._table
+        Args:
+            full: The server's own name of it.
+        """
+        return self._table.serving_versions(full)
+
+    def is_ready(self, name: str, version: int | None = None, caller: Caller | None = None) -> bool:
+        """Whether the version, or any when None, serves or would be loaded at the first call.
+
+        Args:
+            caller: Who means something by `name`; without one that is the server's own name.
+        """
+        table, name = self._table, self.full_name(name, caller)
         if (name in table.newest) if version is None else ((name, version) in table.ready):
             return True
         return self._may_demand(name) and table.would_serve(name, version)
 
-    def models(self) -> Iterable[LoadedModel]:
-        """All versions that serve, by name and version."""
+    def models(self, caller: Caller | None = None) -> Iterable[LoadedModel]:
+        """All versions that serve, of which a caller may know, by name and version."""
         ready = self._table.ready
-        return [ready[key] for key in sorted(ready)]
+        return [ready[key] for key in sorted(ready) if self.sees(key[0], caller)]
 
-    def index(self, ready_only: bool = False) -> list[dict[str, str]]:
-        """The protocol's repository index: one entry a version, only the name if never loaded."""
-        return self._table.index(ready_only=ready_only)
+    def index(self, ready_only: bool = False, caller: Caller | None = None) -> list[dict[str, str]]:
+        """The protocol's repository index: one entry a version, only the name if never loaded.
+
+        Args:
+            caller: Who is told, of what it may know and by the names that it knows; without one
+                these are all, by the server's own names.
+        """
+        entries = self._table.index(ready_only=ready_only)
+        if self._names is None or caller is None:
+            return entries
+        seen = [entry for entry in entries if self.sees(entry["name"], caller)]
+        return [entry | {"name": plain(entry["name"])} for entry in seen]
 
     async def refresh(self) -> None:
         """Read again which models the repository holds, for `index`."""
@@ -377,7 +421,7 @@ class ModelPool:
         entry = self._table.entries.get(name)
         if entry is not None and entry.overdue:
             raise ModelUnavailable(
-                f"model '{name[:64]}' is being loaded already, and it takes very long",
+                f"model '{plain(name)[:64]}' is being loaded already, and it takes very long",
                 retry_after=RETRY_AFTER,
             )
         if files:
@@ -387,7 +431,7 @@ class ModelPool:
         if not await self._loader.begin(name, work, success="was loaded as asked").wait():
             if self._draining:
                 raise _stopping()
-            raise LoadFailed(f"failed to load '{name[:64]}': it was unloaded meanwhile")
+            raise LoadFailed(f"failed to load '{plain(name)[:64]}': it was unloaded meanwhile")
 
     async def follow(self, name: str) -> None:
         """Make what serves of a model agree with the repository; returns when it does.
@@ -502,8 +546,8 @@ def _demanded(entry: Entry, task: asyncio.Task[None]) -> None:
 
 def _governed(name: str) -> Conflict:
     return Conflict(
-        f"model '{name[:64]}' is in the registry, which says what of it is loaded: change its "
-        "traffic, aliases, pins or policy there"
+        f"model '{plain(name)[:64]}' is in the registry, which says what of it is loaded: change "
+        "its traffic, aliases, pins or policy there"
     )
 
 

@@ -184,22 +184,28 @@ class Table:
         return entries
 
     def why_missing(
-        self, name: str, version: int | None, near: Iterable[str] = (), rule: str = ""
+        self,
+        name: str,
+        called: str,
+        version: int | None,
+        near: Iterable[str] = (),
+        rule: str = "",
     ) -> ServerError:
         """What a call is told that found nothing to run.
 
         Args:
+            called: What the caller calls it.
             near: Names that the caller may have meant.
             rule: Which versions are loaded, where that is not all there are.
         """
-        shown = name[:_MOST_NAME]
+        shown = called[:_MOST_NAME]
         entry = self.entries.get(name)
         if (entry is None or entry.is_blank) and name not in self.known:
             if name in self.misplaced:
                 problem = short(self.misplaced[name])
                 return ModelNotFound(f"model '{shown}' has no available versions: {problem}")
             return ModelNotFound(
-                f"Request for unknown model: '{shown}' is not found{_meant(name, near)}"
+                f"Request for unknown model: '{shown}' is not found{_meant(called, near)}"
             )
         entry = entry or Entry()
         which = "" if version is None else f"version {version} of "

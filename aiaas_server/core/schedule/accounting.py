@@ -38,8 +38,14 @@ class Accounts:
     """
 
     def __init__(
-        self, name: str, version: int, statistics: Statistics, observers: Sequence[Observer]
+        self,
+        name: str,
+        version: int,
+        statistics: Statistics,
+        observers: Sequence[Observer],
+        owner: str = "default",
     ) -> None:
+        self._owner = owner
         self._name = name
         self._version = version
         self._statistics = statistics
@@ -143,6 +149,7 @@ class Accounts:
             total_ns / 1e9,
             failure,
             CALLER.get() if caller is None else caller,
+            owner=self._owner,
         )
         for observer in self.observers:
             try:

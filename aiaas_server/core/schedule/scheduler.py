@@ -37,6 +37,7 @@ class Scheduler:
         terms: How requests wait and are joined.
         placement: What is known of how quick the model is; decides between loop and thread.
         observers: Called once a request.
+        owner: The tenant whose model it is.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class Scheduler:
         terms: Terms | None = None,
         placement: Placement | None = None,
         observers: Sequence[Observer] = (),
+        owner: str = "default",
     ) -> None:
         self.name = name
         self.version = version
         self._session = session
         self._statistics = statistics
-        self._accounts = Accounts(name, version, statistics, observers)
+        self._accounts = Accounts(name, version, statistics, observers, owner)
         self._costs = Costs(placement or Placement())
         self._dispatcher = Dispatcher(
             name,

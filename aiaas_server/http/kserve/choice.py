@@ -10,7 +10,7 @@ from aiaas_server.core.events import Caller
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.payloads import task_of
 from aiaas_server.core.pool.pool import ModelPool
-from aiaas_server.core.predict import MAX_DEPTH
+from aiaas_server.core.predict import MAX_DEPTH, on_behalf
 from aiaas_server.core.task import PayloadKind
 from aiaas_server.http.incoming import RequestContext
 from aiaas_server.http.lookup import obtain
@@ -37,7 +37,7 @@ class ModelChoice:
         self._pool = pool
         self._defaults = defaults
         self._serving: tuple[ReferenceType[LoadedModel], ...] = ()
-        self._chosen: dict[tuple[PayloadKind, str], ReferenceType[LoadedModel]] = {}
+        self._chosen: dict[tuple[PayloadKind, str, str], ReferenceType[LoadedModel]] = {}
 
     async def choose(
         self, kind: PayloadKind, name: str, version: int, task: str, context: RequestContext
@@ -80,9 +80,11 @@ class ModelChoice:
         if serving != self._serving:
             self._serving = serving
             self._chosen.clear()
-        key = kind, task
+        key = kind, task, "" if self._pool.serving.names is None else caller.identity.tenant
         known = self._chosen.get(key)
         found = known() if known is not None else None
+        if found is not None and not self._pool.sees(found.full, caller):
+            found = None  # it is public no more
         if found is None:
             found = self._choose_fitting(kind, task, caller)
             if not any(m.card is not None and m.card.steps for m in self._pool.models()):
@@ -90,7 +92,7 @@ class ModelChoice:
         return self._pool.find(found.name, None, caller) or found  # its version for this caller
 
     def _choose_fitting(self, kind: PayloadKind, task: str, caller: Caller) -> LoadedModel:
-        newest = {m.name: m for m in self._pool.models() if m.task is not None}
+        newest = {m.name: m for m in self._pool.models(caller) if m.task is not None}
         if task:
             fitting = [m for m in newest.values() if m.card is not None and m.card.task == task]
             return self._only(fitting, f"task '{task}'", newest)
@@ -108,7 +110,9 @@ class ModelChoice:
             if model.card is None or not model.card.steps:
                 break
             first = model.card.steps[0]
-            step = self._pool.find(first.model, first.version or None, caller)
+            step = self._pool.find(
+                first.model, first.version or None, on_behalf(caller, model.owner)
+            )
             if step is None or step.task is None:
                 break
             model = step

@@ -28,6 +28,7 @@ from aiaas_server.http.json_body import parse_body
 from aiaas_server.http.kserve.payloads import payload_of, raw_kind
 from aiaas_server.http.lookup import in_use, obtain_addressed
 from aiaas_server.http.openapi import Asks, DescribedRoute, Tells
+from aiaas_server.http.scopes import INFER, Needs
 from aiaas_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ class ExplainRoutes:
     def routes(self) -> list[BaseRoute]:
         """Of the latest version, and of one that is named."""
         paths = ("/v1/models/{model}", "/v1/models/{model}/versions/{version:version}")
-        return [LateRoute(f"{path}:explain", self.explain, "POST", _documents) for path in paths]
+        return [
+            LateRoute(f"{path}:explain", self.explain, "POST", _documents, INFER) for path in paths
+        ]
 
     async def explain(self, request: Request) -> Response:
         """Explain predictions: what each feature, word or part of a picture adds to them."""
@@ -148,8 +151,9 @@ class LateRoute(DescribedRoute):
         endpoint: Callable[..., Any],
         method: str,
         load: Callable[[], tuple[type[BaseModel], Tells]],
+        needs: Needs,
     ) -> None:
-        super().__init__(path, endpoint, method)
+        super().__init__(path, endpoint, method, needs)
         self._load = load
 
     def documents(self) -> tuple[Asks, Tells]:

@@ -20,6 +20,7 @@ from aiaas_server.http.json_body import parse_object
 from aiaas_server.http.kserve.answers import PredictionWriter
 from aiaas_server.http.kserve.choice import ModelChoice
 from aiaas_server.http.kserve.payloads import instances_form, payloads_of, simple_form
+from aiaas_server.http.scopes import INFER, forbidden
 from aiaas_server.http.slices import check_count
 from aiaas_server.settings import Settings
 
@@ -64,7 +65,13 @@ class HotPredictions:
         return self._begin(call, model, payloads, params, many=many)
 
     def _is_readable(self, call: HotCall) -> bool:
-        """Whether the body is said to be JSON, and small."""
+        """Whether the body is said to be JSON, and small.
+
+        Raises:
+            HttpError: 403 where the caller may not ask models at all.
+        """
+        if "infer" not in call.context.caller.identity.scopes:
+            raise forbidden(INFER)
         if len(call.body) > self._largest:
             return False
         return b"json" in call.context.headers.get(b"content-type", b"").lower()

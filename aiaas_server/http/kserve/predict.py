@@ -115,7 +115,8 @@ class PredictRoutes:
 
     async def models(self, request: Request) -> Response:
         """`GET /v1/models`: the models that serve now, the latest version of each."""
-        newest = {model.name: model for model in self._pool.models()}
+        caller = context_of(request).caller
+        newest = {model.name: model for model in self._pool.models(caller)}
         data = [describe(model, brief=True) for model in newest.values() if not is_part(model)]
         return JsonAnswer({"object": "list", "data": data})
 

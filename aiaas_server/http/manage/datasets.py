@@ -22,6 +22,8 @@ from aiaas_server.datasets.store import Kept, Store
 from aiaas_server.http.incoming import SizeLimit
 from aiaas_server.http.manage.drafts import check_upload, read_offset, received
 from aiaas_server.http.manage.requests import (
+    READ,
+    WRITE,
     Manage,
     author_of,
     number_after,
@@ -33,7 +35,6 @@ from aiaas_server.http.manage.requests import (
 from aiaas_server.http.openapi import BYTES, NOTHING
 from aiaas_server.settings import Settings
 
-READ, WRITE = "datasets:read", "datasets:write"
 _ONE = "/datasets/{dataset}"
 _DRAFTS = _ONE + "/drafts"
 _VERSIONS = _ONE + "/versions"

@@ -103,14 +103,15 @@ def routes(
     """The routes of files and of erasure.
 
     Args:
-        changed: Awaited with the name of a model that was changed, before that is answered.
+        changed: Awaited for a model that was changed, before that is answered.
         damaged: Is told of versions that are found corrupt.
     """
     found = FileRoutes(database, artefacts, eraser, remote, damaged)
 
     async def erase(request: Request, erased: Awaitable[Response]) -> Response:
         answer = await erased
-        await changed(request.path_params["model"])  # nobody gets it any more
+        # Nobody gets it any more.
+        await changed(author_of(request).tenant, request.path_params["model"])
         return answer
 
     async def erase_version(request: Request) -> Response:

@@ -28,6 +28,8 @@ from aiaas_server.http.errors import bad_request
 from aiaas_server.http.json import FAST_JSON
 from aiaas_server.http.manage.changes import HEARTBEAT, Streams
 from aiaas_server.http.manage.requests import (
+    READ,
+    WRITE,
     Manage,
     author_of,
     page_of,
@@ -44,7 +46,6 @@ from aiaas_server.state.artefacts.artefacts import Artefacts, Corrupt
 from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.database import Connection, Database
 
-READ, WRITE = "jobs:read", "jobs:write"
 _LOOK: Final = 0.5  # seconds between two looks for events of a job
 _PART: Final = 500  # events that are read at a time
 

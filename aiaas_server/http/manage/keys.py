@@ -12,7 +12,6 @@ from aiaas_client.protocol.management import Page
 from aiaas_client.protocol.tenants import Key, KeyRequest, MadeKey, RotateRequest, Whoami
 from aiaas_server.http.incoming import context_of
 from aiaas_server.http.manage.requests import (
-    ANY_KEY,
     Manage,
     author_of,
     page_of,
@@ -20,6 +19,7 @@ from aiaas_server.http.manage.requests import (
     told,
     told_page,
 )
+from aiaas_server.http.scopes import ANY_KEY
 from aiaas_server.settings import Settings
 from aiaas_server.tenancy.keys import Keys
 from aiaas_server.tenancy.rights import Maker

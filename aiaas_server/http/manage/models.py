@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.management import (
     Diff,
     Model,
@@ -15,7 +16,9 @@ from aiaas_client.protocol.management import (
     Page,
     Version,
 )
-from aiaas_server.http.errors import bad_request
+from aiaas_client.protocol.scopes import OPERATOR_SCOPE
+from aiaas_server.http.errors import HttpError, bad_request
+from aiaas_server.http.incoming import context_of
 from aiaas_server.http.manage.requests import (
     READ,
     WRITE,
@@ -33,16 +36,17 @@ from aiaas_server.http.manage.requests import (
 from aiaas_server.registry.registry import Registry
 from aiaas_server.settings import Settings
 
-Changed = Callable[[str], Awaitable[None]]
-Here = Callable[[Version], Version]
-"""Adds what this process knows of a version: whether it is loaded, and why not."""
+Changed = Callable[[str, str], Awaitable[None]]
+"""Is told tenant and name of a model that was changed."""
+Here = Callable[[str, Version], Version]
+"""Adds what this process knows of a tenant's version: whether it is loaded, and why not."""
 
 
 class ModelRoutes:
     """`/api/v1/models` and what is read below it.
 
     Args:
-        changed: Awaited with the name of a model whose rules were changed.
+        changed: Awaited for a model whose rules were changed.
     """
 
     def __init__(
@@ -80,9 +84,11 @@ class ModelRoutes:
     async def update(self, request: Request) -> Response:
         """Describe a model or set its rules; members that are left out stay."""
         patch = await read_asked(request, ModelPatch, self._settings)
+        if patch.policy is not None and patch.policy.public:
+            check_publishes(request)
         name = model_named(request)
         found = await self._registry.update(author_of(request), name, patch, if_match(request))
-        await self._changed(name)
+        await self._changed(_tenant(request), name)
         return told(found, etag=found.etag)
 
     async def versions(self, request: Request) -> Response:
@@ -91,13 +97,13 @@ class ModelRoutes:
         before = number_after(after)
         found = await self._registry.versions(_tenant(request), model_named(request), before, limit)
         following = found[-1].version if len(found) == limit else None
-        return told_page([self._here(version) for version in found], following)
+        return told_page([self._here(_tenant(request), version) for version in found], following)
 
     async def version(self, request: Request) -> Response:
         """One version, by its number, an alias or `latest`."""
         asked = read_version(request.path_params["version"])
         found = await self._registry.version(_tenant(request), model_named(request), asked)
-        return told(self._here(found), etag=found.digest)
+        return told(self._here(_tenant(request), found), etag=found.digest)
 
     async def history(self, request: Request) -> Response:
         """What was changed, the newest first: who, when, and what it was before and after."""
@@ -120,3 +126,15 @@ class ModelRoutes:
 
 def _tenant(request: Request) -> str:
     return author_of(request).tenant
+
+
+def check_publishes(request: Request) -> None:
+    """See that the caller may make a model public.
+
+    Raises:
+        HttpError: 403.
+    """
+    identity = context_of(request).caller.identity
+    if OPERATOR_SCOPE not in identity.scopes:
+        text = "policy.public: only the operator of the server makes models public"
+        raise HttpError(403, ErrorCode.FORBIDDEN, text)

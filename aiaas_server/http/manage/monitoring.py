@@ -57,7 +57,7 @@ from aiaas_server.state.database import Connection, Database
 
 T = TypeVar("T")
 
-FEEDBACK = "models:read"
+FEEDBACK = "infer"
 """Who may call a model may say what would have been right."""
 DEFAULT_WINDOW = "1h"
 _MODEL = "/models/{model}"

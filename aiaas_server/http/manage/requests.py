@@ -43,7 +43,6 @@ B = TypeVar("B", bound=BaseModel)
 
 PREFIX = "/api/v1"
 READ, WRITE = "models:read", "models:write"
-ANY_KEY = "any"
 """The scope of routes that are for every key that is good."""
 MOST_ITEMS = 1000
 DEFAULT_ITEMS = 100
@@ -174,7 +173,7 @@ def if_match(request: Request) -> int | None:
 
 
 class Manage:
-    """Makes the routes: checks their scope, and remembers what was answered to a POST.
+    """Makes the routes, each with its scope, and remembers what was answered to a POST.
 
     Args:
         acts: Keeps a record of what is done; without it there is none.
@@ -220,16 +219,15 @@ class Manage:
 
         async def answer(request: Request) -> Response:
             if method == "POST" and "idempotency-key" in request.headers:
-                context_of(request).act = act or ""
-                check_scope(request, scope)
                 return await self._once(request, carried_out, seal)
             return await carried_out(request)
 
         answer.__doc__ = endpoint.__doc__
-        return DescribedRoute(PREFIX + path, answer, method, asks=asks, tells=tells)
+        path = PREFIX + path
+        return DescribedRoute(path, answer, method, (scope,), asks=asks, tells=tells, act=act or "")
 
     def guarded(self, endpoint: Endpoint, scope: str, act: str) -> Endpoint:
-        """An endpoint for whose key may do it, with its act on record.
+        """An endpoint with its act on record, and that a key was used for its scope.
 
         Args:
             act: What the record calls it; "" is none.
@@ -237,8 +235,6 @@ class Manage:
         recorded = on_record(self._acts, act, scope, endpoint)
 
         async def answer(request: Request) -> Response:
-            context_of(request).act = act
-            check_scope(request, scope)
             if self._acts is not None:
                 self._acts.used(context_of(request).caller.identity.key_id, scope)
             return await recorded(request)
@@ -314,14 +310,3 @@ def _presented(request: Request) -> bytes:
     """The key that a request carries, as it came; empty where none is asked for."""
     headers = context_of(request).headers
     return headers.get(b"x-api-key") or headers.get(b"authorization", b"").partition(b" ")[2]
-
-
-def check_scope(request: Request, scope: str) -> None:
-    """See that the caller may do that.
-
-    Raises:
-        HttpError: 403.
-    """
-    scopes = context_of(request).caller.identity.scopes
-    if scope != ANY_KEY and "*" not in scopes and scope not in scopes:
-        raise HttpError(403, ErrorCode.FORBIDDEN, f"this needs a key with the scope '{scope}'")

@@ -42,7 +42,7 @@ class TrafficRoutes:
     """`/api/v1/models/{m}/aliases`, `/traffic` and `/rollback`.
 
     Args:
-        changed: Awaited with the name of a model that was changed, before that is answered.
+        changed: Awaited for a model that was changed, before that is answered.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class TrafficRoutes:
         async def change() -> Model:
             return await self._registry.promote(author, name, asked, alias, revision)
 
-        return await self._changed(name, [asked.version], change)
+        return await self._changed(author.tenant, name, [asked.version], change)
 
     async def drop_alias(self, request: Request) -> Response:
         """Remove an alias; without `production` the latest version serves."""
@@ -98,7 +98,7 @@ class TrafficRoutes:
         async def change() -> Model:
             return await self._registry.drop_alias(author, name, alias, revision)
 
-        return await self._changed(name, [], change)
+        return await self._changed(author.tenant, name, [], change)
 
     async def traffic(self, request: Request) -> Response:
         """Who gets which version."""
@@ -114,7 +114,7 @@ class TrafficRoutes:
         async def change() -> Model:
             return await self._registry.patch_traffic(author, name, asked, revision)
 
-        return await self._changed(name, named, change)
+        return await self._changed(author.tenant, name, named, change)
 
     async def rollback(self, request: Request) -> Response:
         """Back to who answered callers some changes ago; the next one goes further back."""
@@ -125,17 +125,21 @@ class TrafficRoutes:
         async def change() -> Model:
             return await self._registry.rollback(author, name, asked, revision)
 
-        return await self._changed(name, mentioned(target), change)
+        return await self._changed(author.tenant, name, mentioned(target), change)
 
     async def _changed(
-        self, name: str, versions: Iterable[int], change: Callable[[], Awaitable[Model]]
+        self,
+        tenant: str,
+        name: str,
+        versions: Iterable[int],
+        change: Callable[[], Awaitable[Model]],
     ) -> Response:
         """Load `versions`, make the change, and follow it; finished even if the client leaves."""
 
         async def work() -> Any:
-            async with self._reconcile.loaded(name, versions):
+            async with self._reconcile.loaded(tenant, name, versions):
                 changed = await change()
-                await self._spread(name)
+                await self._spread(tenant, name)
             return changed
 
         found: Model = await self._manage.finish(work())

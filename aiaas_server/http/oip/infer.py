@@ -22,6 +22,7 @@ from aiaas_server.http.oip.infer_answer import AnswerWriter
 from aiaas_server.http.oip.infer_request import RequestReader
 from aiaas_server.http.oip.parameters import schedule_of
 from aiaas_server.http.oip.plans import LONGEST_TEXT, AnswerPlans, RequestPlans
+from aiaas_server.http.scopes import INFER, forbidden
 from aiaas_server.settings import Settings
 
 _DIGITS = len(str(LONGEST_TEXT))
@@ -51,6 +52,8 @@ class HotInfer:
         compressed answers, and bodies that would hold the event loop.
         """
         context, body = call.context, call.body
+        if "infer" not in context.caller.identity.scopes:
+            raise forbidden(INFER)
         if len(body) > self._max_body.bytes:
             raise too_large(self._max_body, str(len(body)))
         headers = context.headers

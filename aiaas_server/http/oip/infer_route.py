@@ -22,6 +22,7 @@ from aiaas_server.http.oip.infer import HotInfer
 from aiaas_server.http.oip.infer_memory import SharedOutputs, SharedTensors, write_shared
 from aiaas_server.http.oip.parameters import schedule_of
 from aiaas_server.http.oip.regions import Regions
+from aiaas_server.http.scopes import INFER, check_needs
 from aiaas_server.settings import Settings
 
 
@@ -50,6 +51,7 @@ class InferRoute:
         send: Send,
     ) -> None:
         """Answer one request for a model: `gate.Endpoint` when the first two are given."""
+        check_needs(context.caller.identity, INFER)
         body = await self._body(name, version, context, scope, receive)
         call = AsgiCall(context, body)
         if self._hot.begin(name, version, call):

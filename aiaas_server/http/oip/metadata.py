@@ -14,6 +14,7 @@ from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.core.signature import TensorSpec
 from aiaas_server.http.answers import JsonAnswer
+from aiaas_server.http.incoming import context_of
 from aiaas_server.http.lookup import addressed, obtain_addressed
 from aiaas_server.settings import Settings
 
@@ -50,9 +51,9 @@ class MetadataRoutes:
 
     async def model(self, request: Request) -> Response:
         """The signature; without a version in the path all ready versions are listed."""
-        name, version = addressed(self._pool, request)
+        _, version = addressed(self._pool, request)
         model = await obtain_addressed(self._pool, request)
-        versions = self._pool.ready_versions(name) if version is None else [model.version]
+        versions = self._pool.ready_versions(model.full) if version is None else [model.version]
         answer = JsonAnswer(describe(model, versions))
         answer.headers["etag"] = f'"{blake2b(answer.body, digest_size=12).hexdigest()}"'
         return answer
@@ -60,8 +61,9 @@ class MetadataRoutes:
     async def ready(self, request: Request) -> Response:
         """200 when the version, or the newest ready one, can serve."""
         name, version = addressed(self._pool, request)
-        if not self._pool.is_ready(name, version):
-            model = self._pool.resolve(name, version)
+        caller = context_of(request).caller
+        if not self._pool.is_ready(name, version, caller):
+            model = self._pool.resolve(name, version, caller)
             raise ModelNotReady(f"model {model.name!r} version {model.version}: not ready")
         return JsonAnswer({"name": name, "ready": True})
 

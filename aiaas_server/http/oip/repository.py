@@ -16,10 +16,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from aiaas_server.core.errors import ControlDisabled
+from aiaas_server.core.errors import ControlDisabled, ModelNotFound
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.answers import JsonAnswer
 from aiaas_server.http.errors import bad_request
+from aiaas_server.http.incoming import context_of
 from aiaas_server.http.json_body import member, read_control
 from aiaas_server.http.operations import Operation
 from aiaas_server.http.process_group import ProcessGroup
@@ -42,7 +43,8 @@ class RepositoryRoutes:
         """Every known version with its state; `{"ready": true}` keeps the ready ones."""
         document = await read_control(request, self._settings)
         await self._pool.refresh()
-        return JsonAnswer(self._pool.index(member(document, "ready", bool, False)))
+        ready = member(document, "ready", bool, False)
+        return JsonAnswer(self._pool.index(ready, context_of(request).caller))
 
     async def load(self, request: Request) -> Response:
         """Load or reload; answers after the model serves or has been refused."""
@@ -52,7 +54,10 @@ class RepositoryRoutes:
         config, force, encoded = read_load(parameters)
         files = await asyncio.to_thread(decode_files, encoded) if encoded else {}
         name = request.path_params["model"]
-        operation = Operation("load", name, {"config": config, "force": force}, files)
+        full = self._pool.controlled(name, context_of(request).caller)
+        if full is None:
+            raise ModelNotFound(f"model '{name[:64]}' is not in the repository")
+        operation = Operation("load", full, {"config": config, "force": force}, files)
         await self._finish(self._group.apply(operation))
         return JsonAnswer({"name": name, "load": True})
 
@@ -66,8 +71,10 @@ class RepositoryRoutes:
                 raise bad_request(f"unload: unexpected parameter {key[:64]!r}")
         dependents = member(parameters, "unload_dependents", bool, False)
         name = request.path_params["model"]
-        operation = Operation("unload", name, {"unload_dependents": dependents})
-        await self._finish(self._group.apply(operation))
+        full = self._pool.controlled(name, context_of(request).caller)
+        if full is not None:  # what is not there is unloaded
+            operation = Operation("unload", full, {"unload_dependents": dependents})
+            await self._finish(self._group.apply(operation))
         return JsonAnswer({"name": name, "unload": True})
 
     def _check_control(self) -> None:

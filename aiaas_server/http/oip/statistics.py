@@ -10,9 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from aiaas_server.core.model import LoadedModel
+from aiaas_server.core.names import plain
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.core.statistics import Statistics
 from aiaas_server.http.answers import JsonAnswer
+from aiaas_server.http.incoming import context_of
 from aiaas_server.http.lookup import addressed, check_known
 from aiaas_server.http.process_group import ProcessGroup
 from aiaas_server.observe.metrics import CONTENT_TYPE, render
@@ -21,7 +23,11 @@ from aiaas_server.observe.totals import Totals
 
 @dataclass(frozen=True, slots=True)
 class ModelCounts:
-    """A model version with the counts of all processes."""
+    """A model version with the counts of all processes.
+
+    Attributes:
+        name: The server's own name of the model.
+    """
 
     name: str
     version: int
@@ -37,13 +43,14 @@ class StatisticsRoutes:
 
     async def all_models(self, request: Request) -> Response:
         """Every loaded version."""
-        return await self._answer(self._pool.models())
+        return await self._answer(self._pool.models(context_of(request).caller))
 
     async def model(self, request: Request) -> Response:
         """One model's loaded versions, or the one the path names; none is loaded for it."""
         name, version = addressed(self._pool, request)
-        check_known(self._pool, name, version)
-        loaded = [model for model in self._pool.models() if model.name == name]
+        caller = context_of(request).caller
+        check_known(self._pool, name, version, caller)
+        loaded = [model for model in self._pool.models(caller) if model.name == name]
         return await self._answer(m for m in loaded if version is None or m.version == version)
 
     async def metrics(self, request: Request) -> Response:
@@ -56,7 +63,7 @@ class StatisticsRoutes:
     async def _answer(self, models: Iterable[LoadedModel]) -> Response:
         counted = counts_of(models, await self._group.totals())
         ordered = sorted(counted, key=lambda model: (model.name, model.version))
-        entries = [model_stats(model.name, model.version, model.statistics) for model in ordered]
+        entries = [model_stats(plain(one.name), one.version, one.statistics) for one in ordered]
         return JsonAnswer({"model_stats": entries})
 
 
@@ -64,9 +71,9 @@ def counts_of(models: Iterable[LoadedModel], totals: Totals) -> list[ModelCounts
     """The counts of loaded versions; this process's own where the sum does not know one yet."""
     return [
         ModelCounts(
-            model.name,
+            model.full,
             model.version,
-            totals.statistics.get((model.name, model.version), model.statistics),
+            totals.statistics.get((model.full, model.version), model.statistics),
         )
         for model in models
     ]

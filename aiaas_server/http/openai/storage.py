@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from aiaas_client.protocol.audit import act_named
 from aiaas_server.http.acts import WRITING, Endpoint
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.openai.batches import BatchRoutes
 from aiaas_server.http.openai.files import FileRoutes
-
-READ, WRITE = "jobs:read", "jobs:write"
+from aiaas_server.http.scopes import READ, WRITE, Needs, ScopedRoute
 
 
 class Storage(NamedTuple):
@@ -24,10 +23,10 @@ class Storage(NamedTuple):
     def routes(self, manage: Manage) -> list[BaseRoute]:
         """All of them."""
 
-        def route(path: str, endpoint: Endpoint, method: str, scope: str) -> Route:
+        def route(path: str, endpoint: Endpoint, method: str, needs: Needs) -> BaseRoute:
             act = act_named(method, path.removeprefix("/v1")) if method in WRITING else ""
-            answer = manage.guarded(endpoint, scope, act)
-            return Route(path, answer, methods=[method], name=f"{method} {path}")
+            answer, name = manage.guarded(endpoint, needs[0], act), f"{method} {path}"
+            return ScopedRoute(path, answer, needs, methods=[method], name=name, act=act)
 
         files, batches = self.files, self.batches
         one, batch = "/v1/files/{file}", "/v1/batches/{batch}"

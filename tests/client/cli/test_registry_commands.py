@@ -222,6 +222,8 @@ def test_a_model_and_a_version_are_told_and_rules_are_set(deployed: Aiaas) -> No
     told = document(deployed("set", "digits", "--keep-all", "--no-feedback", "--json"))
     assert told["policy"]["keep_last"] is None
     assert (told["policy"]["drift"], told["policy"]["feedback"]) == (False, False)
+    assert document(deployed("set", "digits", "--public", "--json"))["policy"]["public"] is True
+    assert "for all tenants" in deployed("about", "digits").stdout
     assert "--keep-last 5" in deployed("set", "digits").stderr
     assert "not both" in deployed("set", "digits", "--keep-all", "--keep-last", "1").stderr
     version = document(deployed("about", "digits", "--version", "2", "--json"))

@@ -32,6 +32,7 @@ class Model:
         self.name = name
         self.task = task
         self.signature = SimpleNamespace(max_batch_size=max_batch_size)
+        self.owner = "default"
         self.in_use = 0
         self.watch: Any = None
         self.waiting = self.most = self.refused = 0

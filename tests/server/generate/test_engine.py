@@ -318,12 +318,12 @@ class Reluctant(FakeNetwork):
 
     error: Exception | None = None
 
-    def open(self, slot: Any, tokens: Any, constants: Any) -> int:
+    def open(self, slot: Any, tokens: Any, constants: Any, whose: str = "") -> int:
         if self.error is not None:
             raise self.error
         if self.held:
             raise OutOfMemory("no room beside another")
-        return super().open(slot, tokens, constants)
+        return super().open(slot, tokens, constants, whose)
 
 
 # Leaving

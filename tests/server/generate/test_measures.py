@@ -14,11 +14,11 @@ from aiaas_server.workers.ledger import Ledger
 
 
 def writer(counts: Counts) -> SimpleNamespace:
-    return SimpleNamespace(name="m", version=2, generator=SimpleNamespace(counts=counts))
+    return SimpleNamespace(full="m", version=2, generator=SimpleNamespace(counts=counts))
 
 
 def test_models_that_do_not_write_add_nothing() -> None:
-    assert families_of([SimpleNamespace(name="m", version=1, generator=None)]) == []
+    assert families_of([SimpleNamespace(full="m", version=1, generator=None)]) == []
 
 
 def test_the_page_tells_counts_and_times() -> None:

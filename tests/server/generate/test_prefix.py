@@ -87,3 +87,11 @@ def test_what_was_cleared_takes_no_memory() -> None:
     cache.clear()
     assert cache.bytes == 0
     assert cache.find(tokens(5 * BLOCK)) == []
+
+
+def test_nobody_finds_what_others_have_asked() -> None:
+    cache = PrefixCache(100_000)
+    cache.keep(tokens(2 * BLOCK), Text().read, whose="acme")
+    assert cache.find(tokens(2 * BLOCK + 1), "beta") == []
+    assert cache.find(tokens(2 * BLOCK + 1)) == []
+    assert len(cache.find(tokens(2 * BLOCK + 1), "acme")) == 2

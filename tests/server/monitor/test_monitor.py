@@ -56,7 +56,8 @@ class Version:
     """A loaded version, as far as it is looked at."""
 
     def __init__(self, monitor: Monitor, number: int = 1, name: str = "m") -> None:
-        self.name, self.version = name, number
+        self.name = self.full = name
+        self.version = number
         self.signature, self.card = SIGNATURE, None
         self.labels: Mapping[str, Any] = {}
         self.scheduler = self

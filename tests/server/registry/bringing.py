@@ -30,9 +30,12 @@ class Bringer:
 
     Args:
         url: Of a database that stands for `state.db`.
+        tenant: Whose versions it brings.
     """
 
-    def __init__(self, data: Path, url: str = "") -> None:
+    def __init__(self, data: Path, url: str = "", tenant: str = TENANT) -> None:
+        self._tenant = tenant
+        self._author = AUTHOR._replace(tenant=tenant)
         data.mkdir(parents=True, exist_ok=True)
         self.data = data
         where = url or f"sqlite:///{data / 'state.db'}"
@@ -50,14 +53,16 @@ class Bringer:
             for file, content in sorted(given.items())
         ]
         digest = bundle_digest(listed)
-        place = self.data / "cache" / TENANT / digest
+        place = self.data / "cache" / self._tenant / digest
         place.mkdir(parents=True, exist_ok=True)
         for file, content in given.items():
             (place / file).write_bytes(content)
-            self._artefacts.put(TENANT, hashlib.sha256(content).hexdigest(), self._kept(content))
+            self._artefacts.put(
+                self._tenant, hashlib.sha256(content).hexdigest(), self._kept(content)
+            )
 
         def work(connection: Any) -> VersionRow:
-            model = models.ensure_model(connection, AUTHOR, name)
+            model = models.ensure_model(connection, self._author, name)
             row = VersionRow(
                 model.id,
                 models.take_number(connection, model, number),
@@ -77,9 +82,9 @@ class Bringer:
             )._replace(**more)
             models.insert_version(connection, row)
             for file in listed:
-                claims.claim(connection, TENANT, file.sha256, row.user)
-                claims.set_size(connection, TENANT, file.sha256, file.size)
-            history.record(connection, AUTHOR, model, "deploy", version=row.number)
+                claims.claim(connection, self._tenant, file.sha256, row.user)
+                claims.set_size(connection, self._tenant, file.sha256, file.size)
+            history.record(connection, self._author, model, "deploy", version=row.number)
             return row
 
         return self.database.submit(work).result()
@@ -87,7 +92,7 @@ class Bringer:
     def keep(self, content: bytes) -> str:
         """Bytes in the store that no row knows; gives their digest."""
         digest = hashlib.sha256(content).hexdigest()
-        self._artefacts.put(TENANT, digest, self._kept(content))
+        self._artefacts.put(self._tenant, digest, self._kept(content))
         return digest
 
     def _kept(self, content: bytes) -> Path:
@@ -98,13 +103,13 @@ class Bringer:
 
     def place(self, row: VersionRow) -> Path:
         """Where the files of a version are."""
-        return self.data / "cache" / TENANT / row.digest
+        return self.data / "cache" / self._tenant / row.digest
 
     def lose(self, row: VersionRow) -> None:
         """The files of a version are gone, from the store and from the cache."""
         shutil.rmtree(self.place(row))
         for file in row.files:
-            self._artefacts.delete(TENANT, file.sha256)
+            self._artefacts.delete(self._tenant, file.sha256)
 
     def close(self) -> None:
         """Let go of the database."""

@@ -137,22 +137,22 @@ async def test_a_version_that_cannot_be_loaded_changes_nothing_and_is_tried_agai
     assert await server.infer() == 1.0
     assert await server.infer("production") == 1.0
     assert server.pool.ready_versions("m") == [1]
-    assert server.reconcile.problem("m", 9) == "the store does not answer"
+    assert server.reconcile.problem("default", "m", 9) == "the store does not answer"
     lines = [one.message for one in caplog.records if "version 9 cannot be loaded" in one.message]
     assert len(lines) == 1, lines
     away = False
     await server.serves(9)  # by itself, after a pause
     assert await server.infer() == 9.0
-    assert server.reconcile.problem("m", 9) == ""
+    assert server.reconcile.problem("default", "m", 9) == ""
 
 
 async def test_bytes_that_are_no_model_change_nothing(server: Server, bringer: Bringer) -> None:
     bringer.bring("m", b"bytes", number=5)
     await server.reconcile.bring("m")
     assert await server.infer() == 2.0
-    assert "not an ONNX protobuf" in server.reconcile.problem("m", 5)
+    assert "not an ONNX protobuf" in server.reconcile.problem("default", "m", 5)
     with pytest.raises(Rejected, match="version 5 of model 'm' cannot be loaded"):
-        async with server.reconcile.loaded("m", [5]):
+        async with server.reconcile.loaded("default", "m", [5]):
             pass
 
 
@@ -164,7 +164,7 @@ async def test_files_that_are_gone_change_nothing(
     await server.reconcile.bring("m")
     assert await server.infer() == 2.0
     with pytest.raises(Conflict, match="version 5 of model 'm' is corrupt"):
-        async with server.reconcile.loaded("m", [5]):
+        async with server.reconcile.loaded("default", "m", [5]):
             pass
 
 
@@ -181,7 +181,7 @@ async def test_a_damaged_version_that_is_loaded_serves_on(server: Server, bringe
 
 
 async def test_a_version_is_kept_while_somebody_is_about_to_promote_it(server: Server) -> None:
-    async with server.reconcile.loaded("m", [1]):
+    async with server.reconcile.loaded("default", "m", [1]):
         assert server.pool.ready_versions("m") == [1, 2]
         await server.reconcile.bring("m")
         assert server.pool.ready_versions("m") == [1, 2]
@@ -240,7 +240,7 @@ async def test_at_the_start_whoever_can_be_loaded_serves(
     registry = Registry(bringer.database)
     await registry.patch_traffic(AUTHOR, "m", TrafficRequest(split={"1": 0.5, "2": 0.5}))
     server = await started(stack, bringer, models)
-    await until(lambda: server.reconcile.problem("m", 2) != "")
+    await until(lambda: server.reconcile.problem("default", "m", 2) != "")
     answers = {await server.infer(caller=Caller(request_id=f"r{n}")) for n in range(20)}
     assert answers == {1.0}
 
@@ -264,7 +264,7 @@ async def test_two_servers_follow_one_database(
     for version in (1, 2, 1):
         one = servers[0]
         assert one.platform is not None
-        async with one.reconcile.loaded("m", [version]):
+        async with one.reconcile.loaded("default", "m", [version]):
             await one.platform._registry.promote(AUTHOR, "m", PromoteRequest(version=version))
             await one.reconcile.bring("m")
         assert await one.infer() == version

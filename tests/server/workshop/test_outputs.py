@@ -71,7 +71,7 @@ class Shop:
             changed=self._changed,
         )
 
-    async def _changed(self, name: str) -> None:
+    async def _changed(self, tenant: str, name: str) -> None:
         self.told.append(name)
 
     async def _promote(

@@ -58,7 +58,7 @@ async def make_pool(opener):
         start=True,
         patience=60.0,
         choose=None,
-        may_see=None,
+        names=None,
         give_back=lambda: None,
         **settings,
     ):
@@ -70,7 +70,7 @@ async def make_pool(opener):
             give_back=give_back,
             patience=patience,
             choose=choose,
-            may_see=may_see,
+            names=names,
         )
         made.append(pool)
         if start:

@@ -84,10 +84,14 @@ async def test_near_names_are_told_only_to_those_who_may_see_them(
 ):
     root = make_repository({n: onnx_models.scale() for n in ("digits", "digest")})
 
-    def may_see(name, caller):
-        return caller.request_id == "operator" or name == "digits"
+    class Some:
+        def resolve(self, name, caller):
+            return name
 
-    pool = await make_pool(root, may_see=may_see)
+        def sees(self, full, caller):
+            return caller.request_id == "operator" or full == "digits"
+
+    pool = await make_pool(root, names=Some())
     with pytest.raises(ModelNotFound, match=r"'digit' is not found; did you mean 'digits'\?"):
         await pool.obtain("digit")
     with pytest.raises(ModelNotFound, match="'digits' or 'digest'"):
