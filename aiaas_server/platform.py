@@ -129,7 +129,11 @@ class Platform:
         node = uuid.uuid4().hex  # of this start, never used again
         self._rollouts = Rollouts(self.database, judge, counts, node=node, told=self._went_on)
         self._shadows = Shadows(self._find, self._loaded, node=node, mirrored=counts.mirrored)
-        self.observers: tuple[Observer, ...] = (self.monitor.collector, counts)
+        self.observers: tuple[Observer, ...] = (
+            self.monitor.collector,
+            counts,
+            *self.tenancy.observers,
+        )
         self.measures: tuple[Measure, ...] = (partial(families_of, self.monitor, self.alerts),)
 
     def routes(self, pool: ModelPool, group: ProcessGroup) -> list[BaseRoute]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aiaas_server.core.events import Entrance, Identity
+from aiaas_server.core.events import Entrance, Identity, Observer
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.tenancy.identities import Identities
+from aiaas_server.tenancy.leases import Leases
+from aiaas_server.tenancy.quota import Quotas
 from aiaas_server.tenancy.secrets import ServerSecret
 
 
@@ -23,6 +25,8 @@ class Tenancy:
         identities: Whose keys are.
         find_key: The front door's; None on a server without tenants.
         entrance: Lets requests in by what their tenant may use; None where nothing limits them.
+        quotas: The same; `quotas.budget` is asked for what a month may cost.
+        observers: Who wants a record of every request.
     """
 
     def __init__(self, settings: Settings, database: Database, feed: Feed) -> None:
@@ -30,12 +34,21 @@ class Tenancy:
         self.secret = ServerSecret.of(settings.data, settings.secret_file)
         self.identities = Identities(database, feed, self.secret.derive("keys"))
         self.find_key: Callable[[bytes], Identity | None] | None = None
+        self.quotas = Quotas()
+        self._leases = Leases(database, self.quotas)
+        self.entrance: Entrance | None = None
+        self.observers: tuple[Observer, ...] = ()
+        self._limits = settings.tenants
         if settings.tenants:
             self.find_key = self.identities.find
-        self.entrance: Entrance | None = None
+            self.entrance = self.quotas
+            self.observers = (self.quotas.charge,)
+            self.identities.listen(self.quotas.follow)
 
     async def start(self) -> None:
         """Read who may ask."""
+        if self._limits:
+            await self._leases.start()
         await self.identities.start()
 
     def follow(self) -> None:
@@ -45,3 +58,5 @@ class Tenancy:
     async def close(self) -> None:
         """Write what is left, and let go."""
         await self.identities.close()
+        if self._limits:
+            await self._leases.close()
