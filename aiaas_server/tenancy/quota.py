@@ -53,6 +53,8 @@ class Quotas:
         budget: Asked for each request; gives header lines for its answer, and raises
             `BudgetExceeded` where its tenant has spent what it may. None is no such limit.
         limited: Everyone who has a limit, by name.
+        is_settled: Whoever is new from now on has used nothing yet. Before, another process may
+            have given what there was: then it comes with time.
     """
 
     def __init__(self, clock: Callable[[], int] = monotonic_ns) -> None:
@@ -62,6 +64,7 @@ class Quotas:
         self._charged = False
         self.budget: Callable[[Identity, str], bytes] | None = None
         self.limited: dict[str, Limited] = {}
+        self.is_settled = False
 
     def enter(self, identity: Identity, path: str) -> Stay:
         """Let a request in, and count it.
@@ -129,7 +132,7 @@ class Quotas:
         share, now = self._share(name), self._clock()
         one = self.limited.get(name)
         if one is None:
-            one = Limited(name, whose, rates, share, now, full=share > NOTHING)
+            one = Limited(name, whose, rates, share, now, full=self.is_settled or share == 1.0)
         else:
             one.change(rates, share, now)
         found[name] = one

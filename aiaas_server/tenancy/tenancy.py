@@ -50,6 +50,7 @@ class Tenancy:
         if self._limits:
             await self._leases.start()
         await self.identities.start()
+        self.quotas.is_settled = True
 
     def follow(self) -> None:
         """Keep up with changes, from now on."""
