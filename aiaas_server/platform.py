@@ -96,9 +96,12 @@ class Platform:
             kept=_keep_reference,
             ready=self._ready,
             damaged=self._damaged,
+            admit=self.tenancy.admit_draft,
             expect=self._verifier.expect,
         )
-        self._datasets = Datasets(settings, self.database, self._deployment)
+        self._datasets = Datasets(
+            settings, self.database, self._deployment, admit=self.tenancy.admit_files
+        )
         self.repository = RegistryRepository(models)
         choices = Choices()
         self.choose, self.aliases = choices.choose, choices.aliased
@@ -120,6 +123,8 @@ class Platform:
             self._reconcile,
             keep_dataset=self._datasets.keep,
             is_taken=lambda name: models.find(name) is not None,
+            admit_files=self.tenancy.admit_files,
+            admit_job=self.tenancy.admit_job,
         )
         self._manage = Manage(self.database)
         url = settings.alert_url

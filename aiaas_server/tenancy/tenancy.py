@@ -8,6 +8,7 @@ from aiaas_server.core.events import Entrance, Identity, Observer
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
+from aiaas_server.tenancy.allowance import admit_draft, admit_files, admit_job
 from aiaas_server.tenancy.identities import Identities
 from aiaas_server.tenancy.leases import Leases
 from aiaas_server.tenancy.quota import Quotas
@@ -27,6 +28,7 @@ class Tenancy:
         entrance: Lets requests in by what their tenant may use; None where nothing limits them.
         quotas: The same; `quotas.budget` is asked for what a month may cost.
         observers: Who wants a record of every request.
+        admit_draft, admit_files, admit_job: Asked for what is to be kept; None without tenants.
     """
 
     def __init__(self, settings: Settings, database: Database, feed: Feed) -> None:
@@ -39,6 +41,9 @@ class Tenancy:
         self.entrance: Entrance | None = None
         self.observers: tuple[Observer, ...] = ()
         self._limits = settings.tenants
+        self.admit_draft = admit_draft if settings.tenants else None
+        self.admit_files = admit_files if settings.tenants else None
+        self.admit_job = admit_job if settings.tenants else None
         if settings.tenants:
             self.find_key = self.identities.find
             self.entrance = self.quotas
