@@ -6,12 +6,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
 from aiaas_client.protocol.inference import InferRequest
 from aiaas_client.testing.fake_model import FakeModel
+
+if TYPE_CHECKING:
+    from aiaas_client.testing.limits import FakeLimit
 
 TaskFunction = Callable[..., "BaseModel | Mapping[str, Any]"]
 GeneratorFunction = Callable[..., Iterable[Mapping[str, Any]]]
@@ -72,6 +75,7 @@ class State:
     generators: dict[str, GeneratorFunction] = field(default_factory=dict)
     writers: dict[str, WriterFunction] = field(default_factory=dict)
     hearers: dict[str, HearerFunction] = field(default_factory=dict)
+    limit: FakeLimit | None = None
     faults: deque[Fault] = field(default_factory=deque)
     requests: list[RecordedRequest] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
