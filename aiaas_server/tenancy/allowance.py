@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import Connection, exists, func, select
+from sqlalchemy import ColumnElement, Connection, exists, func, select
 
 from aiaas_client.protocol.management import DraftRequest
 from aiaas_client.protocol.tenants import Limits
@@ -141,22 +141,23 @@ def told_bytes(first: int, *others: int) -> list[str]:
 
 
 def _kept_bytes(connection: Connection, tenant: str) -> int:
-    asked = select(func.coalesce(func.sum(ARTEFACTS.c.size), 0)).where(*_kept(tenant))
+    asked = select(func.coalesce(func.sum(ARTEFACTS.c.size), 0)).where(_kept(tenant))
     return int(connection.execute(asked).scalar_one())
 
 
 def _is_kept(connection: Connection, tenant: str, digest: str) -> bool:
-    asked = select(ARTEFACTS.c.digest).where(*_kept(tenant), ARTEFACTS.c.digest == digest)
+    asked = select(ARTEFACTS.c.digest).where(_kept(tenant), ARTEFACTS.c.digest == digest)
     return connection.execute(asked).first() is not None
 
 
-def _kept(tenant: str) -> tuple[object, ...]:
+def _kept(tenant: str) -> ColumnElement[bool]:
     """Of an artefact: its bytes are there, and somebody uses them."""
     used = exists().where(
         ARTEFACT_USES.c.tenant == ARTEFACTS.c.tenant,
         ARTEFACT_USES.c.digest == ARTEFACTS.c.digest,
     )
-    return ARTEFACTS.c.tenant == tenant, ARTEFACTS.c.size > 0, ~ARTEFACTS.c.leaving, used
+    stored = (ARTEFACTS.c.size > 0) & ~ARTEFACTS.c.leaving
+    return (ARTEFACTS.c.tenant == tenant) & stored & used
 
 
 def _oldest() -> float:

@@ -19,9 +19,10 @@ from uvicorn.server import ServerState
 from aiaas_client.protocol.codec import decode_request
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.inference import InferRequest
+from aiaas_client.protocol.tenants import Limits
 from aiaas_server.app import Application
 from aiaas_server.core.describe.config import QueuePolicy
-from aiaas_server.core.events import NOBODY, InferenceRecord
+from aiaas_server.core.events import NOBODY, Identity, InferenceRecord
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.schedule.accounting import Accounts
 from aiaas_server.core.schedule.cost import Costs, Placement
@@ -46,6 +47,8 @@ from aiaas_server.http.oip.plans import AnswerPlans, RequestPlans
 from aiaas_server.observe.metrics import RequestMetrics
 from aiaas_server.observe.tracing import trace_of
 from aiaas_server.process import edge_limits
+from aiaas_server.tenancy.identities import Directory, KnownKey
+from aiaas_server.tenancy.quota import Quotas
 
 KEY = "a-key-for-the-benchmark-of-some-length"
 EACH = value_at_most(2)
@@ -139,7 +142,22 @@ def _door(one: Served) -> Iterator[Piece]:
     )
     yield Piece("trace read, where one comes", lambda: trace_of(traced))
     yield Piece("key check, off by default", lambda: key_check.check(keyed, b"", "127.0.0.1"))
+    limited, asker = _limited()
+    yield Piece(
+        "limits of a tenant, off by default: enter and leave",
+        lambda: limited.enter(asker, path).leave(),
+        goal=value_at_most(1.5),
+    )
     yield Piece("an error counted", lambda: gate.refused(ErrorCode.INVALID_REQUEST))
+
+
+def _limited() -> tuple[Quotas, Identity]:
+    """Limits that are never reached, of a tenant alone, as its plan has them."""
+    asker, quotas = Identity("acme", "a-key"), Quotas()
+    limits = Limits(requests_per_second=1e9, burst=1_000_000_000)
+    known = KnownKey(asker, b"", None, None)
+    quotas.follow(Directory({"a-key": known}, {"acme": limits}))
+    return quotas, asker
 
 
 def _request(one: Served) -> Iterator[Piece]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,17 @@ import pytest
 
 from aiaas_client.protocol.tenants import UNLIMITED, Limits
 from aiaas_server.app import Application, create_app
+from aiaas_server.core.events import Identity
 from aiaas_server.embedded import EmbeddedServer
 from aiaas_server.settings import Settings
+from aiaas_server.tenancy.identities import Directory, KnownKey
 from aiaas_server.tenancy.limited import Limited
+from aiaas_server.tenancy.quota import Quotas
+from tests.server.http.edge_caller import EdgeCaller, whole_answer, wire_form
+from tests.server.http.scripted_generator import ScriptedGenerator, pieces, scripted_app
 from tests.server.http.serving import LiveServer, serving
 from tests.tenants import Tenants
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 
 ROUNDS, AT_ONCE = 10, 100
 BATCHED = json.dumps({"instance_group": [{"count": 1}]})
@@ -230,3 +236,83 @@ def test_inside_a_program_places_are_freed_too(tmp_path: Path, make_repository: 
         assert acme.in_flight == 0
     finally:
         server.close()
+
+
+# Without a socket
+
+
+@pytest.fixture(params=[True, False], ids=["lane", "asgi"])
+async def caller(
+    request: pytest.FixtureRequest, tmp_path: Path, make_repository: Any, onnx_models: Any
+) -> AsyncIterator[tuple[EdgeCaller, Mapping[str, str]]]:
+    """An application behind the edge, and the headers of a key."""
+    root = make_repository({"busy": onnx_models.busy()}, configs={"busy": BATCHED})
+    tenants = Tenants(tmp_path / "data")
+    tenants.tenant("acme", limits(in_flight=100))
+    headers = {"authorization": f"Bearer {tenants.key('acme')}"}
+    async with create_app(Settings(models=root, data=tmp_path / "data", tenants=True)) as app:
+        yield EdgeCaller(app, lane=request.param), headers
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "its body comes"])
+async def test_what_is_cut_at_the_end_of_a_drain_is_told_so_and_gone(
+    running: bool, caller: tuple[EdgeCaller, Mapping[str, str]]
+) -> None:
+    call, headers = caller
+    await call("POST", "/v2/models/busy/infer", steps(1_000), headers)
+    acme = acme_of(call.app)
+    connection, pipe = call.connect()
+    whole = b"".join(wire_form("POST", "/v2/models/busy/infer", steps(5_000), headers))
+    pipe.send(whole if running else whole[:-5])
+    await until(lambda: acme.in_flight == 1)
+    assert connection.cut()
+    answer = await whole_answer(pipe)
+    assert (answer.status, answer.json()["code"]) == (503, "draining")
+    await until(lambda: acme.in_flight == 0)
+    pipe.close()
+
+
+async def test_what_the_lane_passes_on_is_gone_with_its_connection(
+    caller: tuple[EdgeCaller, Mapping[str, str]],
+) -> None:
+    call, headers = caller
+    acme = acme_of(call.app)
+    whole = b"".join(wire_form("POST", "/v2/models/none/infer", steps(1), headers))
+    asked = acme.asked
+    assert (await call("POST", "/v2/models/none/infer", steps(1), headers)).status == 404
+    assert acme.in_flight == 0
+    assert acme.asked == asked + 1
+    for _ in range(50):
+        _, pipe = call.connect()
+        pipe.send(whole)
+        pipe._protocol.connection_lost(None)  # the application's task has not begun
+    await until(lambda: acme.in_flight == 0)
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["to its end", "left"])
+async def test_streams_of_text_are_here_until_they_end(leaves: bool, tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    steps_of = [*pieces("a", finish=None), gate, *pieces("b")]
+    app = scripted_app(tmp_path / "models", ScriptedGenerator(steps_of))
+    quotas = Quotas()
+    known = KnownKey(Identity("default"), b"", None, None)
+    quotas.follow(Directory({"": known}, {"default": limits(in_flight=1)}))
+    app._gate._entrance = quotas
+    document = {"model": "writer", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    async with app:
+        call = EdgeCaller(app)
+        _, pipe = call.connect()
+        pipe.send(b"".join(wire_form("POST", "/v1/chat/completions", document, {})))
+        while b"data:" not in pipe.written:
+            await pipe.more()
+        one = quotas.limited["default"]
+        assert one.in_flight == 1
+        assert (await call("GET", "/v2/models/writer")).status == 429
+        if leaves:
+            pipe.close()
+        else:
+            gate.set()
+            await whole_answer(pipe)
+        await until(lambda: one.in_flight == 0)
+        assert (await call("GET", "/v2/models/writer")).status == 200
+        pipe.close()
