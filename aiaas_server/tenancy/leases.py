@@ -45,6 +45,10 @@ class Held:
         self.shares = shares
         self.until = until
 
+    def age(self, now: float) -> int:
+        """0 within the lease, 1 until those of all others must have ended, too, 2 behind that."""
+        return (now >= self.until) + (now >= self.until + LEASE)
+
     def share(self, name: str, now: float) -> float:
         """The part of one limit at a moment.
 
@@ -52,9 +56,7 @@ class Held:
         others must have ended, too.
         """
         mine, even = self.shares.of(name), 1 / self.shares.known
-        if now < self.until:
-            return mine
-        return min(mine, even) if now < self.until + LEASE else even
+        return (mine, min(mine, even), even)[self.age(now)]
 
 
 class Leases:
@@ -70,6 +72,7 @@ class Leases:
         self._quotas = quotas
         self._node = node or new_node()
         self._held = Held(ALONE, 0.0)
+        self._applied: tuple[Shares, int] | None = None
         self._demand: dict[str, float] = {}
         self._counted = monotonic()
         self._calm = 0
@@ -129,7 +132,10 @@ class Leases:
 
     def _apply(self) -> None:
         held, now = self._held, monotonic()
-        self._quotas.share(lambda name: held.share(name, now))
+        applied = held.shares, held.age(now)
+        if applied != self._applied:  # of many tenants it is some work
+            self._applied = applied
+            self._quotas.share(lambda name: held.share(name, now))
 
     async def _go_on(self) -> None:
         log = logging.getLogger("aiaas_server")
