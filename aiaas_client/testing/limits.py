@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON
-from aiaas_client.testing.state import Answer
 
 
 class FakeLimit:
@@ -30,8 +29,9 @@ class FakeLimit:
         self._left, self._at = float(requests), clock()
         self._lock = threading.Lock()
 
-    def take(self) -> tuple[Answer | None, Sequence[tuple[str, str]]]:
-        """Count a request: the answer if it is refused, and the headers of whatever is answered."""
+    def take(self) -> tuple[bytes | None, Sequence[tuple[str, str]]]:
+        """Count a request: the body of its answer if it is refused, and headers of whichever it
+        gets."""
         with self._lock:
             now = self._clock()
             rate = self._quota / self._window
@@ -47,9 +47,9 @@ class FakeLimit:
             ("RateLimit-Policy", f'"requests";q={self._quota};w={self._window}'),
             ("RateLimit", f'"requests";r={left};t={1 if is_refused else reset}'),
         ]
-        return (self._refusal() if is_refused else None), told
+        return (self._refusal(), [*told, ("Retry-After", "1")]) if is_refused else (None, told)
 
-    def _refusal(self) -> Answer:
+    def _refusal(self) -> bytes:
         text = f"requests_per_second: {self._quota} may be asked in {self._window} s"
         content = {"error": text, "code": "rate_limited", "retryable": True}
-        return Answer(429, PYDANTIC_JSON.dumps(content), [("Retry-After", "1")])
+        return PYDANTIC_JSON.dumps(content)

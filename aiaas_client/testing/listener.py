@@ -90,7 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
         limit = state.limit
         if limit is not None and limit.path in request.path:
             refusal, told = limit.take()
-            answer = refusal or answer or self._respond(request)
+            if refusal is not None:
+                answer = Answer(429, refusal)
+            answer = answer or self._respond(request)
             answer = answer._replace(headers=[*answer.headers, *told])
         answer = answer or self._respond(request)
         if fault is not None and fault.alter is not None:

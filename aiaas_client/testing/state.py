@@ -6,15 +6,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
 from aiaas_client.protocol.inference import InferRequest
 from aiaas_client.testing.fake_model import FakeModel
-
-if TYPE_CHECKING:
-    from aiaas_client.testing.limits import FakeLimit
+from aiaas_client.testing.limits import FakeLimit
 
 TaskFunction = Callable[..., "BaseModel | Mapping[str, Any]"]
 GeneratorFunction = Callable[..., Iterable[Mapping[str, Any]]]
