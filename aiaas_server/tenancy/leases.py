@@ -111,8 +111,11 @@ class Leases:
         began = monotonic()
         work = partial(renew, node=self._node, demand=self._asked(began), is_gone=is_gone)
         written = asyncio.ensure_future(self._database.write(work, spares_room=True))
-        while not (await asyncio.wait({written}, timeout=ROUND))[0]:
-            self._apply()
+        try:
+            while not (await asyncio.wait({written}, timeout=ROUND))[0]:
+                self._apply()
+        finally:
+            written.cancel()  # nobody waits any more; what was handed over is done
         shares = written.result()
         self._calm = self._calm + 1 if shares.known == self.shares.known else 0
         self._held = Held(shares, began + LEASE)
