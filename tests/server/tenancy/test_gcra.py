@@ -97,3 +97,13 @@ def test_no_change_of_a_limit_gives_anything(
     assert limit.left(0) <= left
     limit.change(rate, burst, 0)
     assert limit.left(0) <= left
+
+
+@pytest.mark.parametrize("rate", [7e8, 3e8, 1e9, 6e9])
+def test_rounding_goes_against_the_caller(rate: float) -> None:
+    limit, taken = Gcra(rate, 1, 0), 0
+    for now in range(3000):
+        while not limit.wait(now):
+            limit.take(now)
+            taken += 1
+        assert taken <= 1 + Fraction(rate) * now / SECOND
