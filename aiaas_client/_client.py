@@ -58,6 +58,8 @@ class Client(
         allow_insecure_http: Let a key travel over http:// to another machine.
         breaker: When to stop calling an endpoint that keeps failing; None for never.
         hedge_after: Seconds after which a second endpoint is asked as well; None for never.
+        pace: Wait, inside the deadline, where a server has told that nothing is left of a limit
+            (`RateLimit` headers), in place of running into it.
     Raises:
         ConfigurationError: the arguments do not make a client.
     """

@@ -423,7 +423,15 @@ class ModelRejectedError(UnprocessableError):
 
 
 class RateLimitError(APIStatusError):
-    """429: over the rate or quota; `.retry_after` says when to come back."""
+    """429: over the rate or quota; `.retry_after` says when to come back.
+
+    Attributes:
+        limit: Its name, such as "requests_per_second"; empty where the server did not tell.
+        remaining: What is left of it; None where the server did not tell.
+    """
+
+    limit: str = ""
+    remaining: int | None = None
 
 
 class QuotaExceededError(RateLimitError):

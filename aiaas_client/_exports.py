@@ -108,6 +108,7 @@ from aiaas_client._resources.tenants import Tenants as Tenants
 from aiaas_client._send.endpoints import BreakerPolicy as BreakerPolicy
 from aiaas_client._send.middleware import AsyncMiddleware as AsyncMiddleware
 from aiaas_client._send.middleware import Middleware as Middleware
+from aiaas_client._send.pacing import RateLimit as RateLimit
 from aiaas_client._send.raw import RawResponse as RawResponse
 from aiaas_client._send.retry import RetryPolicy as RetryPolicy
 from aiaas_client._send.sender import AsyncStream as AsyncStream

@@ -109,9 +109,12 @@ class Platform:
             kept=_keep_reference,
             ready=self._ready,
             damaged=self._damaged,
+            admit=self.tenancy.admit_draft,
             expect=self._verifier.expect,
         )
-        self._datasets = Datasets(settings, self.database, self._deployment)
+        self._datasets = Datasets(
+            settings, self.database, self._deployment, admit=self.tenancy.admit_files
+        )
         self.repository = RegistryRepository(models)
         choices, names = Choices(), TenantNames()
         self.choose, self.aliases = choices.choose, choices.aliased
@@ -137,6 +140,8 @@ class Platform:
             self._reconcile,
             keep_dataset=self._datasets.keep,
             is_taken=lambda name: models.find(name) is not None,
+            admit_files=self.tenancy.admit_files,
+            admit_job=self.tenancy.admit_job,
         )
         self.acts = self.tenancy.audit
         seal = AnswerSeal(self.tenancy.secret.derive("answers"))
@@ -148,7 +153,11 @@ class Platform:
         node = uuid.uuid4().hex  # of this start, never used again
         self._rollouts = Rollouts(self.database, judge, counts, node=node, told=self._went_on)
         self._shadows = Shadows(self._find, self._loaded, node=node, mirrored=counts.mirrored)
-        self.observers: tuple[Observer, ...] = (self.monitor.collector, counts)
+        self.observers: tuple[Observer, ...] = (
+            self.monitor.collector,
+            counts,
+            *self.tenancy.observers,
+        )
         self.measures: tuple[Measure, ...] = (partial(families_of, self.monitor, self.alerts),)
 
     def routes(self, pool: ModelPool, group: ProcessGroup) -> list[BaseRoute]:

@@ -10,6 +10,7 @@ from aiaas_client._config import DEFAULT_DEADLINE, MAX_ANSWER_BYTES, Limits, Tim
 from aiaas_client._send.core import Core
 from aiaas_client._send.endpoints import BreakerPolicy
 from aiaas_client._send.options import sticky
+from aiaas_client._send.pacing import RateLimit
 from aiaas_client._send.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Configured(Generic[Sends, SendsWith, Around]):
         allow_insecure_http: bool = False,
         breaker: BreakerPolicy | None = DEFAULT_BREAKER,
         hedge_after: float | None = None,
+        pace: bool = True,
     ) -> None:
         self._sender = self._sender_type(
             base_url,
@@ -68,6 +70,7 @@ class Configured(Generic[Sends, SendsWith, Around]):
             allow_insecure_http=allow_insecure_http,
             breaker=breaker,
             hedge_after=hedge_after,
+            pace=pace,
             transport=transport,
             http_client=http_client,
             backend=backend,
@@ -83,6 +86,12 @@ class Configured(Generic[Sends, SendsWith, Around]):
     def is_closed(self) -> bool:
         """Whether `close()` was called."""
         return self._sender.is_closed
+
+    @property
+    def rate_limits(self) -> list[RateLimit]:
+        """What servers have told of their limits, for the key of this client; empty before the
+        first answer that tells of one, and with `pace=False`."""
+        return self._sender.rate_limits
 
     def with_options(
         self,

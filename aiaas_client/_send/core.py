@@ -28,6 +28,7 @@ from aiaas_client._config import (
 )
 from aiaas_client._send import options
 from aiaas_client._send.endpoints import BreakerPolicy, Endpoint, Endpoints
+from aiaas_client._send.pacing import Paces, RateLimit
 from aiaas_client._send.retry import Repeats, RetryPolicy, ends_at_once
 from aiaas_client._send.status_errors import status_error
 from aiaas_client._transport.wire import WireRequest
@@ -94,6 +95,7 @@ class Shared:
         self.lock = threading.Lock()
         self.endpoints = Endpoints(urls, breaker, retry.clock.monotonic)
         self.budget = RetryBudget(retry)
+        self.paces = Paces()
 
     def __del__(self) -> None:
         """Let go of the sockets that an event loop would keep for a client that nobody holds."""
@@ -204,6 +206,7 @@ class Core(ABC):
         allow_insecure_http: bool,
         breaker: BreakerPolicy | None,
         hedge_after: float | None,
+        pace: bool,
         transport: Any,
         http_client: Any,
         backend: str,
@@ -213,6 +216,7 @@ class Core(ABC):
         self._check(backend, http_client, middleware)
         options.of_type("retry", retry, RetryPolicy, "a RetryPolicy")
         options.of_type("limits", limits, Limits, "Limits")
+        options.of_type("pace", pace, bool, "True or False")
         options.of_type("breaker", breaker, (BreakerPolicy, type(None)), "a BreakerPolicy or None")
         key = resolve_api_key(api_key)
         self.urls = (
@@ -236,6 +240,7 @@ class Core(ABC):
             None if hedge_after is None else options.positive("hedge_after", hedge_after)
         )
         self._headers = options.base_headers(key, headers or {})
+        self._paces = pace
         self._given_transport = transport
         self._http_client = http_client
         self._middleware = tuple(middleware)
@@ -278,6 +283,11 @@ class Core(ABC):
             self._max_retries = options.counted("max_retries", given.max_retries)
         if given.headers:
             self._headers = options.merged(self._headers, given.headers)
+
+    @property
+    def rate_limits(self) -> list[RateLimit]:
+        """What servers have told of limits, for the key of this sender."""
+        return self._shared.paces.view(options.key_of(self._headers), self.clock.monotonic())
 
     @property
     def clock(self) -> Clock:
@@ -356,6 +366,19 @@ class Core(ABC):
             state.request_id,
             call,
         )
+
+    def _turn(self, state: CallState[Any], endpoint: Endpoint) -> float:
+        """Seconds until a server that told of its limits is to be asked."""
+        key, now = options.key_of(self._headers), self.clock.monotonic()
+        return self._shared.paces.take(endpoint.url, key, now, state.left())
+
+    def _answered(self, endpoint: Endpoint, response: Response, began: float) -> None:
+        """Take note of when an answer has come, and of what it tells of limits."""
+        age = response.attempt_elapsed = time.monotonic() - began
+        if self._paces and response.headers.find(b"ratelimit") is not None:
+            key, now = options.key_of(self._headers), self.clock.monotonic()
+            others = endpoint.in_flight - 1
+            self._shared.paces.hear(endpoint.url, key, response.headers, now, age, others)
 
     def _failed(self, state: CallState[Any], endpoint: Endpoint, error: BaseException) -> None:
         if isinstance(error, errors.AiaasError):

@@ -116,8 +116,12 @@ class LoopSender(Backends):
             return Response(answer.status, answer.headers, bytearray())
 
         try:
+            if self._shared.paces.known:
+                await self._await_turn(state, endpoint)
             pipeline = achain(self._middleware, send) if self._middleware else send
+            began = time.monotonic()
             response = await pipeline(self._wire(state, endpoint))
+            self._answered(endpoint, response, began)
             state.check(response, endpoint.url, self._wall())
             if not opened:  # middleware has answered itself
                 return AsyncOpenAnswer.of(response)
@@ -140,16 +144,23 @@ class LoopSender(Backends):
 
     async def _exchange(self, state: CallState[T], endpoint: Endpoint) -> T:
         try:
+            if self._shared.paces.known:
+                await self._await_turn(state, endpoint)
             request = self._wire(state, endpoint)
             began = time.monotonic()
             response = await self._pipeline()(request)
-            response.attempt_elapsed = time.monotonic() - began
+            self._answered(endpoint, response, began)
             value = state.read(response, endpoint.url, self._wall())
         except BaseException as error:
             self._failed(state, endpoint, error)
             raise
         self._shared.endpoints.release(endpoint, None)
         return value
+
+    async def _await_turn(self, state: CallState[Any], endpoint: Endpoint) -> None:
+        """Wait where the server has told that nothing is left of a limit."""
+        if (seconds := self._turn(state, endpoint)) > 0:
+            await self.clock.async_sleep(seconds)
 
     def _open_transport(self) -> AsyncTransport:
         shared = self._shared

@@ -17,6 +17,7 @@ from aiaas_client._config import Timeouts, user_agent
 Sends = TypeVar("Sends", bound=Any)  # calls
 
 STICKY_KEY = "X-Sticky-Key"
+_KEYS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 LONGEST = 1e9
 """Seconds that stand for any longer time, endless ones too: sockets and clocks take no more."""
 
@@ -120,6 +121,11 @@ def merged(known: RawHeaders, extra: Mapping[str, str]) -> RawHeaders:
     added = [_raw_header(name, value) for name, value in extra.items()]
     replaced = {name.lower() for name, _ in added}
     return [header for header in known if header[0].lower() not in replaced] + added
+
+
+def key_of(headers: RawHeaders) -> bytes:
+    """What headers say of who asks; empty where they say nothing."""
+    return b"\n".join(value for name, value in headers if name.lower() in _KEYS)
 
 
 def _raw_header(name: str, value: str) -> tuple[bytes, bytes]:

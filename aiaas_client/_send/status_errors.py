@@ -9,9 +9,11 @@ from aiaas_client import _errors as errors
 from aiaas_client._api.call import Call, Response
 from aiaas_client._api.failures import clean, read_error
 from aiaas_client._config import LOCAL_ENDPOINT
+from aiaas_client._send.pacing import read_limits
 from aiaas_client._send.retry import parse_retry_after
 
 KEPT_ERROR_BYTES = 2048
+_limit = re.compile(r"([a-z]+(?:_[a-z]+)*): ").match
 
 
 def status_error(response: Response, call: Call[Any], wall: float) -> errors.APIStatusError:
@@ -40,7 +42,7 @@ def status_error(response: Response, call: Call[Any], wall: float) -> errors.API
         said = "a page of HTML" if text.startswith("<") else text or "no reason given"
         text = f"{said}, answer to {asked}"
     status = "" if response.endpoint == LOCAL_ENDPOINT else f" (HTTP {response.status})"
-    return kind(
+    error = kind(
         f"{text or 'no reason given'}{status}",
         status_code=response.status,
         code=told.code,
@@ -50,6 +52,17 @@ def status_error(response: Response, call: Call[Any], wall: float) -> errors.API
         request_id=response.request_id,
         model=call.model,
     )
+    if isinstance(error, errors.RateLimitError):
+        _name_limit(error, told.text, response)
+    return error
+
+
+def _name_limit(error: errors.RateLimitError, text: str, response: Response) -> None:
+    """Tell which limit it is, as our own server begins to say, or as headers do."""
+    named, header = _limit(text), read_limits(response.headers)
+    error.limit = named[1] if named else "" if header is None else header.name
+    if header is not None and type(error) is errors.RateLimitError:
+        error.remaining = header.remaining
 
 
 def _is_absent(status: int, code: str, text: str, model: str | None) -> bool:

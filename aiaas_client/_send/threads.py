@@ -120,8 +120,12 @@ class ThreadSender(Backends):
             return Response(answer.status, answer.headers, bytearray())
 
         try:
+            if self._shared.paces.known:
+                self._await_turn(state, endpoint)
             pipeline = chain(self._middleware, send) if self._middleware else send
+            began = time.monotonic()
             response = pipeline(self._wire(state, endpoint))
+            self._answered(endpoint, response, began)
             state.check(response, endpoint.url, self._wall())
             if not opened:  # middleware has answered itself
                 return OpenAnswer.of(response)
@@ -144,12 +148,14 @@ class ThreadSender(Backends):
 
     def _exchange(self, state: CallState[T], endpoint: Endpoint, race: _Race | None = None) -> T:
         try:
+            if self._shared.paces.known:
+                self._await_turn(state, endpoint, race)
             request = self._wire(state, endpoint)
             if race is not None:
                 race.requests.append(request)
             began = time.monotonic()
             response = self._pipeline()(request)
-            response.attempt_elapsed = time.monotonic() - began
+            self._answered(endpoint, response, began)
             value = state.read(response, endpoint.url, self._wall())
         except BaseException as error:
             if race is not None and race.is_over:
@@ -159,6 +165,15 @@ class ThreadSender(Backends):
             raise
         self._shared.endpoints.release(endpoint, None)
         return value
+
+    def _await_turn(
+        self, state: CallState[Any], endpoint: Endpoint, race: _Race | None = None
+    ) -> None:
+        """Wait where the server has told that nothing is left of a limit."""
+        if (seconds := self._turn(state, endpoint)) > 0:
+            self.clock.sleep(seconds)
+        if race is not None and race.is_over:
+            raise errors.APIConnectionError("not sent: another endpoint has answered")
 
     def _open_transport(self) -> Transport:
         shared = self._shared

@@ -253,7 +253,8 @@ class Progress(Told):
 
 class JobError(Told):
     """Why a job failed; `code` is one of `failed invalid_input out_of_memory timeout lost
-    storage_full diverged parity`.
+    storage_full quota_exceeded
+    diverged parity`.
     """
 
     code: str

@@ -8,6 +8,7 @@
                    outputs=[tensor("y", "FP32", [-1, 2])], max_batch_size=8)
         assert client.model("double").infer(x=[[1.0, 2.0]])["y"].tolist() == [[2.0, 4.0]]
         server.fail(503, times=2, retry_after=0.0)     # the next two inference requests
+        server.limit(50, window=1)                     # 429 for more than 50 a second
 
 Tasks are Python functions, too: `server.add_task("mood", lambda text: Classification(...),
 task="text-classification")` answers `client.model("mood").predict("text")`.
@@ -45,6 +46,7 @@ from aiaas_client.testing.fake_model import FakeError, FakeModel, tensor
 from aiaas_client.testing.fake_server import FakeServer
 from aiaas_client.testing.faults import Gate
 from aiaas_client.testing.jobs import FakeJobs
+from aiaas_client.testing.limits import FakeLimit
 from aiaas_client.testing.registry import FakeRegistry
 from aiaas_client.testing.state import RecordedRequest
 
@@ -53,6 +55,7 @@ __all__ = [
     "FakeDatasets",
     "FakeError",
     "FakeJobs",
+    "FakeLimit",
     "FakeModel",
     "FakeRegistry",
     "FakeServer",

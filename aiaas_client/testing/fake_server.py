@@ -242,7 +242,8 @@ class FakeServer(Faults):
         self._state.ready = ready
 
     def clear(self) -> None:
-        """Forget the recorded requests and the faults still to come."""
+        """Forget the recorded requests, the faults still to come and the limit."""
+        self._state.limit = None
         with self._state.changed:
             self._state.requests.clear()
             self._state.faults.clear()

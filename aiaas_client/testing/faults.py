@@ -9,6 +9,7 @@ from typing import Any
 
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON
 from aiaas_client.testing.fake_model import CODES
+from aiaas_client.testing.limits import FakeLimit
 from aiaas_client.testing.state import Answer, Fault, RecordedRequest, State
 
 
@@ -109,6 +110,18 @@ class Faults:
             gate.release()
             with self._state.changed:
                 fault.times = 0
+
+    def limit(self, requests: int, window: int = 1, *, path: str = "/infer") -> FakeLimit:
+        """Let so many requests in within `window` seconds from now on, and refuse the others with
+        429; every answer tells what is left. In place of the limit before; `clear()` lifts it.
+
+        Returns:
+            What counts them: `.admitted` and `.refused`.
+        Raises:
+            ValueError: a number below 1.
+        """
+        made = self._state.limit = FakeLimit(requests, window, path)
+        return made
 
     def _add(self, fault: Fault) -> None:
         with self._state.changed:

@@ -86,7 +86,15 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.drop:
             self.close_connection = True
             return
-        answer = fault.instead if fault is not None and fault.instead else self._respond(request)
+        answer = fault.instead if fault is not None and fault.instead else None
+        limit = state.limit
+        if limit is not None and limit.path in request.path:
+            refusal, told = limit.take()
+            if refusal is not None:
+                answer = Answer(429, refusal)
+            answer = answer or self._respond(request)
+            answer = answer._replace(headers=[*answer.headers, *told])
+        answer = answer or self._respond(request)
         if fault is not None and fault.alter is not None:
             events = answer.events and (fault.alter(event) for event in answer.events)
             answer = answer._replace(body=fault.alter(answer.body), events=events)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from aiaas_client.protocol.inference import InferRequest
 from aiaas_client.testing.fake_model import FakeModel
+from aiaas_client.testing.limits import FakeLimit
 
 TaskFunction = Callable[..., "BaseModel | Mapping[str, Any]"]
 GeneratorFunction = Callable[..., Iterable[Mapping[str, Any]]]
@@ -72,6 +73,7 @@ class State:
     generators: dict[str, GeneratorFunction] = field(default_factory=dict)
     writers: dict[str, WriterFunction] = field(default_factory=dict)
     hearers: dict[str, HearerFunction] = field(default_factory=dict)
+    limit: FakeLimit | None = None
     faults: deque[Fault] = field(default_factory=deque)
     requests: list[RecordedRequest] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)

@@ -15,7 +15,7 @@ from aiaas_client.protocol.names import NAME
 from aiaas_server.core.author import Author
 from aiaas_server.core.errors import InvalidInput, NotFound, PayloadTooLarge
 from aiaas_server.state.artefacts import claims
-from aiaas_server.state.artefacts.announced import KEPT_SECONDS, check_files
+from aiaas_server.state.artefacts.announced import KEPT_SECONDS, AdmitFiles, check_files
 from aiaas_server.state.tables import DATASET_DRAFTS
 
 _name = re.compile(NAME).fullmatch
@@ -98,9 +98,17 @@ def drafts_of(connection: Connection, tenant: str, name: str) -> list[DraftRow]:
 
 
 def ensure_draft(
-    connection: Connection, author: Author, name: str, request: DatasetRequest
+    connection: Connection,
+    author: Author,
+    name: str,
+    request: DatasetRequest,
+    admit: AdmitFiles | None = None,
 ) -> tuple[DraftRow, bool]:
-    """The draft of these files, with what was asked for last; whether it is new."""
+    """The draft of these files, with what was asked for last; whether it is new.
+
+    Args:
+        admit: Asked for the files of a new one.
+    """
     digest = bundle_digest(request.files)
     asked = (
         select(DATASET_DRAFTS)
@@ -120,6 +128,8 @@ def ensure_draft(
         connection.execute(update(DATASET_DRAFTS).where(same).values(request=document))
         row = _draft(found)._replace(request=request)
     else:
+        if admit is not None:
+            admit(connection, author.tenant, {file.sha256: file.size for file in request.files})
         row = DraftRow(
             uuid.uuid4().hex, author.tenant, name, digest, request, time.time(), author.by
         )

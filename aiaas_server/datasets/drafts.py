@@ -21,7 +21,7 @@ from aiaas_server.datasets.draft_rows import (
     get_draft,
 )
 from aiaas_server.state.artefacts import claims
-from aiaas_server.state.artefacts.announced import KEPT_SECONDS
+from aiaas_server.state.artefacts.announced import KEPT_SECONDS, AdmitFiles
 from aiaas_server.state.artefacts.uploads import Uploads
 from aiaas_server.state.database import Connection, Database
 
@@ -33,9 +33,17 @@ class Drafts:
         database: The rows.
         uploads: Their files.
         most: Bytes that the files of one may be together.
+        admit: Asked for the files of each new draft.
     """
 
-    def __init__(self, database: Database, uploads: Uploads[DraftRow], most: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        uploads: Uploads[DraftRow],
+        most: int,
+        admit: AdmitFiles | None = None,
+    ) -> None:
+        self._admit = admit
         self._database = database
         self._uploads = uploads
         self._most = most
@@ -49,10 +57,13 @@ class Drafts:
             InvalidInput: The name, or the list of files.
             PayloadTooLarge: The files are larger than a data set may be.
             StorageFull: The disk has no room for what is to be sent.
+            QuotaExceeded: The tenant may not have so much.
         """
         check_request(name, request, self._most)
         await self._uploads.check_announced(author.tenant, request.files)
-        row, created = await self._database.write(lambda c: ensure_draft(c, author, name, request))
+        row, created = await self._database.write(
+            lambda c: ensure_draft(c, author, name, request, self._admit)
+        )
         return await self._describe(row), created
 
     async def get(self, author: Author, name: str, draft: str) -> DatasetDraft:

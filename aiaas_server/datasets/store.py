@@ -25,6 +25,7 @@ from aiaas_server.datasets.rows import (
     put_version,
 )
 from aiaas_server.state.artefacts import claims
+from aiaas_server.state.artefacts.announced import AdmitFiles
 from aiaas_server.state.artefacts.artefacts import Artefacts, Corrupt, digest_of
 from aiaas_server.state.artefacts.parts import Part, Parts
 from aiaas_server.state.artefacts.removal import Remover
@@ -65,7 +66,9 @@ class Store:
         remover: Remover,
         remote: Threads,
         in_use: InUse,
+        admit: AdmitFiles | None = None,
     ) -> None:
+        self._admit = admit
         self._database = database
         self._artefacts = artefacts
         self._parts = parts
@@ -135,6 +138,7 @@ class Store:
         Raises:
             NotFound: The draft has ended meanwhile.
             StorageFull: There is no room.
+            QuotaExceeded: The tenant may not have so much.
             StateUnavailable: The store or the database does not answer.
         """
         tenant = author.tenant
@@ -146,6 +150,8 @@ class Store:
         def conclude(connection: Connection) -> Kept:
             if draft is not None:
                 end_draft(connection, get_draft(connection, tenant, draft.name, draft.id))
+            if self._admit is not None:
+                self._admit(connection, tenant, {digest: size})
             kept = Kept(*put_version(connection, author, new, digest, size))
             claims.set_size(connection, tenant, digest, size)
             claims.release(connection, tenant, user, digest)

@@ -20,6 +20,7 @@ from aiaas_server.http.answers import header_lines, send_problem
 from aiaas_server.http.auth import FindKey, KeyCheck, Refused, nobody, one_key, refusal_of
 from aiaas_server.http.errors import HttpError, Problem, problem_of
 from aiaas_server.http.incoming import (
+    CONTEXT,
     ClientGone,
     Headers,
     RequestContext,
@@ -85,12 +86,15 @@ class Gate:
         """Answer one HTTP request by `endpoint`, whatever happens."""
         headers = read_headers(scope)
         request_id = request_id_of(headers)
-        context: RequestContext | None = None
+        context: RequestContext | None = scope.get(CONTEXT)
         try:
             path, client = route_path(scope), scope.get("client")
-            context = self.open(
-                request_id, headers, path, scope["query_string"], client[0] if client else ""
-            )
+            if context is None:
+                context = self.open(
+                    request_id, headers, path, scope["query_string"], client[0] if client else ""
+                )
+            elif self.sets_caller(headers):  # it was let in before it came here
+                CALLER.set(context.caller)
             await endpoint(context, scope, receive, send)
             self.leave(context.caller, context.broken)
         except ClientGone:

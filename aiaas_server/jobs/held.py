@@ -19,6 +19,7 @@ from aiaas_server.core.errors import (
     InvalidInput,
     ModelUnavailable,
     OutOfMemory,
+    QuotaExceeded,
     ServerError,
     StateUnavailable,
     StorageFull,
@@ -276,6 +277,7 @@ def told(error: ServerError | OSError) -> JobError:
     codes: tuple[tuple[type[ServerError], str], ...] = (
         (InvalidInput, "invalid_input"),
         (StorageFull, "storage_full"),
+        (QuotaExceeded, "quota_exceeded"),
         (OutOfMemory, "out_of_memory"),
     )
     code = next((code for kind, code in codes if isinstance(error, kind)), "failed")

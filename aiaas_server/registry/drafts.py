@@ -34,8 +34,9 @@ from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.artefacts.uploads import Uploads
 from aiaas_server.state.database import Database
 
-Admit = Callable[[Connection, Author, DraftRequest], None]
-"""Is asked in the transaction that makes a draft; raises where it may not be made: the quota."""
+Admit = Callable[[Connection, Author, str, DraftRequest], None]
+"""Is asked in the transaction that makes a draft of a model, by its name; raises where it may not
+be made: the quota."""
 
 
 class DraftLimits(NamedTuple):
@@ -102,6 +103,7 @@ class Drafts:
             PayloadTooLarge: A file is larger than the limit.
             Conflict: The name is taken by a model that is not in the registry.
             StorageFull: The disk has no room for what is to be sent.
+            QuotaExceeded: The tenant may not have so much.
         """
         check_request(model, request, self._limits.file_bytes)
         if author.tenant == OPERATOR.tenant and await self._disk.run(self._is_taken, model):
@@ -114,7 +116,7 @@ class Drafts:
             row = find_same(connection, author.tenant, model, bundle_digest(request.files))
             created = row is None
             if self._admit is not None and created:
-                self._admit(connection, author, request)
+                self._admit(connection, author, model, request)
             if row is None:
                 row = insert_draft(connection, author, model, request)
             else:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from aiaas_server.core.events import Entrance, Identity
+from aiaas_server.core.events import Entrance, Identity, Observer
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
+from aiaas_server.tenancy.allowance import admit_draft, admit_files, admit_job
 from aiaas_server.tenancy.audit import Audit
 from aiaas_server.tenancy.audit_head_file import HEAD_FILE
 from aiaas_server.tenancy.clock import SteadyClock
 from aiaas_server.tenancy.identities import Identities
 from aiaas_server.tenancy.keys import Keys
 from aiaas_server.tenancy.last_used import LastUsed
+from aiaas_server.tenancy.leases import Leases
 from aiaas_server.tenancy.plans import Plans
+from aiaas_server.tenancy.quota import Quotas
 from aiaas_server.tenancy.secrets import ServerSecret
 from aiaas_server.tenancy.tenants import Tenants
 
@@ -36,6 +39,9 @@ class Tenancy:
         find_key: The front door's; None on a server without tenants.
         entrance: Lets requests in by what their tenant may use; None where nothing limits them.
         audit: Keeps a record of what is done.
+        quotas: The same; `quotas.budget` is asked for what a month may cost.
+        observers: Who wants a record of every request.
+        admit_draft, admit_files, admit_job: Asked for what is to be kept; None without tenants.
     """
 
     def __init__(
@@ -54,13 +60,27 @@ class Tenancy:
         self.find_key: Callable[[bytes], Identity | None] | None = None
         if settings.tenants and not local:
             self.find_key = self.identities.find
+        self.quotas = Quotas()
+        self._leases = Leases(database, self.quotas)
         self.entrance: Entrance | None = None
+        self.observers: tuple[Observer, ...] = ()
+        self._limits = settings.tenants
+        self.admit_draft = admit_draft if settings.tenants else None
+        self.admit_files = admit_files if settings.tenants else None
+        self.admit_job = admit_job if settings.tenants else None
+        if settings.tenants:
+            self.entrance = self.quotas
+            self.observers = (self.quotas.charge,)
+            self.identities.listen(self.quotas.follow)
         head_file = settings.data / HEAD_FILE
         self.audit = Audit(database, self.secret.derive("audit"), head_file)
 
     async def start(self) -> None:
         """Read who may ask."""
+        if self._limits:
+            await self._leases.start()
         await self.identities.start()
+        self.quotas.is_settled = True
         await self.audit.start()
         if self.find_key is not None and not self.identities.directory.keys:
             _log.warning(
@@ -79,3 +99,5 @@ class Tenancy:
         await self.identities.close()
         await self.audit.close()
         await self._last_used.close()
+        if self._limits:
+            await self._leases.close()

@@ -22,6 +22,7 @@ from aiaas_server.jobs.orders import MadeDataset, Order, Product
 from aiaas_server.jobs.process import run_once
 from aiaas_server.registry.deployment import Deployment
 from aiaas_server.settings import Settings
+from aiaas_server.state.artefacts.announced import AdmitFiles
 from aiaas_server.state.artefacts.artefacts import Artefacts, Corrupt
 from aiaas_server.state.artefacts.stores import file_errors
 from aiaas_server.state.artefacts.threads import Joined, Threads
@@ -57,6 +58,7 @@ class Datasets:
         deployment: The store, and its threads.
         run: How files are read; in a process of their own by default.
         in_use: Which job needs a data set.
+        admit: Asked for what is to be kept: the quota.
 
     Attributes:
         drafts: What is being brought.
@@ -70,6 +72,7 @@ class Datasets:
         deployment: Deployment,
         run: Run | None = None,
         in_use: InUse = job_that_needs,
+        admit: AdmitFiles | None = None,
     ) -> None:
         assert settings.data is not None, "there are no data sets without it"
         self._settings = settings
@@ -95,7 +98,7 @@ class Datasets:
             settings.disk_reserve_bytes,
             check_open=lambda c, row: get_draft(c, row.tenant, row.name, row.id),
         )
-        self.drafts = Drafts(database, uploads, settings.max_dataset_bytes)
+        self.drafts = Drafts(database, uploads, settings.max_dataset_bytes, admit)
         self.store = Store(
             database,
             deployment.artefacts,
@@ -103,6 +106,7 @@ class Datasets:
             deployment.remover,
             deployment.remote,
             in_use,
+            admit,
         )
         self._committing = Joined()
         self._reading = asyncio.Semaphore(_AT_ONCE)

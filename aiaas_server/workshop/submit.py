@@ -14,8 +14,11 @@ from aiaas_server.core.events import OPERATOR
 from aiaas_server.jobs.queue import enqueue
 from aiaas_server.jobs.rows import JobRow
 from aiaas_server.jobs.specs import check_spec
-from aiaas_server.state.database import Database
+from aiaas_server.state.database import Connection, Database
 from aiaas_server.workshop.references import resolved
+
+AdmitJob = Callable[[Connection, str], None]
+"""Raises `QuotaExceeded` where a tenant may not queue another job."""
 
 
 class Submit:
@@ -24,6 +27,7 @@ class Submit:
     Args:
         is_taken: Whether a name is that of a model beside the registry; blocks.
         clusters: Addresses of Ray that trainings may name.
+        admit: Asked, in the transaction that queues a job, whether a tenant may have another.
     """
 
     def __init__(
@@ -31,7 +35,9 @@ class Submit:
         database: Database,
         is_taken: Callable[[str], bool],
         clusters: Collection[str] = (),
+        admit: AdmitJob | None = None,
     ) -> None:
+        self._admit = admit
         self._database = database
         self._is_taken = is_taken
         self._clusters = clusters
@@ -47,6 +53,7 @@ class Submit:
             Conflict: It is erased; or the name is one of the directory of models.
             InvalidInput: A recipe, parameter or column is not there, or does not fit.
             NotSupported: It needs what is not installed here.
+            QuotaExceeded: The tenant has as many jobs as it may.
         """
         asked = request.spec.model_dump(mode="json")
         found = await self._database.read(lambda c: resolved(c, author.tenant, asked))
@@ -68,7 +75,13 @@ class Submit:
             attempts=request.attempts,
             wait=request.timeout,
         )
-        return await self._database.write(put)
+
+        def admitted(connection: Connection) -> JobRow:
+            if self._admit is not None:
+                self._admit(connection, author.tenant)
+            return put(connection)
+
+        return await self._database.write(admitted)
 
     def _check_name(self, tenant: str, name: str) -> None:
         if problem := name_problem(name):

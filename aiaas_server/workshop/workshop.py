@@ -18,6 +18,7 @@ from aiaas_server.registry.deployment import Deployment
 from aiaas_server.registry.reconcile import Reconcile
 from aiaas_server.registry.registry import Registry
 from aiaas_server.settings import Settings
+from aiaas_server.state.artefacts.announced import AdmitFiles
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.space import check_room
@@ -25,7 +26,7 @@ from aiaas_server.workshop.batches import Batches
 from aiaas_server.workshop.inputs import Inputs
 from aiaas_server.workshop.outputs import Changed, KeepDataset, Outputs
 from aiaas_server.workshop.scratch import Scratch
-from aiaas_server.workshop.submit import Submit
+from aiaas_server.workshop.submit import AdmitJob, Submit
 
 
 class Workshop:
@@ -37,6 +38,7 @@ class Workshop:
         registry, reconcile: Who gets which version.
         keep_dataset: Keeps a data set that a job made.
         is_taken: Whether a name is that of a model beside the registry; blocks.
+        admit_files, admit_job: Asked for what is to be kept: the quota.
 
     Attributes:
         submit: Puts a job into the queue.
@@ -55,6 +57,8 @@ class Workshop:
         reconcile: Reconcile,
         keep_dataset: KeepDataset,
         is_taken: Callable[[str], bool],
+        admit_files: AdmitFiles | None = None,
+        admit_job: AdmitJob | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -64,8 +68,8 @@ class Workshop:
         self._changed: Changed = self._bring
         room = partial(check_room, data, reserve=settings.disk_reserve_bytes)
         artefacts, threads = deployment.artefacts, deployment.remote
-        self.keeping = Keeping(database, artefacts, deployment.remover, threads)
-        self.submit = Submit(database, is_taken, settings.ray_clusters)
+        self.keeping = Keeping(database, artefacts, deployment.remover, threads, admit_files)
+        self.submit = Submit(database, is_taken, settings.ray_clusters, admit_job)
         self.batches = Batches(
             settings,
             database,

@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 from aiaas_client.protocol.codec import decode_request
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.inference import InferRequest
+from aiaas_client.protocol.tenants import Limits
 from aiaas_server.app import Application
 from aiaas_server.core.describe.config import QueuePolicy
 from aiaas_server.core.events import NOBODY, Identity, InferenceRecord
@@ -47,6 +48,7 @@ from aiaas_server.observe.metrics import RequestMetrics
 from aiaas_server.observe.tracing import trace_of
 from aiaas_server.process import edge_limits
 from aiaas_server.tenancy.identities import Directory, Identities, KnownKey
+from aiaas_server.tenancy.quota import Quotas
 from aiaas_server.tenancy.secrets import hashed, new_key
 
 KEY = "a-key-for-the-benchmark-of-some-length"
@@ -149,6 +151,12 @@ def _door(one: Served) -> Iterator[Piece]:
         lambda: tenants.check(carried, b"", "127.0.0.1"),
         goal=value_at_most(3),
     )
+    limited, asker = _limited()
+    yield Piece(
+        "limits of a tenant, off by default: enter and leave",
+        lambda: limited.enter(asker, path).leave(),
+        goal=value_at_most(1.5),
+    )
     yield Piece("an error counted", lambda: gate.refused(ErrorCode.INVALID_REQUEST))
 
 
@@ -164,6 +172,15 @@ def _known_keys() -> tuple[Identities, bytes]:
     identities = Identities(None, None, pepper)  # type: ignore[arg-type]  # nothing is read here
     identities.directory = Directory(known, {})
     return identities, drawn[500].text.encode()
+
+
+def _limited() -> tuple[Quotas, Identity]:
+    """Limits that are never reached, of a tenant alone, as its plan has them."""
+    asker, quotas = Identity("acme", "a-key"), Quotas()
+    limits = Limits(requests_per_second=1e9, burst=1_000_000_000)
+    known = KnownKey(asker, b"", None, None)
+    quotas.follow(Directory({"a-key": known}, {"acme": limits}))
+    return quotas, asker
 
 
 def _request(one: Served) -> Iterator[Piece]:

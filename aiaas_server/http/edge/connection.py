@@ -43,7 +43,7 @@ from aiaas_server.http.edge.lines import header_lines
 from aiaas_server.http.edge.scope import EXTENSIONS, exchange_of
 from aiaas_server.http.edge.target import Target
 from aiaas_server.http.hot import HotRoutes
-from aiaas_server.http.incoming import READ_INTO, Headers
+from aiaas_server.http.incoming import CONTEXT, READ_INTO, Headers
 from aiaas_server.observe.logging import AccessRecord
 
 WHILE_DRAINING = ("/v2/health/", "/metrics")  # paths answered while the process stops
@@ -274,6 +274,8 @@ class EdgeProtocol(ConnectionLife):
         headers = [*head.headers.items()]
         exchange = exchange_of(self, head.method, "1.1", head.target, headers, head.length)
         exchange.keep_alive = call.keep_alive
+        if call.is_let_in:
+            exchange.scope[CONTEXT] = call.context
         exchange.feed(body)
         exchange.end_of_body()
         if self._latest is call:

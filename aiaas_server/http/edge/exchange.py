@@ -20,6 +20,7 @@ from aiaas_server.http.edge.lines import JOIN_BELOW, NAMES, STATUS_LINES, as_chu
 from aiaas_server.http.edge.port import Application, Connection
 from aiaas_server.http.errors import Problem
 from aiaas_server.http.gate import request_id_of
+from aiaas_server.http.incoming import CONTEXT
 from aiaas_server.observe.logging import AccessRecord
 
 logger = logging.getLogger("aiaas_server")
@@ -129,6 +130,7 @@ class Exchange:
         """The time to drain is over."""
         if self.task is not None:
             self.task.cancel()
+        self._leave()
 
     def feed(self, chunk: bytes) -> bool:
         """Take a piece of the body; True when reading should pause until it is consumed."""
@@ -157,6 +159,13 @@ class Exchange:
             # A task cancelled before its first step never reaches the end of `run`.
             self.task.add_done_callback(tasks.discard)
             self.task.cancel()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let go of what is kept of it: its task may never have begun."""
+        context = self.scope.get(CONTEXT)
+        if context is not None and context.caller.visit is not None:
+            context.caller.visit.leave()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

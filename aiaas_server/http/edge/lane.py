@@ -38,6 +38,7 @@ class LaneCall(HotCall):
 
     Attributes:
         received: Bytes of the body that have come.
+        is_let_in: It has a `context`.
         keep_alive: The connection goes on after the answer.
         response_complete: The answer is written.
     """
@@ -49,11 +50,11 @@ class LaneCall(HotCall):
         "_connection",
         "_gone",
         "_is_complete",
-        "_is_let_in",
         "_is_open",
         "_request_id",
         "_variables",
         "head",
+        "is_let_in",
         "keep_alive",
         "received",
         "response_complete",
@@ -68,7 +69,7 @@ class LaneCall(HotCall):
         self._variables: Context | None = None
         self._gone = False
         self._is_open = False
-        self._is_let_in = False
+        self.is_let_in = False
         self._is_complete = False
         self._request_id = b""
         self._chunks: list[bytes] = []
@@ -124,7 +125,7 @@ class LaneCall(HotCall):
 
     def wait_for_body(self) -> None:
         """If its turn has come before its body: its time begins, and a refusal is told at once."""
-        if self._is_open and not (self._is_complete or self._is_let_in):
+        if self._is_open and not (self._is_complete or self.is_let_in):
             self._connection.read_on()
             self._within(self._let_in)
 
@@ -184,11 +185,11 @@ class LaneCall(HotCall):
         self.context = hot.gate.open(
             self._request_id, head.headers, path, query, client[0] if client else ""
         )
-        self._is_let_in = True
+        self.is_let_in = True
         return True
 
     def _enter(self, hot: HotRoutes) -> bool:
-        if not self._is_let_in:
+        if not self.is_let_in:
             self._let_in(hot)
         return self.head.endpoint(self)
 
@@ -254,7 +255,7 @@ class LaneCall(HotCall):
 
     def _leave(self) -> None:
         """Let go of what is kept of it while it is here, where it was let in."""
-        if self._is_let_in and self.context.caller.visit is not None:
+        if self.is_let_in and self.context.caller.visit is not None:
             self.context.caller.visit.leave()
 
     def _ended(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from sqlalchemy import Connection, select, union_all
@@ -11,6 +11,9 @@ from aiaas_client.protocol.management import BundleFile
 from aiaas_server.core.errors import InvalidInput
 from aiaas_server.state.tables import DATASET_DRAFTS, DRAFTS
 
+AdmitFiles = Callable[[Connection, str, Mapping[str, int]], None]
+"""Is asked, in the transaction that adds them, whether a tenant may have files more: their bytes by
+digest. Raises `QuotaExceeded` where it may not."""
 KEPT_SECONDS: Final = 24 * 3600.0
 """How old a draft may become."""
 
