@@ -22,6 +22,7 @@ from aiaas_server.http.manage.datasets import DatasetRoutes
 from aiaas_server.http.manage.models import ModelRoutes
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.manage.traffic import TrafficRoutes
+from aiaas_server.http.manage.usage import UsageRoutes
 from aiaas_server.http.process_group import ProcessGroup
 from aiaas_server.monitor.alerts import Alert, Alerts
 from aiaas_server.monitor.guard import judge
@@ -129,7 +130,11 @@ class Platform:
         node = uuid.uuid4().hex  # of this start, never used again
         self._rollouts = Rollouts(self.database, judge, counts, node=node, told=self._went_on)
         self._shadows = Shadows(self._find, self._loaded, node=node, mirrored=counts.mirrored)
-        self.observers: tuple[Observer, ...] = (self.monitor.collector, counts)
+        self.observers: tuple[Observer, ...] = (
+            self.monitor.collector,
+            counts,
+            *self.tenancy.observers,
+        )
         self.measures: tuple[Measure, ...] = (partial(families_of, self.monitor, self.alerts),)
 
     def routes(self, pool: ModelPool, group: ProcessGroup) -> list[BaseRoute]:
@@ -170,6 +175,7 @@ class Platform:
             *self._workshop.batches.storage.routes(),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
+            *UsageRoutes(self.database).routes(manage),
         ]
 
     def _monitoring_routes(self) -> list[BaseRoute]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
-from aiaas_server.core.events import Entrance, Identity
+from aiaas_server.core.events import Entrance, Identity, Observer
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.tenancy.identities import Identities
+from aiaas_server.tenancy.meter import Meter
+from aiaas_server.tenancy.metering import Metering
 from aiaas_server.tenancy.secrets import ServerSecret
 
 
@@ -23,6 +26,7 @@ class Tenancy:
         identities: Whose keys are.
         find_key: The front door's; None on a server without tenants.
         entrance: Lets requests in by what their tenant may use; None where nothing limits them.
+        observers: Who wants a record of every request.
     """
 
     def __init__(self, settings: Settings, database: Database, feed: Feed) -> None:
@@ -33,6 +37,9 @@ class Tenancy:
         if settings.tenants:
             self.find_key = self.identities.find
         self.entrance: Entrance | None = None
+        meter = Meter()
+        self._metering = Metering(database, settings.data / "usage", meter)
+        self.observers: tuple[Observer, ...] = (meter,)
 
     async def start(self) -> None:
         """Read who may ask."""
@@ -41,7 +48,9 @@ class Tenancy:
     def follow(self) -> None:
         """Keep up with changes, from now on."""
         self.identities.follow()
+        self._metering.start()
 
     async def close(self) -> None:
         """Write what is left, and let go."""
         await self.identities.close()
+        await asyncio.to_thread(self._metering.close)
