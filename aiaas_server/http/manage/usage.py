@@ -93,7 +93,9 @@ def read_query(request: Request, now: float) -> UsageQuery:
     start = _read_time("start", given, int(month.timestamp()))
     end = _read_time("end", given, int(now) + 1)
     if end <= start:
-        raise bad_request(f"end: expected a time behind start, got {given.get('end', 'now')[:64]!r}")
+        raise bad_request(
+            f"end: expected a time behind start, got {given.get('end', 'now')[:64]!r}"
+        )
     unit = _read_text("unit", given)
     if unit is not None and unit not in UNITS:
         raise bad_request(f"unit: expected one of {', '.join(UNITS)}, got {unit[:64]!r}")
@@ -188,5 +190,3 @@ def _cell(value: Any) -> Any:
 
 def _json_lines(rows: list[UsageRow]) -> bytes:
     return b"".join(row.model_dump_json(exclude_none=True).encode() + b"\n" for row in rows)
-
-

@@ -113,7 +113,7 @@ def test_what_failed_is_not_counted_and_what_was_left_is_kept_apart() -> None:
 
 
 def test_an_attempt_is_paid_with_the_answer_of_the_same_request() -> None:
-    """A hedge that lost, and an attempt before the one that was answered; no replay, and not many."""
+    """A hedge that lost, and an attempt before the answered one; no replay, and not many."""
     meter = Meter()
     meter(record("hedge"))
     meter(record("hedge", "abandoned", took=1.0))  # it began before the answer was given
@@ -137,5 +137,7 @@ def test_nothing_is_lost_where_nobody_takes_for_long(tenants: int) -> None:
         meter(InferenceRecord("x/m", 1, Units(3), 3, 0.0, 0.0, 0.0, None, who, "answered", 1500))
     found = meter.take().amounts
     assert {used.model for used in found} == {"m"}
-    sums = {unit: sum(a for u, a in found.items() if u.unit == unit) for unit in ("requests", "rows")}
+    sums = {
+        unit: sum(a for u, a in found.items() if u.unit == unit) for unit in ("requests", "rows")
+    }
     assert sums == {"requests": 2 * MOST_WAITING + 7, "rows": 3 * (2 * MOST_WAITING + 7)}
