@@ -7,6 +7,7 @@ from aiaas_client._api.generation import Generation as Generation
 from aiaas_client._api.inference import InferResult as InferResult
 from aiaas_client._api.plots import Monitoring as Monitoring
 from aiaas_client._api.transcribing import TranscribeOptions as TranscribeOptions
+from aiaas_client._api.usage import UsageReport as UsageReport
 from aiaas_client._api.writing import ChatOptions as ChatOptions
 from aiaas_client._api.writing import GenerationOptions as GenerationOptions
 from aiaas_client._async_client import AsyncClient as AsyncClient
@@ -168,3 +169,4 @@ from aiaas_client.protocol.predictions import Segments as Segments
 from aiaas_client.protocol.predictions import Similarity as Similarity
 from aiaas_client.protocol.predictions import Speech as Speech
 from aiaas_client.protocol.predictions import Transcript as Transcript
+from aiaas_client.protocol.usage import UsageRow as UsageRow

@@ -65,5 +65,5 @@ class UsageRow(Told):
 class UsagePage(Told):
     """A part of the rows; `next` is what `after` takes for the following one."""
 
-    items: list[UsageRow] = []
+    items: tuple[UsageRow, ...] = ()
     next: str | None = None

@@ -26,6 +26,7 @@ from aiaas_client.testing.state import (
     TaskFunction,
     WriterFunction,
 )
+from aiaas_client.testing.usage import FakeUsage
 
 
 class FakeServer(Faults):
@@ -95,6 +96,15 @@ class FakeServer(Faults):
             ValueError: this server was made without a registry.
         """
         return self._managed().work.jobs
+
+    @property
+    def usage(self) -> FakeUsage:
+        """What was used, as a test adds it.
+
+        Raises:
+            ValueError: this server was made without a registry.
+        """
+        return self._managed().usage
 
     def job_result(
         self,

@@ -15,6 +15,7 @@ from aiaas_client.testing.answers import asked, page, told, wrong_method
 from aiaas_client.testing.fake_model import FakeError
 from aiaas_client.testing.registry import FakeRegistry
 from aiaas_client.testing.state import Answer, RecordedRequest
+from aiaas_client.testing.usage import FakeUsage
 from aiaas_client.testing.working import Working
 
 
@@ -24,6 +25,7 @@ class Managing:
     def __init__(self) -> None:
         self.registry = FakeRegistry()
         self.work = Working(self.registry)
+        self.usage = FakeUsage()
         self._answered: dict[str, Answer] = {}
 
     def answer(self, request: RecordedRequest, rest: Sequence[str]) -> Answer:
@@ -34,6 +36,8 @@ class Managing:
         match rest:
             case ["events"]:
                 found = self._events(request)
+            case ["usage"] if request.method == "GET":
+                found = self.usage.answer(request)
             case ["models"]:
                 found = page(request, self.registry.models(), "name")
             case ["models", name]:

@@ -150,7 +150,8 @@ class Metering:
             self._hand_over(journal)
 
     def _hand_over(self, journal: Journal) -> None:
-        # After a failure the same lines again: nobody knows whether they were added.
+        # After a failure the same lines again, which may have been added, and no more: all behind
+        # them may be added up to one where the journal grows.
         lines = [line for line in journal.waiting if line.seq <= self._handed]
         lines = lines or journal.waiting[:MOST_LINES]
         self._handed = lines[-1].seq
