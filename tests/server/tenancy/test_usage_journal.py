@@ -184,7 +184,9 @@ def kill(metering: Metering, *, torn: bool) -> None:
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=st.lists(STEPS, min_size=1, max_size=40))
-@example(steps=["use", "tick", "tick", "doubt", "tick", "tick", "use", "tick", "kill", "back", "replay"])
+@example(
+    steps=["use", "tick", "tick", "doubt", "tick", "tick", "use", "tick", "kill", "back", "replay"]
+)
 def test_sums_are_exact_whatever_happens(
     steps: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
