@@ -9,13 +9,15 @@ from typing import Final
 from sqlalchemy import Connection, or_, select
 
 from aiaas_server.state.tables import ARTEFACTS, JOB_EVENTS, JOBS
+from aiaas_server.tenancy import usage_rows
 from aiaas_server.tenancy.meter import HOUR, Used
 
 STORED: Final = "stored"
 RAN: Final = "jobs"
 """Names of the two in the table of what was added."""
-DARK: Final = 120
-"""Seconds without anybody who measures, after which no server can have been there to run jobs."""
+DARK: Final = 30
+"""Seconds without anybody who measures, after which no server can have been there to run jobs, nor
+to hold them: their lease is no longer."""
 _is_key = re.compile(r"[a-z0-9]{12}").fullmatch
 
 
@@ -33,6 +35,18 @@ def stored(connection: Connection, since: int, now: int) -> Iterator[tuple[Used,
             used = Used(tenant, hour, "", "", 0, "stored_byte_seconds")
             found[used] = found.get(used, 0) + size * seconds
     return ((used, round(amount)) for used, amount in found.items())
+
+
+def has_run(connection: Connection) -> bool:
+    """Whether a job runs, or ran since it was measured last; True at the first time."""
+    since = usage_rows.until(connection, RAN)
+    if since is None:
+        return True
+    running = select(JOBS.c.id).where(JOBS.c.state == "running")
+    lately = select(JOB_EVENTS.c.job_id).where(
+        JOB_EVENTS.c.kind == "state", JOB_EVENTS.c.at > since
+    )
+    return any(connection.execute(asked.limit(1)).first() for asked in (running, lately))
 
 
 def ran(connection: Connection, since: int, now: int) -> Iterator[tuple[Used, int]]:

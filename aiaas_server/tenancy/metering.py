@@ -31,7 +31,7 @@ from aiaas_server.tenancy.meter import Meter, Taken
 EVERY: Final = 0.4
 """Seconds between two lines; with twice as many, what is lost is within a second."""
 MINUTE: Final = 60.0
-MEASURED_EVERY: Final = 30.0
+JOBS_EVERY: Final = 5.0
 MOST_LINES: Final = 500
 """Of a journal, in one transaction."""
 MOST_KEPT: Final = 100_000
@@ -99,8 +99,10 @@ class Metering:
         self._apply()
         if self._is_due("attempts", 2.0):
             self._try(self._absorb)
-        if self._is_due("measured", MEASURED_EVERY):
-            self._try(self._measure)
+        if self._is_due("jobs", JOBS_EVERY):
+            self._try(self._measure_jobs)
+        if self._is_due("stored", MINUTE):
+            self._try(self._measure_stored)
         if self._is_due("replay", MINUTE):
             self._try(self._replay)
 
@@ -231,13 +233,14 @@ class Metering:
         if any(one.left.at <= time.time() - usage_rows.GRACE for one in waiting):
             self._change(lambda connection: usage_rows.settle(connection, time.time()))
 
-    def _measure(self) -> None:
-        def measure(connection: Connection) -> None:
-            now = int(time.time())
-            usage_rows.measure(connection, measured.STORED, now, measured.stored)
-            usage_rows.measure(connection, measured.RAN, now, measured.ran)
+    def _measure_stored(self) -> None:
+        now = int(time.time())
+        self._change(lambda c: usage_rows.measure(c, measured.STORED, now, measured.stored))
 
-        self._change(measure)
+    def _measure_jobs(self) -> None:
+        if self._database.read_now(measured.has_run):
+            now = int(time.time())
+            self._change(lambda c: usage_rows.measure(c, measured.RAN, now, measured.ran))
 
     def _change(self, work: Callable[[Connection], Any]) -> Any:
         return self._database.submit(work, spares_room=True).result(3 * PATIENCE)
