@@ -231,7 +231,8 @@ class Metering:
         if paid:
             self._change(lambda connection: usage_rows.absorb(connection, paid))
         if any(one.left.at <= time.time() - usage_rows.GRACE for one in waiting):
-            self._change(lambda connection: usage_rows.settle(connection, time.time()))
+            grace = usage_rows.GRACE
+            self._change(lambda c: usage_rows.settle(c, time.time(), grace))
 
     def _measure_stored(self) -> None:
         now = int(time.time())
