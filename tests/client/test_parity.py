@@ -34,6 +34,7 @@ from aiaas_client import (
     TaskModel,
     TextEmbeddingModel,
 )
+from aiaas_client._resources.usage import AsyncUsageAccount, UsageAccount
 from aiaas_client._send.loop import LoopSender
 from aiaas_client._send.threads import ThreadSender
 
@@ -49,6 +50,7 @@ PAIRS = [
     (DatasetHandle, AsyncDatasetHandle),
     (Jobs, AsyncJobs),
     (JobHandle, AsyncJobHandle),
+    (UsageAccount, AsyncUsageAccount),
 ]
 SYNC_ONLY = {"__enter__", "__exit__"}
 ASYNC_ONLY = {"__aenter__", "__aexit__"}
