@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 from aiaas_client import _errors as errors
-from aiaas_client._api.call import DOWNLOAD, Call, DownloadCall, Response
+from aiaas_client._api.call import DOWNLOAD, Call, DownloadCall, Response, ServerEvent
 from aiaas_client._api.management import PAGE_ITEMS, ROOT, Part, nothing, registry_call, validated
 from aiaas_client._api.plots import new_figure
 from aiaas_client.protocol.documents import Told
@@ -118,7 +118,7 @@ def export(query: dict[str, str], form: ExportFormat) -> DownloadCall:
     if form not in ("csv", "jsonl"):
         raise errors.InputError(f"format: expected 'csv' or 'jsonl', got {str(form)[:40]!r}")
     path = f"{_PATH}?{urlencode(query | {'format': form})}"
-    return DownloadCall(registry_call("GET", path, nothing, headers=(DOWNLOAD,)), bytes)
+    return DownloadCall(registry_call("GET", path, nothing, headers=(DOWNLOAD,)), _piece)
 
 
 def query_of(
@@ -170,10 +170,11 @@ def seconds_of(name: str, time: Time) -> int:
     """
     wanted = "a date, a datetime, or ISO text such as '2026-11-01' or '2026-11-01T12:00:00+01:00'"
     if isinstance(time, str):
+        text = time
         try:
-            time = datetime.fromisoformat(time)
+            time = datetime.fromisoformat(text)
         except ValueError:
-            raise errors.InputError(f"{name}: expected {wanted}, got {time[:40]!r}") from None
+            raise errors.InputError(f"{name}: expected {wanted}, got {text[:40]!r}") from None
     if not isinstance(time, date):
         raise errors.InputError(f"{name}: expected {wanted}, got {type(time).__name__}")
     if not isinstance(time, datetime):
@@ -213,6 +214,11 @@ def _plot_times(axes: Any, groups: dict[str, dict[int, int]]) -> None:
     axes.tick_params(axis="x", rotation=30)
     if groups:
         axes.legend(fontsize="small")
+
+
+def _piece(event: ServerEvent) -> bytes:
+    """A download is handed out as it comes: there are no events in it."""
+    return event.data.encode()
 
 
 def _read_page(response: Response) -> Part:

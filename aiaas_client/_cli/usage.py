@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,7 +92,9 @@ def show(found: UsageReport, console: Console) -> None:
             console.print(_table(unit, rows, times, names))
 
 
-def _table(unit: str, rows: list[UsageRow], times: list[str], names: list[str]) -> Table:
+def _table(
+    unit: str, rows: Sequence[UsageRow], times: Sequence[str], names: Sequence[str]
+) -> Table:
     table = Table(*times, *names, box=None, title=unit, title_justify="left")
     table.add_column("amount", justify="right")
     table.add_column("")

@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from aiaas_client.protocol.jsontext import PYDANTIC_JSON
 from aiaas_client.protocol.usage import BY, TIMES, UNITS, UsageRow
@@ -102,7 +103,7 @@ def _group(row: UsageRow, by: Sequence[str]) -> UsageRow:
         begin = begin.replace(hour=0)
     if times and times[0] == "month":
         begin = begin.replace(day=1)
-    left = {name: value if name in by else None for name, value in kept.items()}
+    left: dict[str, Any] = {name: value if name in by else None for name, value in kept.items()}
     return UsageRow(**left, time=int(begin.timestamp()) if times else None, unit=row.unit)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 
 from aiaas_client import Client
 from aiaas_server.app import Application, create_app
@@ -61,7 +62,7 @@ def nodes(tmp_path: Path, state_url: str, make_repository: Any) -> Iterator[Node
         {"m": takes_long(STEPS)}, configs={"m": json.dumps({"max_batch_size": 0})}
     )
     data = tmp_path / "data" if "postgresql" in state_url else tmp_path
-    url = state_url if "postgresql" in state_url else None
+    url = SecretStr(state_url) if "postgresql" in state_url else None
     settings = Settings(models=root, data=data, database_url=url)
     with ExitStack() as stack:
         servers = [stack.enter_context(serving(create_app(settings))) for _ in range(2)]

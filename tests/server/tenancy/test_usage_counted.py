@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from aiaas_server.app import create_app
 from aiaas_server.core.events import Caller, Identity, InferenceRecord, Units
+from aiaas_server.core.statistics import FailureReason
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.tenant_tables import USAGE
@@ -87,7 +88,7 @@ ACME = Identity("acme", "k" * 12)
 
 
 def record(request_id: str, ending: Any = "answered", took: float = 0.0, **caller: Any) -> Any:
-    failure = None if ending in ("answered", "cached") else "CANCELED"
+    failure: FailureReason | None = None if ending in ("answered", "cached") else "CANCELED"
     who = Caller(request_id, identity=ACME, **caller)
     units = Units(2, bytes_in=8, bytes_out=4 if failure is None else 0)
     return InferenceRecord("m", 1, units, 2, 0.0, 0.0, took, failure, who, ending, 5000)

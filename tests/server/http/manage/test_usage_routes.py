@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 
 from aiaas_client import Client
 from aiaas_server.app import create_app
@@ -71,7 +72,7 @@ async def ask(tmp_path: Path, state_url: str) -> AsyncIterator[Asking]:
     database = Database(state_url)
     database.submit(lambda connection: usage_rows.add(connection, AMOUNTS.items())).result()
     database.close()
-    url = None if state_url.startswith("sqlite") else state_url
+    url = None if state_url.startswith("sqlite") else SecretStr(state_url)
     settings = Settings(data=tmp_path, tenants=True, database_url=url)
     async with create_app(settings) as app:
         yield Asking(AsgiCaller(app), keys)
