@@ -297,3 +297,22 @@ def test_an_attempt_that_nothing_came_of_is_paid_once(database: Database) -> Non
     assert database.submit(lambda c: usage_rows.settle(c, 20.0, grace=30.0)).result() == 0
     assert database.submit(lambda c: usage_rows.settle(c, 60.0, grace=30.0)).result() == 3
     assert counted(database) == {("acme", "requests"): 1}
+
+
+def test_a_journal_stays_small_while_the_database_is_away(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "MOST_BYTES", 2000)
+    monkeypatch.setattr(timing, "MOST_LINES", 5)
+    faulty: Any = Faulty(database)
+    meter = Meter()
+    metering = Metering(faulty, tmp_path / "usage", meter)
+    faulty.fault = "before"
+    for _ in range(100):
+        requests(1, meter)
+        metering.tick()
+    (path,) = (tmp_path / "usage").glob("*.journal")
+    assert path.stat().st_size < 5000
+    faulty.fault = ""
+    metering.close()
+    assert counted(database) == {("acme", "requests"): 100, ("acme", "rows"): 200}
