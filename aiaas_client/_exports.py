@@ -7,6 +7,7 @@ from aiaas_client._api.generation import Generation as Generation
 from aiaas_client._api.inference import InferResult as InferResult
 from aiaas_client._api.plots import Monitoring as Monitoring
 from aiaas_client._api.transcribing import TranscribeOptions as TranscribeOptions
+from aiaas_client._api.usage import UsageReport as UsageReport
 from aiaas_client._api.writing import ChatOptions as ChatOptions
 from aiaas_client._api.writing import GenerationOptions as GenerationOptions
 from aiaas_client._async_client import AsyncClient as AsyncClient
@@ -185,3 +186,4 @@ from aiaas_client.protocol.tenants import MadeKey as MadeKey
 from aiaas_client.protocol.tenants import Plan as Plan
 from aiaas_client.protocol.tenants import Tenant as Tenant
 from aiaas_client.protocol.tenants import Whoami as Whoami
+from aiaas_client.protocol.usage import UsageRow as UsageRow

@@ -28,6 +28,7 @@ from aiaas_server.http.manage.models import ModelRoutes
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.manage.tenants import PlanRoutes, TenantRoutes
 from aiaas_server.http.manage.traffic import TrafficRoutes
+from aiaas_server.http.manage.usage import UsageRoutes
 from aiaas_server.http.process_group import ProcessGroup
 from aiaas_server.monitor.alerts import Alert, Alerts
 from aiaas_server.monitor.guard import judge
@@ -201,6 +202,7 @@ class Platform:
             *AuditRoutes(self.tenancy.audit).routes(manage),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
+            *UsageRoutes(self.database).routes(manage),
             *self._identity_routes(group),
         ]
 

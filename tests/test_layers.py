@@ -149,6 +149,7 @@ HOMES = {
     "pyarrow": ("aiaas_server.job_process",),
     "pandas": (
         "aiaas_server.job_process",
+        "aiaas_client._api.usage",
         "aiaas_client._resources.frames",
         "aiaas_client.testing.tables",
     ),

@@ -51,6 +51,7 @@ from aiaas_client._cli.session import (
 from aiaas_client._cli.show import show
 from aiaas_client._cli.tenants import PLANS, TENANTS
 from aiaas_client._cli.traffic import pin, promote, rollback, shadow, split, unalias, unpin
+from aiaas_client._cli.usage import usage
 from aiaas_client._cli.write import generate, transcribe
 from aiaas_client._client import Client
 from aiaas_client._errors import NotSupportedError
@@ -153,7 +154,13 @@ WORK: tuple[Callable[..., None], ...] = (
     *(datasets, upload, recipes, train, evaluate, compare, score, optimise, explain_job),
     *(jobs, report),
 )
-PANELS = {"Call models": CALLS, "Registry": REGISTRY, "Data sets and jobs": WORK}
+ACCOUNT: tuple[Callable[..., None], ...] = (usage,)
+PANELS = {
+    "Call models": CALLS,
+    "Registry": REGISTRY,
+    "Data sets and jobs": WORK,
+    "Tenants": ACCOUNT,
+}
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "audit": ("What was done to a server, and whether the record is whole.", audit.MEMBERS),
     "tenants": ("Who shares a server: make, list, change, suspend. For the operator.", TENANTS),

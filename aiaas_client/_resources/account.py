@@ -18,16 +18,18 @@ if TYPE_CHECKING:  # all of them named in the base classes below
         Plans,
         Tenants,
     )
+    from aiaas_client._resources.usage import AsyncUsageAccount, UsageAccount  # noqa: F401
     from aiaas_client.protocol.tenants import Whoami
 
 AnyTenants = TypeVar("AnyTenants")
 AnyPlans = TypeVar("AnyPlans")
 AnyKeys = TypeVar("AnyKeys")
+AnyUsage = TypeVar("AnyUsage")
 AnyAudit = TypeVar("AnyAudit")
 AnyWhoami = TypeVar("AnyWhoami")
 
 
-class AccountCalls(Generic[AnyTenants, AnyPlans, AnyKeys, AnyAudit, AnyWhoami]):
+class AccountCalls(Generic[AnyTenants, AnyPlans, AnyKeys, AnyUsage, AnyAudit, AnyWhoami]):
     """Who shares a server, with which keys, and what was done there."""
 
     _sender: Any
@@ -58,6 +60,14 @@ class AccountCalls(Generic[AnyTenants, AnyPlans, AnyKeys, AnyAudit, AnyWhoami]):
         return found
 
     @property
+    def usage(self) -> AnyUsage:
+        """What was used, by key, model, version and time."""
+        from aiaas_client._resources import usage as home
+
+        found: AnyUsage = self._part(home, "UsageAccount")
+        return found
+
+    @property
     def audit(self) -> AnyAudit:
         """The server's record of acts: list it, check it, report a month."""
         from aiaas_client._resources import audit as home
@@ -81,7 +91,7 @@ class AccountCalls(Generic[AnyTenants, AnyPlans, AnyKeys, AnyAudit, AnyWhoami]):
         return getattr(home, f"Async{name}" if self._is_async else name)(self._sender)
 
 
-class ThreadAccount(AccountCalls["Tenants", "Plans", "Keys", "Audit", "Whoami"]):
+class ThreadAccount(AccountCalls["Tenants", "Plans", "Keys", "UsageAccount", "Audit", "Whoami"]):
     """Tenants and what they use, from threads."""
 
     _is_async = False
@@ -89,7 +99,17 @@ class ThreadAccount(AccountCalls["Tenants", "Plans", "Keys", "Audit", "Whoami"])
 
 class AsyncAccount(
     AccountCalls[
-        "AsyncTenants", "AsyncPlans", "AsyncKeys", "AsyncAudit", Coroutine[Any, Any, "Whoami"]
+        "AsyncTenants",
+        "AsyncPlans",
+        "AsyncKeys",
+        "AsyncUsageAccount",
+        "AsyncAudit",
+        Coroutine[Any, Any, "Whoami"],
+        "AsyncPlans",
+        "AsyncKeys",
+        "AsyncUsageAccount",
+        "AsyncAudit",
+        Coroutine[Any, Any, "Whoami"],
     ]
 ):
     """Tenants and what they use, from an event loop."""

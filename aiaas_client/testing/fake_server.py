@@ -28,6 +28,7 @@ from aiaas_client.testing.state import (
     WriterFunction,
 )
 from aiaas_client.testing.tenants import FakeTenants
+from aiaas_client.testing.usage import FakeUsage
 
 
 class FakeServer(Faults):
@@ -115,6 +116,15 @@ class FakeServer(Faults):
             ValueError: this server was made without a registry.
         """
         return self._managed().tenants
+
+    @property
+    def usage(self) -> FakeUsage:
+        """What was used, as a test adds it.
+
+        Raises:
+            ValueError: this server was made without a registry.
+        """
+        return self._managed().usage
 
     def job_result(
         self,

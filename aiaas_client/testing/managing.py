@@ -17,6 +17,7 @@ from aiaas_client.testing.fake_model import FakeError
 from aiaas_client.testing.registry import FakeRegistry
 from aiaas_client.testing.state import Answer, RecordedRequest
 from aiaas_client.testing.tenants import FakeTenants
+from aiaas_client.testing.usage import FakeUsage
 from aiaas_client.testing.working import Working
 
 
@@ -28,6 +29,7 @@ class Managing:
         self.work = Working(self.registry)
         self.audit = FakeAudit()
         self.tenants = FakeTenants()
+        self.usage = FakeUsage()
         self._answered: dict[str, Answer] = {}
 
     def answer(self, request: RecordedRequest, rest: Sequence[str]) -> Answer:
@@ -51,6 +53,8 @@ class Managing:
         match rest:
             case ["events"]:
                 found = self._events(request)
+            case ["usage"] if request.method == "GET":
+                found = self.usage.answer(request)
             case ["models"]:
                 found = page(request, self.registry.models(), "name")
             case ["models", name]:

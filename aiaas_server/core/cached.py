@@ -125,7 +125,8 @@ class CachedAnswers:
         found = None if self._cache is None else self._cache.get(key.digest)
         looked = time.monotonic_ns() - began
         if found is not None:
-            self._scheduler.count_hit(rows, looked, deadline)
+            sizes = total_bytes(inputs), total_bytes(found)
+            self._scheduler.count_hit(rows, sizes, looked, deadline)
             return Outcome(found, 0, 0, 0, 0, 0)
         outcome = await self._scheduler.submit(inputs, names, rows, priority, timeout, deadline)
         began = time.monotonic_ns()

@@ -89,6 +89,8 @@ class Caller(NamedTuple):
         shadow: Nobody asked: it is a copy of a request, run to be compared. No tap is shown it,
             nobody pays for it, and it says nothing of what callers get.
         visit: What is kept of the request while it is here, where something is.
+        errand: Of a shadow: a run that a larger call needs, as one of an explanation. It is no
+            request, but what it computes is paid for.
     """
 
     request_id: str = ""
@@ -98,6 +100,7 @@ class Caller(NamedTuple):
     sticky: str = ""
     shadow: bool = False
     visit: Visit | None = None
+    errand: bool = False
 
 
 NOBODY = Caller()
@@ -112,11 +115,20 @@ class Units(NamedTuple):
         rows: Items in the request; 0 of one that was not accepted.
         tokens_in: Of its prompt, where the model generates text.
         tokens_out: Generated for it.
+        bytes_in: Of the tensors that it was run with; payloads count as what was made of them.
+        bytes_out: Of the tensors of its answer; 0 where it got none, and of text.
     """
 
     rows: int
     tokens_in: int = 0
     tokens_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+Ending = Literal["answered", "cached", "abandoned", "failed"]
+"""How a request went: it was run and answered; it was answered by the response cache; a run began,
+but its caller left, or the deadline passed; or it got an error, or left before anything was run."""
 
 
 class InferenceRecord(NamedTuple):
@@ -130,6 +142,9 @@ class InferenceRecord(NamedTuple):
         total_seconds: Acceptance to answer.
         failure: None when it succeeded.
         caller: Who asked.
+        ending: How it went, for those who have it paid.
+        own_ns: Its part of the execution, by rows, in nanoseconds; of one that was abandoned, as
+            far as that had come. Those of a batch add up to its time.
         owner: The tenant whose model it is, which the caller's need not be.
     """
 
@@ -142,6 +157,8 @@ class InferenceRecord(NamedTuple):
     total_seconds: float
     failure: FailureReason | None
     caller: Caller = NOBODY
+    ending: Ending = "answered"
+    own_ns: int = 0
     owner: str = OPERATOR.tenant
 
 

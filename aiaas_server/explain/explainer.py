@@ -62,7 +62,7 @@ async def explained(
 
 def _nobody(caller: Caller) -> Caller:
     """Rows that nobody sent: no tap is shown them, and drift is not told of them."""
-    return Caller(caller.request_id, identity=caller.identity, shadow=True)
+    return Caller(caller.request_id, identity=caller.identity, shadow=True, errand=True)
 
 
 async def played_out(played: Played, asked: ExplainParameters, stop: float) -> ExplanationDocument:

@@ -16,7 +16,7 @@ from aiaas_server.core.errors import (
     ModelUnavailable,
     QueueFull,
 )
-from aiaas_server.core.events import Caller, InferenceRecord, Units
+from aiaas_server.core.events import Caller, Ending, InferenceRecord, Units
 from aiaas_server.core.generation import Served
 from aiaas_server.core.statistics import FailureReason
 
@@ -87,6 +87,7 @@ class Course:
     Attributes:
         rows: Answers in the largest step that it was part of.
         ran_ns: Time of the runs that it was part of.
+        own_ns: Its part of that, the others of each run having theirs.
     """
 
     caller: Caller
@@ -98,6 +99,7 @@ class Course:
     tokens_out: int = 0
     rows: int = 0
     ran_ns: int = 0
+    own_ns: int = 0
 
 
 class Accounts:
@@ -138,7 +140,9 @@ class Accounts:
             self._counts.each_token.add(took / (course.tokens_out - 1))
         if course.first_ns:
             self._counts.first_token.add((course.first_ns - course.accepted_ns) / 1e9)
-        self._tell(course, 1, queued, total, reason)
+        left = error is None or isinstance(error, DeadlineExceeded)
+        ran: Ending = "abandoned" if course.ran_ns and left else "failed"
+        self._tell(course, 1, queued, total, reason, "answered" if reason is None else ran)
 
     def _tell(
         self,
@@ -147,6 +151,7 @@ class Accounts:
         queue_ns: int,
         total_ns: int,
         failure: FailureReason | None,
+        ending: Ending = "failed",
     ) -> None:
         record = InferenceRecord(
             self._served.name,
@@ -158,6 +163,8 @@ class Accounts:
             total_ns / 1e9,
             failure,
             course.caller,
+            ending,
+            course.own_ns,
             owner=self._served.owner,
         )
         for observer in self._served.observers:

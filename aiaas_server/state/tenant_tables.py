@@ -94,6 +94,20 @@ USAGE_BATCHES: Final = Table(
     Column("at", Float, nullable=False),
 )
 
+USAGE_ATTEMPTS: Final = Table(
+    "usage_attempts",
+    METADATA,
+    Column("id", SERIAL, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("key_id", String(12), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("began", Float, nullable=False),
+    Column("at", Float, nullable=False),  # when its caller left
+    Column("amounts", JSON, nullable=False),  # {model, version, hour, units: {unit: amount}}
+    Index(None, "at"),
+    sqlite_autoincrement=True,
+)
+
 PRICES: Final = Table(
     "prices",
     METADATA,

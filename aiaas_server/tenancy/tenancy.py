@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -17,6 +18,8 @@ from aiaas_server.tenancy.identities import Identities
 from aiaas_server.tenancy.keys import Keys
 from aiaas_server.tenancy.last_used import LastUsed
 from aiaas_server.tenancy.leases import Leases
+from aiaas_server.tenancy.meter import Meter
+from aiaas_server.tenancy.metering import Metering
 from aiaas_server.tenancy.plans import Plans
 from aiaas_server.tenancy.quota import Quotas
 from aiaas_server.tenancy.secrets import ServerSecret
@@ -63,14 +66,16 @@ class Tenancy:
         self.quotas = Quotas()
         self._leases = Leases(database, self.quotas)
         self.entrance: Entrance | None = None
-        self.observers: tuple[Observer, ...] = ()
+        meter = Meter()
+        self._metering = Metering(database, settings.data / "usage", meter)
+        self.observers: tuple[Observer, ...] = (meter,)
         self._limits = settings.tenants
         self.admit_draft = admit_draft if settings.tenants else None
         self.admit_files = admit_files if settings.tenants else None
         self.admit_job = admit_job if settings.tenants else None
         if settings.tenants:
             self.entrance = self.quotas
-            self.observers = (self.quotas.charge,)
+            self.observers = (meter, self.quotas.charge)
             self.identities.listen(self.quotas.follow)
         head_file = settings.data / HEAD_FILE
         self.audit = Audit(database, self.secret.derive("audit"), head_file)
@@ -91,12 +96,14 @@ class Tenancy:
     def follow(self) -> None:
         """Keep up with changes, from now on."""
         self.identities.follow()
+        self._metering.start()
         self.audit.follow()
         self._last_used.start()
 
     async def close(self) -> None:
         """Write what is left, and let go."""
         await self.identities.close()
+        await asyncio.to_thread(self._metering.close)
         await self.audit.close()
         await self._last_used.close()
         if self._limits:

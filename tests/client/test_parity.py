@@ -42,6 +42,7 @@ from aiaas_client import (
     Tenants,
     TextEmbeddingModel,
 )
+from aiaas_client._resources.usage import AsyncUsageAccount, UsageAccount
 from aiaas_client._send.loop import LoopSender
 from aiaas_client._send.threads import ThreadSender
 
@@ -61,6 +62,7 @@ PAIRS = [
     (Keys, AsyncKeys),
     (Plans, AsyncPlans),
     (Tenants, AsyncTenants),
+    (UsageAccount, AsyncUsageAccount),
 ]
 SYNC_ONLY = {"__enter__", "__exit__"}
 ASYNC_ONLY = {"__aenter__", "__aexit__"}

@@ -17,12 +17,16 @@ from aiaas_server.core.errors import (
     QueueTimeout,
     ServerError,
 )
-from aiaas_server.core.events import CALLER, Caller, InferenceRecord, Observer, Units
+from aiaas_server.core.events import CALLER, Caller, Ending, InferenceRecord, Observer, Units
 from aiaas_server.core.schedule.requests import Outcome, Request, Tap
+from aiaas_server.core.signature import total_bytes
 from aiaas_server.core.statistics import FailureReason, Statistics
 
 _log = logging.getLogger("aiaas_server")
 _units = lru_cache(1024)(Units)
+NOTHING: Final[Mapping[str, Array]] = {}
+Sizes = tuple[int, int]
+"""Bytes of tensors, in and out."""
 _REJECTED: Final = (DeadlineExceeded, Draining, ModelUnavailable, QueueFull, QueueTimeout)
 
 
@@ -76,7 +80,8 @@ class Accounts:
         )
         if self.observers:
             rows, ran_ns = outcome.batch_rows, outcome.compute_ns
-            self._tell(request.rows, rows, queue_ns, ran_ns, total_ns, None, request.caller)
+            units = _units(request.rows, 0, 0, request.size, total_bytes(outcome.outputs))
+            self._tell(units, rows, queue_ns, ran_ns, total_ns, None, request.caller)
         if self.tap is not None:
             self.show(request.inputs, outcome, request.caller)
 
@@ -85,31 +90,49 @@ class Accounts:
         self._statistics.pending -= 1
         reason = self._count_failure(error, total_ns)
         if self.observers:
-            ran = _run_of(request) or (0, total_ns, 0)
-            self._tell(request.rows, *ran, total_ns, reason, request.caller)
+            ran = _run_of(request, total_ns)
+            ending: Ending = "abandoned" if ran and _left(error) else "failed"
+            units = _units(request.rows, 0, 0, request.size, 0)
+            run = ran or (0, total_ns, 0)
+            self._tell(units, *run, total_ns, reason, request.caller, ending)
 
-    def tell_alone(self, rows: int, took_ns: int) -> None:
+    def tell_alone(self, inputs: Mapping[str, Array], outcome: Outcome) -> None:
         """Tell of a request that was run the moment it came; it is counted by the caller."""
-        self._tell(rows, rows, 0, took_ns, took_ns, None)
+        rows, took_ns = outcome.batch_rows, outcome.infer_ns
+        units = _units(rows, 0, 0, total_bytes(inputs), total_bytes(outcome.outputs))
+        self._tell(units, rows, 0, took_ns, took_ns, None)
 
-    def failed_alone(self, rows: int, error: ServerError, took_ns: int) -> None:
-        """A request that was run the moment it came has failed."""
+    def failed_alone(
+        self,
+        rows: int,
+        error: ServerError,
+        took_ns: int,
+        inputs: Mapping[str, Array] = NOTHING,
+    ) -> ServerError:
+        """A request that was run the moment it came has failed; gives `error` back.
+
+        Args:
+            inputs: Of one that has run, and whose caller did not wait so long.
+        """
         reason = self._count_failure(error, took_ns)
         if self.observers:
-            self._tell(rows, rows, 0, took_ns, took_ns, reason)
+            ending: Ending = "abandoned" if _left(error) else "failed"
+            units = _units(rows, 0, 0, total_bytes(inputs), 0)
+            self._tell(units, rows, 0, took_ns, took_ns, reason, ending=ending)
+        return error
 
     def refused(self, error: ServerError) -> ServerError:
         """A request was not accepted; gives `error` back, to be raised."""
         reason = self._count_failure(error, 0)
         if self.observers:
-            self._tell(0, 0, 0, 0, 0, reason)
+            self._tell(_units(0), 0, 0, 0, 0, reason, ending="failed")
         return error
 
-    def hit(self, rows: int, total_ns: int) -> None:
+    def hit(self, rows: int, sizes: Sizes, total_ns: int) -> None:
         """A request was answered from the response cache."""
         self._statistics.hit(total_ns)
         if self.observers:
-            self._tell(rows, 0, 0, 0, total_ns, None)
+            self._tell(_units(rows, 0, 0, *sizes), 0, 0, 0, total_ns, None, ending="cached")
 
     def show(
         self, inputs: Mapping[str, Array], outcome: Outcome, caller: Caller | None = None
@@ -131,24 +154,27 @@ class Accounts:
 
     def _tell(
         self,
-        rows: int,
+        units: Units,
         batch_rows: int,
         queue_ns: int,
         compute_ns: int,
         total_ns: int,
         failure: FailureReason | None,
         caller: Caller | None = None,
+        ending: Ending = "answered",
     ) -> None:
         record = InferenceRecord(
             self._name,
             self._version,
-            _units(rows),
+            units,
             batch_rows,
             queue_ns / 1e9,
             compute_ns / 1e9,
             total_ns / 1e9,
             failure,
             CALLER.get() if caller is None else caller,
+            ending,
+            compute_ns * units.rows // batch_rows if batch_rows else 0,
             owner=self._owner,
         )
         for observer in self.observers:
@@ -163,14 +189,23 @@ def past_deadline(model: str) -> DeadlineExceeded:
     return DeadlineExceeded(f"the deadline passed before model '{model}' answered")
 
 
-def _run_of(request: Request) -> tuple[int, int, int] | None:
-    """Items, ns in the queue and ns of the run that `request` was part of; None without a run."""
+def _left(error: ServerError | None) -> bool:
+    """Whether nobody waits for the answer any more, rather than that there is none."""
+    return error is None or isinstance(error, DeadlineExceeded)
+
+
+def _run_of(request: Request, total_ns: int) -> tuple[int, int, int] | None:
+    """Items, ns in the queue and ns of the run that `request` was part of; None without a run.
+
+    Of a run that goes on, what it has taken so far.
+    """
     if isinstance(request.answer, Outcome):  # ready, and held too long
         return request.answer.batch_rows, request.answer.queue_ns, request.answer.compute_ns
     batch = request.batch
     if batch is None or not batch.started_ns:
         return None
-    return batch.rows, batch.started_ns - request.accepted_ns, batch.compute_ns
+    queue_ns = batch.started_ns - request.accepted_ns
+    return batch.rows, queue_ns, batch.compute_ns or total_ns - queue_ns
 
 
 def _reason(error: ServerError | None) -> FailureReason:

@@ -17,7 +17,7 @@ from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.describe.config import ModelConfig
 from aiaas_server.core.errors import DeadlineExceeded, ModelUnavailable, ServerError
 from aiaas_server.core.events import Observer
-from aiaas_server.core.schedule.accounting import Accounts, past_deadline
+from aiaas_server.core.schedule.accounting import Accounts, Sizes, past_deadline
 from aiaas_server.core.schedule.batching import shape_key
 from aiaas_server.core.schedule.cost import Costs, Placement
 from aiaas_server.core.schedule.dispatch import EXPECTED, SERVED, SHARED, Dispatcher, Terms
@@ -223,11 +223,11 @@ class Scheduler:
             self._costs.measured(key, rows, rows, size, took)
         self._statistics.executed(rows, 0, took, 0)
         if took >= limit_ns:
-            raise self._failed(past_deadline(self.name), rows, None, took)
+            raise self._accounts.failed_alone(rows, past_deadline(self.name), took, inputs)
         self._statistics.succeeded(rows, took, 0, 0, took, 0)
-        if self._accounts.observers:
-            self._accounts.tell_alone(rows, took)
         outcome = Outcome(dict(zip(outputs, arrays)), 0, 0, took, 0, rows)  # noqa: B905  # as many
+        if self._accounts.observers:
+            self._accounts.tell_alone(inputs, outcome)
         if self._accounts.tap is not None:
             self._accounts.show(inputs, outcome)
         return outcome
@@ -238,10 +238,9 @@ class Scheduler:
         """Count a request that failed when it was run alone; gives `error` back, to be raised."""
         if shape is not None:
             self._costs.failed(*shape, took_ns)
-        self._accounts.failed_alone(rows, error, took_ns)
-        return error
+        return self._accounts.failed_alone(rows, error, took_ns)
 
-    def count_hit(self, rows: int, total_ns: int, deadline: float | None) -> None:
+    def count_hit(self, rows: int, sizes: Sizes, total_ns: int, deadline: float | None) -> None:
         """Count a request that needs no run, since its answer is known.
 
         Raises:
@@ -252,7 +251,7 @@ class Scheduler:
             raise self._refused(self._refusal)
         if deadline is not None and deadline <= asyncio.get_running_loop().time():
             raise self.too_late()
-        self._accounts.hit(rows, total_ns)
+        self._accounts.hit(rows, sizes, total_ns)
 
     def too_late(self) -> DeadlineExceeded:
         """Count a request whose deadline passed before it was accepted; gives what to raise."""

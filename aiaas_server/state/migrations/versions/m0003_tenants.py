@@ -143,6 +143,24 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_usage_hour"), "usage", ["hour"], unique=False)
     op.create_table(
+        "usage_attempts",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("key_id", sa.String(length=12), nullable=False),
+        sa.Column("request_id", sa.String(length=128), nullable=False),
+        sa.Column("began", sa.Float(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("amounts", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_usage_attempts")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(op.f("ix_usage_attempts_at"), "usage_attempts", ["at"], unique=False)
+    op.create_table(
         "usage_batches",
         sa.Column("node", sa.String(length=64), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
