@@ -20,6 +20,7 @@ from aiaas_server.http.manage import drafts, files, monitoring
 from aiaas_server.http.manage.changes import ChangeRoutes
 from aiaas_server.http.manage.datasets import DatasetRoutes
 from aiaas_server.http.manage.models import ModelRoutes
+from aiaas_server.http.manage.prices import PriceRoutes
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.manage.traffic import TrafficRoutes
 from aiaas_server.http.process_group import ProcessGroup
@@ -48,6 +49,7 @@ from aiaas_server.state.database import Connection, Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.space import check_room
+from aiaas_server.tenancy.budget import Notice
 from aiaas_server.tenancy.tenancy import Tenancy
 from aiaas_server.workshop.datasets import Datasets
 from aiaas_server.workshop.workshop import Workshop
@@ -129,7 +131,12 @@ class Platform:
         node = uuid.uuid4().hex  # of this start, never used again
         self._rollouts = Rollouts(self.database, judge, counts, node=node, told=self._went_on)
         self._shadows = Shadows(self._find, self._loaded, node=node, mirrored=counts.mirrored)
-        self.observers: tuple[Observer, ...] = (self.monitor.collector, counts)
+        self.observers: tuple[Observer, ...] = (
+            self.monitor.collector,
+            counts,
+            *self.tenancy.observers,
+        )
+        self.tenancy.budget.told = self._spent
         self.measures: tuple[Measure, ...] = (partial(families_of, self.monitor, self.alerts),)
 
     def routes(self, pool: ModelPool, group: ProcessGroup) -> list[BaseRoute]:
@@ -168,6 +175,7 @@ class Platform:
             *DatasetRoutes(manage, self._datasets, self._settings).routes(),
             *self._workshop.routes(changed, lambda: pool.draining).routes(manage),
             *self._workshop.batches.storage.routes(),
+            *PriceRoutes(self.database, self._settings).routes(manage),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
         ]
@@ -259,6 +267,16 @@ class Platform:
             self.alerts.send(
                 Alert("corrupt", damage.model, damage.version, reasons=(damage.reason,))
             )
+
+    def _spent(self, notice: Notice) -> None:
+        """A tenant has spent 80 % of what it may, or all of it."""
+        text = (
+            f"tenant '{notice.tenant}' has spent {notice.spent:f} of {notice.limit:f} "
+            f"{notice.currency} in {notice.month}"
+        )
+        told = {key: str(value) for key, value in notice._asdict().items()}
+        details = told | {"percent": notice.percent}
+        self.alerts.send(Alert("budget", "", 0, reasons=(text,), details=details))
 
     async def _went_on(self, transition: Transition) -> None:
         """A rollout went on, ended or went back."""

@@ -34,10 +34,6 @@ fee of a whole calendar month."""
 BASE_FEE: Final = "month"
 MONTH: Final = r"[0-9]{4}-(0[1-9]|1[0-2])"
 """A month of UTC, `2026-11`."""
-BUDGET_HEADER: Final = "X-Budget-Warning"
-"""On answers to a tenant that has spent 80 % of what it may in a month."""
-COST_HEADER: Final = "X-Cost"
-"""What one answer costs, `0.00025 EUR`, where the server tells it."""
 
 
 def _exact(value: object) -> object:
@@ -49,8 +45,8 @@ def _exact(value: object) -> object:
 
 Exact = Annotated[Decimal, BeforeValidator(_exact)]
 Digits = Annotated[Exact, Field(allow_inf_nan=False, max_digits=24, decimal_places=12)]
-Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}\Z")]
-ModelPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*-]{1,255}\Z")]
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+ModelPattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*-]{1,255}$")]
 
 
 class PriceRequest(Asked):
@@ -73,7 +69,7 @@ class PriceRequest(Asked):
     currency: Currency
     per: Annotated[int, Field(ge=1, le=10**12)] = 1
     model: ModelPattern = "*"
-    tenant: Annotated[str, StringConstraints(pattern=rf"^({TENANT_NAME})?\Z")] = ""
+    tenant: Annotated[str, StringConstraints(pattern=rf"^({TENANT_NAME})?$")] = ""
     free: Annotated[int, Field(ge=0, le=10**15)] = 0
     valid_from: Annotated[float, Field(ge=0, le=253402300799, allow_inf_nan=False)] | None = None
 
@@ -116,7 +112,7 @@ class CorrectionRequest(Asked):
 
     amount: Digits
     reason: Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
-    tenant: Annotated[str, StringConstraints(pattern=rf"^{TENANT_NAME}\Z")]
+    tenant: Annotated[str, StringConstraints(pattern=rf"^{TENANT_NAME}$")]
 
 
 LineKind = Literal["usage", "base", "late", "correction"]
@@ -166,7 +162,7 @@ class Statement(Told):
     month: str
     currency: str = ""
     state: Literal["open", "closed"] = "open"
-    lines: Sequence[StatementLine] = ()
+    lines: tuple[StatementLine, ...] = ()
     total: Decimal = Decimal(0)
     rounding: str = ""
     closed: float | None = None
@@ -181,14 +177,18 @@ class Statement(Told):
 
         pandas: Any = import_module("pandas")
         names = list(StatementLine.model_fields)
-        return pandas.DataFrame([[getattr(one, name) for name in names] for one in self.lines], columns=names)
+        return pandas.DataFrame(
+            [[getattr(one, name) for name in names] for one in self.lines], columns=names
+        )
 
     def __str__(self) -> str:
         """A table of plain text."""
         rows = [_HEADS, *(self._cells(line) for line in self.lines)]
         rows.append(("total", "", "", "", "", plain(self.total)))
         widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
-        head = f"Statement of '{self.tenant}' for {self.month}, {self.state}, {self.currency or '-'}"
+        head = (
+            f"Statement of '{self.tenant}' for {self.month}, {self.state}, {self.currency or '-'}"
+        )
         return "\n".join([head, *(_line(row, widths) for row in rows), self.rounding]).rstrip()
 
     def _repr_html_(self) -> str:

@@ -19,20 +19,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
-from aiaas_client.protocol.prices import BUDGET_HEADER, COST_HEADER
 from aiaas_server.core.errors import BudgetExceeded, ServerError
-from aiaas_server.core.events import Identity, InferenceRecord, Visit
+from aiaas_server.core.events import COST_LINE, Identity, InferenceRecord, Visit
 from aiaas_server.state.changes import tell
 from aiaas_server.state.database import Database
 from aiaas_server.state.tenant_tables import BUDGET_NOTICES
 from aiaas_server.tenancy.amounts import amounts_of
 from aiaas_server.tenancy.identities import Directory
 from aiaas_server.tenancy.money import EXACT, ZERO, added, rounded, told_cost
-from aiaas_server.tenancy.months import HOUR, Month, month_at
+from aiaas_server.tenancy.months import HOUR, month_at
 from aiaas_server.tenancy.prices import Book
 from aiaas_server.tenancy.spending import Settled, Spending, begun, read_spending
 from aiaas_server.tenancy.tally import Tally
@@ -42,12 +42,13 @@ INTERVAL: Final = 3.0
 WARN_AT: Final = Decimal("0.8")
 LONGEST_WAIT: Final = 3600.0
 """Seconds of Retry-After at most: a limit can be raised before the month is over."""
+WARNING: Final = b"x-budget-warning"
+"""The header of answers to a tenant that has spent 80 % of what it may in a month, or more:
+`X-Budget-Warning: spent=83.12, limit=100.00, currency=EUR`, a dictionary of RFC 9651."""
 KIND: Final = "budget"
 """Of the changes that tell of limits."""
 
 _log = logging.getLogger("aiaas_server")
-_cost_line: Final = COST_HEADER.lower().encode() + b": "
-_budget_line: Final = BUDGET_HEADER.lower().encode()
 _is_inference = re.compile(
     r"/predict|/v1/(chat/completions|completions|responses|embeddings|audio/[a-z]+)"
     r"|/v[12]/models/.+(/infer|/generate|/generate_stream|:predict|:explain)"
@@ -188,7 +189,7 @@ class Budget:
                 retry_after=min(max(month.end - self._clock(), 1.0), LONGEST_WAIT),
             )
         text = f"spent={told:f}, limit={most:f}, currency={currency}"
-        return b"%b: %b\r\n" % (_budget_line, text.encode("ascii"))
+        return b"%b: %b\r\n" % (WARNING, text.encode("ascii"))
 
     def observe(self, record: InferenceRecord) -> None:
         """Add what a request used, and tell its answer the cost; an observer."""
@@ -265,12 +266,12 @@ class Budget:
             if tally is None or not limit:
                 continue
             spent = rounded(tally.cost, currency)
-            reached = [percent for percent in (80, 100) if spent * 100 >= limit * percent]
+            reached = [percent for percent in (80, 100) if _reaches(spent, limit, percent)]
             new = [one for one in reached if (tenant, month, one) not in self._noticed]
             if not new:
                 continue
             notice = Notice(tenant, month, max(new), spent, limit, currency)
-            first = await self._database.write(lambda c, n=notice, all=new: note(c, n, all))
+            first = await self._database.write(partial(note, notice=notice, percents=new))
             self._noticed.update((tenant, month, percent) for percent in new)
             if first and self.told is not None:
                 self.told(notice)
@@ -284,6 +285,10 @@ class Budget:
                 _log.warning("what is spent cannot be read: %s", error.message)
             except Exception:
                 _log.exception("what is spent cannot be read")
+
+
+def _reaches(spent: Decimal, limit: Decimal, percent: int) -> bool:
+    return EXACT.multiply(spent, Decimal(100)) >= EXACT.multiply(limit, Decimal(percent))
 
 
 def note(connection: Connection, notice: Notice, percents: Sequence[int]) -> bool:
@@ -311,12 +316,12 @@ def with_cost(headers: bytes, cost: Decimal, currency: str) -> bytes:
 
     An answer has several costs where a model runs others, or a call brings several payloads.
     """
-    before, found, rest = headers.partition(_cost_line)
+    before, found, rest = headers.partition(COST_LINE)
     if found:
         told, _, rest = rest.partition(b"\r\n")
         cost = added(cost, Decimal(told.partition(b" ")[0].decode("ascii")))
     text = f"{told_cost(cost)} {currency}"
-    return b"%b%b%b\r\n%b" % (before, _cost_line, text.encode("ascii"), rest)
+    return b"%b%b%b\r\n%b" % (before, COST_LINE, text.encode("ascii"), rest)
 
 
 class CostVisit:

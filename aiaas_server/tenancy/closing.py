@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection, select
@@ -64,7 +65,8 @@ class Closing:
         month = month_at(month_at(now - self._lag).begin - 1)  # the last that is over
         waiting = await self._database.read(lambda c: open_in(c, month))
         for tenant in waiting:
-            await self._database.write(lambda c, t=tenant: close(c, t, month, now, lag=self._lag))
+            closing = partial(close, tenant=tenant, month=month, now=now, lag=self._lag)
+            await self._database.write(closing)
         return len(waiting)
 
     async def _follow(self) -> None:
