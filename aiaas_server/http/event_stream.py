@@ -99,17 +99,20 @@ class _Costs:
 
     def __init__(self, context: RequestContext) -> None:
         self._visit = context.caller.visit
-        self._seen = b"" if self._visit is None else self._visit.headers
+        self._headers = self._told = b""
 
     def before(self, text: bytes) -> bytes:
         """An event, behind what is new of the cost."""
         visit = self._visit
-        if visit is None or visit.headers == self._seen:
+        if visit is None or visit.headers == self._headers:
             return text
-        self._seen = visit.headers
-        lines = self._seen.split(b"\r\n")
-        told = b"".join([b": %b\n\n" % line for line in lines if line.startswith(COST_LINE)])
-        return told + text
+        self._headers = visit.headers
+        _, found, rest = self._headers.partition(COST_LINE)
+        line = found + rest.partition(b"\r\n")[0]
+        if line == self._told:
+            return text
+        self._told = line
+        return b": %b\n\n%b" % (line, text)
 
 
 def _body(text: bytes) -> dict[str, Any]:

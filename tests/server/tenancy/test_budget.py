@@ -233,7 +233,8 @@ async def test_an_answer_is_told_what_it_costs(billing: Billing, clock: Clock) -
     cached, failed = record(2, batch_rows=0), record(2, failure="BACKEND")
     for each in (cached, failed):
         budget.observe(each)
-    assert cached.caller.visit is not None and failed.caller.visit is not None
+    assert cached.caller.visit is not None
+    assert failed.caller.visit is not None
     assert cached.caller.visit.headers == b"x-cost: 0.002 EUR\r\n"
     assert failed.caller.visit.headers == b""
 

@@ -71,8 +71,10 @@ def test_a_pattern_fits_whole_names_only() -> None:
 def test_what_has_ended_gives_way_to_what_is_wider() -> None:
     book = Book([price(1), price(2, model="mini", valid_until=NOON)])
     before, after = (book.find("a", "mini", "rows", hour) for hour in (NOON - HOUR, NOON))
-    assert before is not None and before.id == 2
-    assert after is not None and after.id == 1
+    assert before is not None
+    assert before.id == 2
+    assert after is not None
+    assert after.id == 1
 
 
 @pytest.mark.parametrize("amount", ["NaN", "Infinity", "-1", "1e30", "0." + "1" * 13, "", "one"])

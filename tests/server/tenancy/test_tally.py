@@ -201,9 +201,12 @@ def test_a_statement_as_text_and_as_html() -> None:
         tenant="acme", month="2026-11", currency="EUR", lines=(line,), total=line.amount
     )
     text = str(made)
-    assert "acme" in text and "0.25 / 1,000" in text and text.count("0.38") == 2
+    assert "acme" in text
+    assert "0.25 / 1,000" in text
+    assert text.count("0.38") == 2
     html = made._repr_html_()
-    assert "&lt;b&gt;mini" in html and "0.38 EUR" in html
+    assert "&lt;b&gt;mini" in html
+    assert "0.38 EUR" in html
     assert Statement.model_validate_json(made.model_dump_json()) == made
     assert '"0.38"' in made.model_dump_json()
 
