@@ -97,6 +97,10 @@ from aiaas_client._resources.jobs import AsyncJobs as AsyncJobs
 from aiaas_client._resources.jobs import Jobs as Jobs
 from aiaas_client._resources.models import AsyncModels as AsyncModels
 from aiaas_client._resources.models import Models as Models
+from aiaas_client._resources.prices import AsyncPrices as AsyncPrices
+from aiaas_client._resources.prices import Prices as Prices
+from aiaas_client._resources.statements import AsyncStatements as AsyncStatements
+from aiaas_client._resources.statements import Statements as Statements
 from aiaas_client._send.endpoints import BreakerPolicy as BreakerPolicy
 from aiaas_client._send.middleware import AsyncMiddleware as AsyncMiddleware
 from aiaas_client._send.middleware import Middleware as Middleware
@@ -168,3 +172,6 @@ from aiaas_client.protocol.predictions import Segments as Segments
 from aiaas_client.protocol.predictions import Similarity as Similarity
 from aiaas_client.protocol.predictions import Speech as Speech
 from aiaas_client.protocol.predictions import Transcript as Transcript
+from aiaas_client.protocol.prices import Price as Price
+from aiaas_client.protocol.prices import Statement as Statement
+from aiaas_client.protocol.prices import StatementLine as StatementLine

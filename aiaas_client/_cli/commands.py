@@ -34,6 +34,7 @@ from aiaas_client._cli.jobs import (
 )
 from aiaas_client._cli.monitor import feedback, monitor
 from aiaas_client._cli.predict import predict
+from aiaas_client._cli.prices import PRICES, statement
 from aiaas_client._cli.registry import delete, diff, follow, history, models, versions
 from aiaas_client._cli.server import Server, with_server
 from aiaas_client._cli.session import (
@@ -150,8 +151,16 @@ WORK: tuple[Callable[..., None], ...] = (
     *(datasets, upload, recipes, train, evaluate, compare, score, optimise, explain_job),
     *(jobs, report),
 )
-PANELS = {"Call models": CALLS, "Registry": REGISTRY, "Data sets and jobs": WORK}
-GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {}
+TENANTS_PANEL: tuple[Callable[..., None], ...] = (statement,)
+PANELS = {
+    "Call models": CALLS,
+    "Registry": REGISTRY,
+    "Data sets and jobs": WORK,
+    "Tenants": TENANTS_PANEL,
+}
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "prices": ("What use costs: list; add and end, for the operator.", PRICES),
+}
 """Commands of two words, `aiaas keys create`: by the first, what it is about and the second."""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from aiaas_client._api import oip as calls
 from aiaas_client._api.call import Response
 from aiaas_client._api.raw import raw_call
+from aiaas_client._resources.account import AsyncAccount, ThreadAccount
 from aiaas_client._resources.monitoring import AsyncFeedback, ThreadFeedback
 from aiaas_client._resources.work import AsyncWork, ThreadWork
 from aiaas_client._send.flavours import Metadata, Truth
@@ -94,7 +95,9 @@ class ServerCalls(Generic[Truth, Metadata, AnyResponse]):
         return found
 
 
-class ThreadServerCalls(ServerCalls[bool, "ServerMetadata", Response], ThreadFeedback, ThreadWork):
+class ThreadServerCalls(
+    ServerCalls[bool, "ServerMetadata", Response], ThreadFeedback, ThreadWork, ThreadAccount
+):
     """Calls about a server, from threads."""
 
 
@@ -106,5 +109,6 @@ class AsyncServerCalls(
     ],
     AsyncFeedback,
     AsyncWork,
+    AsyncAccount,
 ):
     """Calls about a server, from an event loop."""

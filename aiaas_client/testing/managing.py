@@ -13,6 +13,7 @@ from aiaas_client.protocol.management import (
 )
 from aiaas_client.testing.answers import asked, page, told, wrong_method
 from aiaas_client.testing.fake_model import FakeError
+from aiaas_client.testing.prices import FakePrices
 from aiaas_client.testing.registry import FakeRegistry
 from aiaas_client.testing.state import Answer, RecordedRequest
 from aiaas_client.testing.working import Working
@@ -24,6 +25,7 @@ class Managing:
     def __init__(self) -> None:
         self.registry = FakeRegistry()
         self.work = Working(self.registry)
+        self.prices = FakePrices()
         self._answered: dict[str, Answer] = {}
 
     def answer(self, request: RecordedRequest, rest: Sequence[str]) -> Answer:
@@ -46,6 +48,8 @@ class Managing:
                 found = self._traffic(request, name, more)
             case ["datasets" | "jobs" | "recipes", *_]:
                 found = self.work.answer(request, rest)
+            case ["prices" | "statements", *_]:
+                found = self.prices.answer(request, rest)
             case _:
                 raise FakeError(404, "Not Found")
         if key:

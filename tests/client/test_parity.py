@@ -21,6 +21,8 @@ from aiaas_client import (
     AsyncJobs,
     AsyncModel,
     AsyncModels,
+    AsyncPrices,
+    AsyncStatements,
     AsyncTaskModel,
     AsyncTextEmbeddingModel,
     Batcher,
@@ -31,6 +33,8 @@ from aiaas_client import (
     Jobs,
     Model,
     Models,
+    Prices,
+    Statements,
     TaskModel,
     TextEmbeddingModel,
 )
@@ -49,6 +53,8 @@ PAIRS = [
     (DatasetHandle, AsyncDatasetHandle),
     (Jobs, AsyncJobs),
     (JobHandle, AsyncJobHandle),
+    (Prices, AsyncPrices),
+    (Statements, AsyncStatements),
 ]
 SYNC_ONLY = {"__enter__", "__exit__"}
 ASYNC_ONLY = {"__aenter__", "__aexit__"}
