@@ -94,9 +94,9 @@ def month_text(month: str | date | None) -> str:
 
     if month is None:
         month = datetime.now(UTC)
-    text = month.strftime("%Y-%m") if isinstance(month, date) else month
-    if not isinstance(text, str) or re.fullmatch(MONTH, text) is None:
-        raise errors.InputError(f"month: expected one such as '2026-11', got {text!r:.64}")
+    text = month.strftime("%Y-%m") if isinstance(month, date) else str(month)
+    if re.fullmatch(MONTH, text) is None:
+        raise errors.InputError(f"month: expected one such as '2026-11', got {text[:64]!r}")
     return text
 
 

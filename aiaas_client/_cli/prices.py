@@ -16,7 +16,7 @@ from rich.table import Table
 
 from aiaas_client._cli.registry import Limit, moment
 from aiaas_client._cli.server import Server, UseError
-from aiaas_client._cli.session import AsJson, client_of, print_json
+from aiaas_client._cli.session import AsJson, client_of, ended, exit_code_of, print_json
 from aiaas_client._errors import AiaasError
 from aiaas_client.protocol.prices import Price, PriceRequest, Statement, StatementLine, plain
 
@@ -28,7 +28,7 @@ _MEMBERS = tuple(PriceRequest.model_fields)
 
 def list_prices(
     tenant: OfTenant = None,
-    ended: Annotated[bool, typer.Option("--ended", help="Those too that count no more.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Those too that count no more.")] = False,
     limit: Limit = 1000,
     as_json: AsJson = False,
     *,
@@ -36,7 +36,7 @@ def list_prices(
 ) -> None:
     """List the price book: what costs how much, for whom, from when on."""
     with client_of(server) as client:
-        found = client.prices.list(tenant=tenant, ended=ended, limit=limit)
+        found = client.prices.list(tenant=tenant, ended=all_, limit=limit)
     _print_prices(found, as_json)
 
 
@@ -67,28 +67,38 @@ def add_prices(
 
     A price counts from a full hour on, and is never edited: a later one takes its place.
     """
-    if file is not None:
-        if unit is not None:
-            raise UseError("give a unit and an amount, or --file, not both")
-        asked = read_prices(file)
-    else:
-        if unit is None or amount is None or currency is None:
-            raise UseError("expected a unit, an amount and --currency, or --file")
-        given = {"per": per, "model": model, "tenant": tenant, "free": free}
-        asked = [{"unit": unit, "amount": amount, "currency": currency, **given}]
-        if valid_from is not None:
-            asked[0]["valid_from"] = time_of(valid_from)
     added: list[Price] = []
     with client_of(server) as client:
+        if file is None:
+            given = {"per": per, "model": model, "tenant": tenant, "free": free}
+            asked = [_one_price(unit, amount, currency, valid_from, given)]
+        elif unit is None:
+            asked = read_prices(file)
+        else:
+            raise UseError("give a unit and an amount, or --file, not both")
         for number, members in enumerate(asked, 1):
             try:
                 added.append(client.prices.add(**members))
             except AiaasError as error:
                 if file is None:
                     raise
-                error.args = (f"price {number} of {file}: {error}; those before it are added",)
-                raise
+                text = f"price {number} of {file}: {error}; those before it are added"
+                raise ended(text, exit_code_of(error)) from None
     _print_prices(added, as_json)
+
+
+def _one_price(
+    unit: str | None,
+    amount: str | None,
+    currency: str | None,
+    valid_from: str | None,
+    given: dict[str, Any],
+) -> dict[str, Any]:
+    if unit is None or amount is None or currency is None:
+        raise UseError("expected a unit, an amount and --currency, or --file")
+    if valid_from is not None:
+        given["valid_from"] = time_of(valid_from)
+    return {"unit": unit, "amount": amount, "currency": currency, **given}
 
 
 def end_price(
@@ -99,8 +109,8 @@ def end_price(
 ) -> None:
     """Have a price count no more from the next full hour on."""
     with client_of(server) as client:
-        ended = client.prices.end(number)
-    _print_prices([ended], as_json)
+        price = client.prices.end(number)
+    _print_prices([price], as_json)
 
 
 def statement(
@@ -124,13 +134,13 @@ def statement(
 ) -> None:
     """Tell what a month costs: its lines and their total; a closed one never changes."""
     by_hand = credit is not None or charge is not None
-    if (credit is not None) + (charge is not None) + close > 1:
-        raise UseError("expected one of --close, --credit and --charge")
-    if by_hand and not (reason and tenant and month):
-        raise UseError("a credit or charge needs a month, --tenant and --reason")
-    if close and month is None:
-        raise UseError("--close needs a month")
     with client_of(server) as client:
+        if (credit is not None) + (charge is not None) + close > 1:
+            raise UseError("expected one of --close, --credit and --charge")
+        if by_hand and not (reason and tenant and month):
+            raise UseError("a credit or charge needs a month, --tenant and --reason")
+        if close and month is None:
+            raise UseError("--close needs a month")
         if by_hand:
             amount = charge if credit is None else f"-{credit}"
             found = client.statements.correct(

@@ -251,7 +251,7 @@ async def paths(tmp_path: Any) -> AsyncIterator[set[str]]:
     """What can be posted to a server with everything."""
     async with create_app(Settings(data=tmp_path)) as app:
         yield {
-            route.path
+            str(vars(route).get("path"))
             for route in app._routes._router.routes
             if "POST" in (getattr(route, "methods", None) or ())
         }

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
 from aiaas_client.protocol.tenants import Limits
 from aiaas_server.app import create_app
@@ -133,7 +134,7 @@ async def test_who_has_spent_enough_is_told_and_then_refused(
     price_things(tmp_path / "data", rows="2")
     with hook() as operator:
         settings = Settings(
-            models=root, data=tmp_path / "data", tenants=True, alert_url=operator.url
+            models=root, data=tmp_path / "data", tenants=True, alert_url=SecretStr(operator.url)
         )
         async with create_app(settings) as app:
             call = AsgiCaller(app)
@@ -161,6 +162,7 @@ async def test_who_has_spent_enough_is_told_and_then_refused(
                 stack.callback(database.close)
                 hour = int(time.time()) // 3600 * 3600
                 Billing(database).use("acme", hour, 9)
+                assert app._platform is not None
                 await app._platform.tenancy.budget.refresh()
             await until(lambda: bool(operator.received))
     (_, posted) = operator.received[0]

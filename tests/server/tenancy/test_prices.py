@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -177,8 +178,9 @@ async def test_a_book_refuses_what_it_cannot_hold(database: Database) -> None:
 @pytest.mark.asyncio
 async def test_a_tenant_sees_its_own_prices_and_those_of_all(database: Database) -> None:
     for name in ("acme", "bolt"):
-        await database.write(lambda c, n=name: add_tenant(c, SERVER, n, "basic"))
-        await database.write(lambda c, n=name: add_price(c, SERVER, asked(tenant=n), NOON))
+        await database.write(partial(add_tenant, author=SERVER, name=name, plan="basic"))
+        own_price = asked(tenant=name)
+        await database.write(partial(add_price, author=SERVER, asked=own_price, now=NOON))
     everyone = await database.write(lambda c: add_price(c, SERVER, asked(), NOON))
 
     def of(tenant: str | None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
@@ -199,7 +200,8 @@ async def test_many_who_close_at_once_close_once(two: tuple[Database, Database])
     assert await two[1].read(counts) == (10, 10)
     assert [await one.look() for one in every] == [0, 0, 0, 0]
     for number in range(5):
-        found = await two[1].read(lambda c, n=number: statement(c, f"t{n}", NOVEMBER, IN_DECEMBER))
+        asked = partial(statement, tenant=f"t{number}", month=NOVEMBER, now=IN_DECEMBER)
+        found = await two[1].read(asked)
         assert found.total == Decimal(f"{10 + number}.00")
 
 
@@ -253,9 +255,16 @@ def test_whenever_months_are_closed_all_is_billed_once(
             else:
                 cents = Decimal(amount).scaleb(-2)
                 corrected += cents
-                database.submit(
-                    lambda c, m=month, a=cents: correct(c, SERVER, "acme", m, a, "x", IN_DECEMBER)
-                ).result()
+                work = partial(
+                    correct,
+                    author=SERVER,
+                    tenant="acme",
+                    about=month,
+                    amount=cents,
+                    reason="x",
+                    now=IN_DECEMBER,
+                )
+                database.submit(work).result()
         found = [told(billing, one) for one in months]
         for one in found:
             assert one.total == sum((line.amount for line in one.lines), Decimal(0))

@@ -35,7 +35,7 @@ def books(draw: st.DrawFn) -> Book:
     currency = draw(CURRENCIES)
     found = []
     for number in range(1, draw(st.integers(1, 8)) + 1):
-        members = {
+        members: dict[str, Any] = {
             "unit": UNIT_OF[draw(st.sampled_from(UNITS))],
             "amount": draw(AMOUNTS),
             "per": draw(st.sampled_from([1, 3, 7, 1000, 10**6])),
