@@ -187,7 +187,10 @@ class Settings(BaseModel):
     """Tenants that metrics tell apart, by a label `tenant`; those beyond are `other`. 0: no
     label."""
     cost_header: bool = False
-    """Tell in each answer what it costs, as `X-Cost`."""
+    """Tell in each answer what it costs, by the price book: `X-Cost: 0.00025 EUR`, exact to twelve
+    decimals, free units as nothing. A stream of events tells it in a comment before its last event,
+    `: x-cost: 0.00025 EUR`. What is not known when an answer leaves, such as storage, is in the
+    statement alone."""
 
     # Generation
     generate_slots: Count = 8

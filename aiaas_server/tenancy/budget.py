@@ -5,8 +5,9 @@ added as it happens. So a tenant overshoots its limit by what is executed betwee
 processes together, and no more: `INTERVAL`, and the second or two until use is written. While the
 database is away, each process goes on with what it knows.
 
-An observer adds a record before its answer leaves, and tells the answer its cost where that is
-wanted.
+An observer takes each record before its answer leaves. Where answers tell their cost, it is priced
+there; else records wait, and are added up many at a time, or one by one where that may bring a
+limit near.
 """
 
 from __future__ import annotations
@@ -16,23 +17,22 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, insert, select
-
 from aiaas_server.core.errors import BudgetExceeded, ServerError
-from aiaas_server.core.events import COST_LINE, Identity, InferenceRecord, Visit
-from aiaas_server.state.changes import tell
+from aiaas_server.core.events import Identity, InferenceRecord
 from aiaas_server.state.database import Database
-from aiaas_server.state.tenant_tables import BUDGET_NOTICES
 from aiaas_server.tenancy.amounts import amounts_of
+from aiaas_server.tenancy.costs import with_cost
 from aiaas_server.tenancy.identities import Directory
-from aiaas_server.tenancy.money import EXACT, ZERO, added, rounded, told_cost
-from aiaas_server.tenancy.months import HOUR, month_at
+from aiaas_server.tenancy.money import EXACT, ZERO, added, rounded
+from aiaas_server.tenancy.months import HOUR, Month, month_at
+from aiaas_server.tenancy.notices import Notice, note
 from aiaas_server.tenancy.prices import Book
 from aiaas_server.tenancy.spending import Settled, Spending, begun, read_spending
 from aiaas_server.tenancy.tally import Tally
@@ -45,8 +45,8 @@ LONGEST_WAIT: Final = 3600.0
 WARNING: Final = b"x-budget-warning"
 """The header of answers to a tenant that has spent 80 % of what it may in a month, or more:
 `X-Budget-Warning: spent=83.12, limit=100.00, currency=EUR`, a dictionary of RFC 9651."""
-KIND: Final = "budget"
-"""Of the changes that tell of limits."""
+
+_MOST_WAITING: Final = 256  # records, until they are added up
 
 _log = logging.getLogger("aiaas_server")
 _is_inference = re.compile(
@@ -55,30 +55,22 @@ _is_inference = re.compile(
 ).fullmatch
 
 
-class Notice(NamedTuple):
-    """A tenant has spent so much of what it may, for the first time in a month.
-
-    Attributes:
-        percent: 80 or 100.
-        spent, limit: Of the month, in `currency`.
-    """
-
-    tenant: str
-    month: str
-    percent: int
-    spent: Decimal
-    limit: Decimal
-    currency: str
-
-
 class _Use(NamedTuple):
-    """What one request used."""
+    """What requests of one hour used."""
 
     tenant: str
     key_id: str
     hour: int
     model: str
-    amounts: Sequence[tuple[str, int]]
+    unit: str
+    amount: int
+
+
+class _Limit(NamedTuple):
+    """What may be spent, and from which sum on a warning is due."""
+
+    most: Decimal
+    near: Decimal
 
 
 class Budget:
@@ -107,12 +99,15 @@ class Budget:
         self._tells_cost = cost_header
         self._clock = clock
         self._interval = interval
-        self._limits: Mapping[str, Decimal] = {}  # by tenant
-        self._own_limits: Mapping[str, Decimal] = {}  # by the id of a key
+        self._limits: Mapping[str, _Limit] = {}  # by tenant
+        self._own_limits: Mapping[str, _Limit] = {}  # by the id of a key
         self._watched: dict[str, frozenset[str]] = {}
         self._changing = threading.Lock()
         self._book = Book(())
         self._month = month_at(clock())
+        self._month_end = self._month.end
+        self._waiting: deque[tuple[InferenceRecord, float]] = deque()
+        self._dearest: Decimal | None = None  # request on average, of those added up at once
         self._tallies: dict[str, Tally] = {}
         self._settled: Settled | None = None
         self._meanwhile: list[_Use] | None = None  # while a read is under way
@@ -123,16 +118,16 @@ class Budget:
     def follow_directory(self, directory: Directory) -> None:
         """Know who may spend how much; a listener of `Identities`."""
         self._limits = {
-            tenant: limits.monthly_spend
+            tenant: _limit(limits.monthly_spend)
             for tenant, limits in directory.limits.items()
             if limits.monthly_spend is not None
         }
-        own: dict[str, Decimal] = {}
+        own: dict[str, _Limit] = {}
         watched = {tenant: frozenset[str]() for tenant in self._limits}
         for key in directory.keys.values():
             if key.limits is not None and key.limits.monthly_spend is not None:
                 who = key.identity
-                own[who.key_id] = key.limits.monthly_spend
+                own[who.key_id] = _limit(key.limits.monthly_spend)
                 watched[who.tenant] = watched.get(who.tenant, frozenset()) | {who.key_id}
         self._own_limits = own
         with self._changing:
@@ -165,20 +160,45 @@ class Budget:
         own = self._own_limits.get(identity.key_id)
         if limit is None and own is None:
             return b""
-        with self._changing:
-            tally = self._tally(identity.tenant, self._clock())
-            spent, by_key = tally.cost, tally.by_key.get(identity.key_id, ZERO)
+        tally = self._known(identity.tenant)
+        if self._waiting and self._counts_now(tally, limit, own, identity.key_id):
+            self._add_up()
+            tally = self._known(identity.tenant)
         warning = b""
-        if own is not None:
-            warning = self._check(f"key '{identity.key_id}'", by_key, own, path)
-        if limit is not None:
-            tenants = self._check(f"tenant '{identity.tenant}'", spent, limit, path)
-            warning = tenants or warning
+        if own is not None and (spent := tally.by_key.get(identity.key_id, ZERO)) >= own.near:
+            warning = self._warn(f"key '{identity.key_id}'", spent, own.most, path)
+        if limit is not None and tally.cost >= limit.near:
+            warning = self._warn(f"tenant '{identity.tenant}'", tally.cost, limit.most, path)
         return warning
 
-    def _check(self, whose: str, spent: Decimal, limit: Decimal, path: str) -> bytes:
-        if spent < EXACT.multiply(limit, WARN_AT):
-            return b""
+    def _known(self, tenant: str) -> Tally:
+        """What a tenant has spent in this month, as far as it was added up."""
+        tally = self._tallies.get(tenant)
+        now = self._clock()
+        if tally is None or now >= self._month_end:
+            with self._changing:
+                tally = self._tally(tenant, now)
+        return tally
+
+    def _counts_now(
+        self, tally: Tally, limit: _Limit | None, own: _Limit | None, key_id: str
+    ) -> bool:
+        """Whether what waits is to be added up: it is much, or may bring a limit near."""
+        waiting, dearest = len(self._waiting), self._dearest
+        if waiting >= _MOST_WAITING or dearest is None:
+            return True
+        most = EXACT.multiply(Decimal(waiting), dearest)
+        if limit is not None and added(tally.cost, most) >= limit.near:
+            return True
+        spent = tally.by_key.get(key_id, ZERO)
+        return own is not None and added(spent, most) >= own.near
+
+    def _warn(self, whose: str, spent: Decimal, limit: Decimal, path: str) -> bytes:
+        """The line that tells that a limit is near.
+
+        Raises:
+            BudgetExceeded: It is reached, and the path is one for inference.
+        """
         currency = self._book.currency
         told, most = rounded(spent, currency), rounded(limit, currency)
         if spent >= limit and _is_inference(path):
@@ -193,39 +213,54 @@ class Budget:
 
     def observe(self, record: InferenceRecord) -> None:
         """Add what a request used, and tell its answer the cost; an observer."""
-        who, visit = record.caller.identity, record.caller.visit
-        if not self._tells_cost and who.tenant not in self._watched:
+        who = record.caller.identity
+        if not self._tells_cost:
+            if who.tenant in self._watched:
+                self._waiting.append((record, self._clock()))
             return
-        amounts = amounts_of(record)
-        if not amounts:
-            return
-        now = self._clock()
-        model = record.model.rpartition("/")[2]  # as its owner calls it
-        use = _Use(who.tenant, who.key_id, int(now) // HOUR * HOUR, model, amounts)
+        visit, cost = record.caller.visit, ZERO
         with self._changing:
-            cost = self._add(use, now)
-            if self._meanwhile is not None:
-                self._meanwhile.append(use)
+            for use in _uses_of(record, self._clock()):
+                cost = added(cost, self._add(use))
         currency = self._book.currency
-        if self._tells_cost and visit is not None and record.failure is None and currency:
+        if visit is not None and record.failure is None and currency:
             visit.headers = with_cost(visit.headers, cost, currency)
+
+    def _add_up(self) -> None:
+        """Add up the records that wait; those of an hour, a key and a model at once."""
+        with self._changing:
+            waiting, amounts, cost = self._waiting, Counter[_Use](), ZERO
+            count = len(waiting)
+            for _ in range(count):
+                for use in _uses_of(*waiting.popleft()):
+                    amounts[use._replace(amount=0)] += use.amount
+            for use, amount in sorted(amounts.items()):
+                cost = added(cost, self._add(use._replace(amount=amount)))
+            if count:
+                each = EXACT.divide(cost, Decimal(count))
+                self._dearest = each if self._dearest is None else max(each, self._dearest)
 
     def _tally(self, tenant: str, now: float) -> Tally:
         """What a tenant has spent in the month that it is now."""
-        if now >= self._month.end:
-            self._month, self._tallies = month_at(now), {}
+        if now >= self._month_end:
+            self._begin(month_at(now), {})
         found = self._tallies.get(tenant)
         if found is None:
             found = begun(self._book, tenant, self._month, self._watched)
             self._tallies[tenant] = found
         return found
 
-    def _add(self, use: _Use, now: float) -> Decimal:
-        tally, cost = self._tally(use.tenant, now), ZERO
-        for unit, amount in use.amounts:
-            if amount:
-                cost = added(cost, tally.add(use.hour, use.model, unit, use.key_id, amount))
-        return cost
+    def _begin(self, month: Month, tallies: dict[str, Tally]) -> None:
+        self._month, self._month_end, self._tallies = month, month.end, tallies
+
+    def _add(self, use: _Use) -> Decimal:
+        """Add to what was spent in this month; while it is read, to what will be found, too."""
+        if self._meanwhile is not None:
+            self._meanwhile.append(use)
+        tally = self._tally(use.tenant, use.hour)
+        if use.hour < self._month.begin:
+            return ZERO  # of a month that is over
+        return tally.add(use.hour, use.model, use.unit, use.key_id, use.amount)
 
     # What was spent, by all processes
 
@@ -240,37 +275,40 @@ class Budget:
             watched = dict(self._watched)
             if self._tells_cost:  # for what is free yet
                 watched |= {one: watched.get(one, frozenset()) for one in self._tallies}
+        self._add_up()
+        with self._changing:
             self._meanwhile = []
         settled = self._settled
         try:
             found = await self._database.read(lambda c: read_spending(c, watched, now, settled))
             with self._changing:
-                self._take(found, self._meanwhile or ())
+                uses, self._meanwhile = self._meanwhile or (), None
+                self._take(found, uses)
         finally:
             self._meanwhile = None
         await self._notice()
 
     def _take(self, found: Spending, meanwhile: Iterable[_Use]) -> None:
         self._settled = found.settled
-        self._book, self._month = found.settled.book, found.settled.month
-        self._tallies = found.tallies
-        now = self._clock()
+        self._book = found.settled.book
+        self._begin(found.settled.month, found.tallies)
         for use in meanwhile:
-            self._add(use, now)
+            self._add(use)
 
     async def _notice(self) -> None:
         """Tell of limits that are near or reached; once, whichever process finds it first."""
         month, currency = str(self._month), self._book.currency
         for tenant, limit in self._limits.items():
-            tally = self._tallies.get(tenant)
-            if tally is None or not limit:
+            tally, most = self._tallies.get(tenant), limit.most
+            if tally is None or not most:
                 continue
             spent = rounded(tally.cost, currency)
-            reached = [percent for percent in (80, 100) if _reaches(spent, limit, percent)]
+            levels = {80: limit.near, 100: most}
+            reached = [percent for percent, sum_ in levels.items() if tally.cost >= sum_]
             new = [one for one in reached if (tenant, month, one) not in self._noticed]
             if not new:
                 continue
-            notice = Notice(tenant, month, max(new), spent, limit, currency)
+            notice = Notice(tenant, month, max(new), spent, most, currency)
             first = await self._database.write(partial(note, notice=notice, percents=new))
             self._noticed.update((tenant, month, percent) for percent in new)
             if first and self.told is not None:
@@ -287,65 +325,16 @@ class Budget:
                 _log.exception("what is spent cannot be read")
 
 
-def _reaches(spent: Decimal, limit: Decimal, percent: int) -> bool:
-    return EXACT.multiply(spent, Decimal(100)) >= EXACT.multiply(limit, Decimal(percent))
+def _limit(most: Decimal) -> _Limit:
+    return _Limit(most, EXACT.multiply(most, WARN_AT))
 
 
-def note(connection: Connection, notice: Notice, percents: Sequence[int]) -> bool:
-    """Write down that so much is spent; whether the notice's own is new, which the feed tells."""
-    mine = (BUDGET_NOTICES.c.tenant == notice.tenant) & (BUDGET_NOTICES.c.month == notice.month)
-    known = set(connection.execute(select(BUDGET_NOTICES.c.percent).where(mine)).scalars())
-    for percent in percents:
-        if percent not in known:
-            values = {"tenant": notice.tenant, "month": notice.month, "percent": percent}
-            connection.execute(insert(BUDGET_NOTICES).values(values | {"at": time.time()}))
-    if notice.percent in known:
-        return False
-    told = {
-        "percent": notice.percent,
-        "spent": f"{notice.spent:f}",
-        "limit": f"{notice.limit:f}",
-        "currency": notice.currency,
-    }
-    tell(connection, notice.tenant, KIND, f"budget/{notice.month}", told)
-    return True
-
-
-def with_cost(headers: bytes, cost: Decimal, currency: str) -> bytes:
-    """Header lines with the cost of an answer in them, added to what they tell of it so far.
-
-    An answer has several costs where a model runs others, or a call brings several payloads.
-    """
-    before, found, rest = headers.partition(COST_LINE)
-    if found:
-        told, _, rest = rest.partition(b"\r\n")
-        cost = added(cost, Decimal(told.partition(b" ")[0].decode("ascii")))
-    text = f"{told_cost(cost)} {currency}"
-    return b"%b%b%b\r\n%b" % (before, COST_LINE, text.encode("ascii"), rest)
-
-
-class CostVisit:
-    """A request on a server where nothing but its cost is kept of it."""
-
-    __slots__ = ("headers",)
-
-    def __init__(self, headers: bytes) -> None:
-        self.headers = headers
-
-    def leave(self) -> None:
-        """Nothing is let go of."""
-
-
-class CostEntrance:
-    """Lets everyone in who has not spent too much: where there are no other limits."""
-
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-
-    def enter(self, identity: Identity, path: str) -> Visit:
-        """Let one in.
-
-        Raises:
-            BudgetExceeded: Its tenant has spent what it may.
-        """
-        return CostVisit(self._budget(identity, path))
+def _uses_of(record: InferenceRecord, at: float) -> list[_Use]:
+    """What a request used, which ended at `at`."""
+    who, hour = record.caller.identity, int(at) // HOUR * HOUR
+    model = record.model.rpartition("/")[2]  # as its owner calls it
+    return [
+        _Use(who.tenant, who.key_id, hour, model, unit, amount)
+        for unit, amount in amounts_of(record)
+        if amount
+    ]

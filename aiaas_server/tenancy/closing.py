@@ -43,6 +43,7 @@ class Closing:
         self._clock = clock
         self._interval = interval
         self._lag = lag
+        self._done: Month | None = None  # what comes in of it later is closed with the next
         self._following: asyncio.Task[None] | None = None
 
     def follow(self) -> None:
@@ -63,10 +64,15 @@ class Closing:
         """
         now = self._clock()
         month = month_at(month_at(now - self._lag).begin - 1)  # the last that is over
+        if month == self._done:
+            return 0
         waiting = await self._database.read(lambda c: open_in(c, month))
+        if waiting is None:
+            return 0
         for tenant in waiting:
             closing = partial(close, tenant=tenant, month=month, now=now, lag=self._lag)
             await self._database.write(closing)
+        self._done = month
         return len(waiting)
 
     async def _follow(self) -> None:
@@ -81,14 +87,14 @@ class Closing:
             await asyncio.sleep(self._interval)
 
 
-def open_in(connection: Connection, month: Month) -> list[str]:
+def open_in(connection: Connection, month: Month) -> list[str] | None:
     """The tenants whose statement of a month that is over is to be closed.
 
-    None are where nothing has a price: a price counts for no month that is over, so nothing can
-    come of it later.
+    None where nothing has a price: a price counts for no month that is over, so nothing can come of
+    it later.
     """
     if connection.execute(select(PRICES.c.id).limit(1)).first() is None:
-        return []
+        return None
     there = select(TENANTS.c.name).where(TENANTS.c.created < month.end)
     using = select(USAGE.c.tenant).where(USAGE.c.hour < month.end).distinct()
     closed = select(STATEMENTS.c.tenant).where(STATEMENTS.c.month == str(month))

@@ -97,7 +97,7 @@ def quantity_of(raw: int, factor: int) -> Decimal:
 
 def told_cost(cost: Decimal) -> str:
     """What one answer costs, at most 12 decimals."""
-    return f"{trimmed(cost.quantize(_TOLD_COST, context=EXACT)):f}"
+    return f"{cost.quantize(_TOLD_COST, context=EXACT):f}".rstrip("0").rstrip(".")
 
 
 def trimmed(value: Decimal) -> Decimal:

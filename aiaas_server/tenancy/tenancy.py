@@ -8,8 +8,9 @@ from aiaas_server.core.events import Entrance, Identity, Observer
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
-from aiaas_server.tenancy.budget import Budget, CostEntrance
+from aiaas_server.tenancy.budget import Budget
 from aiaas_server.tenancy.closing import Closing
+from aiaas_server.tenancy.costs import CostEntrance
 from aiaas_server.tenancy.identities import Identities
 from aiaas_server.tenancy.secrets import ServerSecret
 

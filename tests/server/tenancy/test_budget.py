@@ -20,13 +20,12 @@ from aiaas_server.state.tables import CHANGES
 from aiaas_server.tenancy.budget import (
     LONGEST_WAIT,
     Budget,
-    CostVisit,
-    Notice,
     _is_inference,
-    with_cost,
 )
+from aiaas_server.tenancy.costs import CostVisit, with_cost
 from aiaas_server.tenancy.identities import Directory, KnownKey
 from aiaas_server.tenancy.months import HOUR
+from aiaas_server.tenancy.notices import Notice
 from tests.server.tenancy.billing import DECEMBER, NOVEMBER, Billing
 
 ACME = Identity("acme", "k1", frozenset({"infer"}))
@@ -78,6 +77,7 @@ def clock() -> Clock:
 
 
 def spent(budget: Budget) -> Decimal:
+    budget._add_up()
     return budget._tally("acme", budget._clock()).cost
 
 
