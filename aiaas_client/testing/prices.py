@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 from aiaas_client.protocol.prices import (
     MONTH,
@@ -83,7 +84,7 @@ class FakePrices:
         now = time.time()
         given = request.valid_from
         begin = _next_hour(now) if given is None else -(-given // _HOUR) * _HOUR
-        members = request.model_dump() | {"valid_from": begin}
+        members: dict[str, Any] = {**request.model_dump(), "valid_from": begin}
         made = Price(id=len(self._prices) + 1, **members, created=now, created_by=BY)
         self._prices[made.id] = made
         return made

@@ -204,9 +204,12 @@ async def test_without_a_database_what_is_known_goes_on(billing: Billing, clock:
     await budget.start()  # tells nothing, and waits for better times
 
 
+@pytest.mark.parametrize("tells", [False, True], ids=["waiting", "priced at once"])
 @pytest.mark.asyncio
-async def test_what_is_used_while_it_is_read_is_not_lost(billing: Billing, clock: Clock) -> None:
-    budget = Budget(billing.database, clock=clock)
+async def test_what_is_used_while_it_is_read_is_not_lost(
+    billing: Billing, clock: Clock, tells: bool
+) -> None:
+    budget = Budget(billing.database, clock=clock, cost_header=tells)
     budget.follow_directory(directory())
     reading = asyncio.ensure_future(budget.refresh())
     await asyncio.sleep(0)  # the read is under way
