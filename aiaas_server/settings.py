@@ -160,7 +160,8 @@ class Settings(BaseModel):
     verify_memory_bytes: Bytes = 2048 * MIB
     """Memory it may take meanwhile, or four times its size where that is more."""
     alert_url: SecretStr | None = None
-    """Where alerts are posted, as JSON: a guard that broke, drift, a damaged version."""
+    """Where alerts are posted, as JSON: a guard that broke, drift, a damaged version, a tenant that
+    has spent 80 % of what it may in a month, or all of it."""
 
     # Tenants
     tenants: bool = False
