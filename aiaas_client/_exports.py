@@ -102,6 +102,10 @@ from aiaas_client._resources.keys import AsyncKeys as AsyncKeys
 from aiaas_client._resources.keys import Keys as Keys
 from aiaas_client._resources.models import AsyncModels as AsyncModels
 from aiaas_client._resources.models import Models as Models
+from aiaas_client._resources.prices import AsyncPrices as AsyncPrices
+from aiaas_client._resources.prices import Prices as Prices
+from aiaas_client._resources.statements import AsyncStatements as AsyncStatements
+from aiaas_client._resources.statements import Statements as Statements
 from aiaas_client._resources.tenants import AsyncPlans as AsyncPlans
 from aiaas_client._resources.tenants import AsyncTenants as AsyncTenants
 from aiaas_client._resources.tenants import Plans as Plans
@@ -181,6 +185,9 @@ from aiaas_client.protocol.predictions import Segments as Segments
 from aiaas_client.protocol.predictions import Similarity as Similarity
 from aiaas_client.protocol.predictions import Speech as Speech
 from aiaas_client.protocol.predictions import Transcript as Transcript
+from aiaas_client.protocol.prices import Price as Price
+from aiaas_client.protocol.prices import Statement as Statement
+from aiaas_client.protocol.prices import StatementLine as StatementLine
 from aiaas_client.protocol.tenants import Key as Key
 from aiaas_client.protocol.tenants import MadeKey as MadeKey
 from aiaas_client.protocol.tenants import Plan as Plan

@@ -25,6 +25,7 @@ from aiaas_server.http.manage.changes import ChangeRoutes
 from aiaas_server.http.manage.datasets import DatasetRoutes
 from aiaas_server.http.manage.keys import KeyRoutes
 from aiaas_server.http.manage.models import ModelRoutes
+from aiaas_server.http.manage.prices import PriceRoutes
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.manage.tenants import PlanRoutes, TenantRoutes
 from aiaas_server.http.manage.traffic import TrafficRoutes
@@ -57,6 +58,7 @@ from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.sealed_answers import AnswerSeal
 from aiaas_server.state.space import check_room
+from aiaas_server.tenancy.notices import Notice
 from aiaas_server.tenancy.tenancy import Tenancy
 from aiaas_server.workshop.datasets import Datasets
 from aiaas_server.workshop.workshop import Workshop
@@ -159,6 +161,7 @@ class Platform:
             counts,
             *self.tenancy.observers,
         )
+        self.tenancy.budget.told = self._spent
         self.measures: tuple[Measure, ...] = (partial(families_of, self.monitor, self.alerts),)
 
     def routes(self, pool: ModelPool, group: ProcessGroup) -> list[BaseRoute]:
@@ -199,15 +202,13 @@ class Platform:
             *DatasetRoutes(manage, self._datasets, self._settings).routes(),
             *self._workshop.routes(changed, lambda: pool.draining).routes(manage),
             *self._workshop.batches.storage.routes(manage),
-            *AuditRoutes(self.tenancy.audit).routes(manage),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
-            *UsageRoutes(self.database).routes(manage),
-            *self._identity_routes(group),
+            *self._tenancy_routes(group),
         ]
 
-    def _identity_routes(self, group: ProcessGroup) -> list[BaseRoute]:
-        tenancy = self.tenancy
+    def _tenancy_routes(self, group: ProcessGroup) -> list[BaseRoute]:
+        manage, tenancy = self._manage, self.tenancy
 
         async def changed() -> None:
             """Who is let in by this server is so at once, whichever of its processes is asked."""
@@ -215,9 +216,12 @@ class Platform:
             await group.follow(KEYS_CHANGED)
 
         return [
-            *KeyRoutes(tenancy.keys, self._settings, changed).routes(self._manage),
-            *TenantRoutes(tenancy.tenants, self._settings, changed).routes(self._manage),
-            *PlanRoutes(tenancy.plans, self._settings, changed).routes(self._manage),
+            *KeyRoutes(tenancy.keys, self._settings, changed).routes(manage),
+            *TenantRoutes(tenancy.tenants, self._settings, changed).routes(manage),
+            *PlanRoutes(tenancy.plans, self._settings, changed).routes(manage),
+            *UsageRoutes(self.database).routes(manage),
+            *PriceRoutes(self.database, self._settings).routes(manage),
+            *AuditRoutes(tenancy.audit).routes(manage),
         ]
 
     def _monitoring_routes(self) -> list[BaseRoute]:
@@ -318,6 +322,16 @@ class Platform:
             self.alerts.send(
                 Alert("corrupt", damage.model, damage.version, reasons=(damage.reason,))
             )
+
+    def _spent(self, notice: Notice) -> None:
+        """A tenant has spent 80 % of what it may, or all of it."""
+        text = (
+            f"tenant '{notice.tenant}' has spent {notice.spent:f} of {notice.limit:f} "
+            f"{notice.currency} in {notice.month}"
+        )
+        told = {key: str(value) for key, value in notice._asdict().items()}
+        details = told | {"percent": notice.percent}
+        self.alerts.send(Alert("budget", "", 0, reasons=(text,), details=details))
 
     async def _went_on(self, transition: Transition) -> None:
         """A rollout went on, ended or went back."""

@@ -160,7 +160,8 @@ class Settings(BaseModel):
     verify_memory_bytes: Bytes = 2048 * MIB
     """Memory it may take meanwhile, or four times its size where that is more."""
     alert_url: SecretStr | None = None
-    """Where alerts are posted, as JSON: a guard that broke, drift, a damaged version."""
+    """Where alerts are posted, as JSON: a guard that broke, drift, a damaged version, a tenant that
+    has spent 80 % of what it may in a month, or all of it."""
 
     # Tenants
     tenants: bool = False
@@ -187,7 +188,10 @@ class Settings(BaseModel):
     """Tenants that metrics tell apart, by a label `tenant`; those beyond are `other`. 0: no
     label."""
     cost_header: bool = False
-    """Tell in each answer what it costs, as `X-Cost`."""
+    """Tell in each answer what it costs, by the price book: `X-Cost: 0.00025 EUR`, exact to twelve
+    decimals, free units as nothing. A stream of events tells it in a comment before its last event,
+    `: x-cost: 0.00025 EUR`. What is not known when an answer leaves, such as storage, is in the
+    statement alone."""
 
     # Generation
     generate_slots: Count = 8

@@ -36,6 +36,7 @@ from aiaas_client._cli.jobs import (
 from aiaas_client._cli.keys import KEYS, whoami
 from aiaas_client._cli.monitor import feedback, monitor
 from aiaas_client._cli.predict import predict
+from aiaas_client._cli.prices import PRICES, statement
 from aiaas_client._cli.registry import delete, diff, follow, history, models, versions
 from aiaas_client._cli.server import Server, with_server
 from aiaas_client._cli.session import (
@@ -154,7 +155,7 @@ WORK: tuple[Callable[..., None], ...] = (
     *(datasets, upload, recipes, train, evaluate, compare, score, optimise, explain_job),
     *(jobs, report),
 )
-ACCOUNT: tuple[Callable[..., None], ...] = (usage,)
+ACCOUNT: tuple[Callable[..., None], ...] = (usage, statement)
 PANELS = {
     "Call models": CALLS,
     "Registry": REGISTRY,
@@ -166,6 +167,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "tenants": ("Who shares a server: make, list, change, suspend. For the operator.", TENANTS),
     "plans": ("What tenants may use, under names. For the operator.", PLANS),
     "keys": ("Keys: make, list, rotate, revoke.", KEYS),
+    "prices": ("What use costs: list; add and end, for the operator.", PRICES),
 }
 """Commands of two words, `aiaas keys create`: by the first, what it is about and the second."""
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:  # all of them named in the base classes below
     from aiaas_client._resources.audit import AsyncAudit, Audit  # noqa: F401
     from aiaas_client._resources.keys import AsyncKeys, Keys  # noqa: F401
+    from aiaas_client._resources.prices import AsyncPrices, Prices  # noqa: F401
+    from aiaas_client._resources.statements import AsyncStatements, Statements  # noqa: F401
     from aiaas_client._resources.tenants import (  # noqa: F401
         AsyncPlans,
         AsyncTenants,
@@ -26,6 +28,8 @@ AnyPlans = TypeVar("AnyPlans")
 AnyKeys = TypeVar("AnyKeys")
 AnyUsage = TypeVar("AnyUsage")
 AnyAudit = TypeVar("AnyAudit")
+AnyPrices = TypeVar("AnyPrices")
+AnyStatements = TypeVar("AnyStatements")
 AnyWhoami = TypeVar("AnyWhoami")
 
 
@@ -91,7 +95,32 @@ class AccountCalls(Generic[AnyTenants, AnyPlans, AnyKeys, AnyUsage, AnyAudit, An
         return getattr(home, f"Async{name}" if self._is_async else name)(self._sender)
 
 
-class ThreadAccount(AccountCalls["Tenants", "Plans", "Keys", "UsageAccount", "Audit", "Whoami"]):
+class BillingCalls(Generic[AnyPrices, AnyStatements]):
+    """What use costs."""
+
+    _part: Any
+
+    @property
+    def prices(self) -> AnyPrices:
+        """The server's price book: list; add and end, for its operator."""
+        from aiaas_client._resources import prices as home
+
+        found: AnyPrices = self._part(home, "Prices")
+        return found
+
+    @property
+    def statements(self) -> AnyStatements:
+        """What months cost: get; close and correct, for the operator."""
+        from aiaas_client._resources import statements as home
+
+        found: AnyStatements = self._part(home, "Statements")
+        return found
+
+
+class ThreadAccount(
+    AccountCalls["Tenants", "Plans", "Keys", "UsageAccount", "Audit", "Whoami"],
+    BillingCalls["Prices", "Statements"],
+):
     """Tenants and what they use, from threads."""
 
     _is_async = False
@@ -105,12 +134,8 @@ class AsyncAccount(
         "AsyncUsageAccount",
         "AsyncAudit",
         Coroutine[Any, Any, "Whoami"],
-        "AsyncPlans",
-        "AsyncKeys",
-        "AsyncUsageAccount",
-        "AsyncAudit",
-        Coroutine[Any, Any, "Whoami"],
-    ]
+    ],
+    BillingCalls["AsyncPrices", "AsyncStatements"],
 ):
     """Tenants and what they use, from an event loop."""
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._api import usage as calls
 from aiaas_client._resources.registry import pages
+from aiaas_client._resources.statements import UsageStatement
 from aiaas_client._send.own_names import with_own_names
 from aiaas_client._send.work import Local, Save, acarry_out, carry_out
 
 if TYPE_CHECKING:
     from aiaas_client._api.usage import ExportFormat, Target, Time, UsageReport
     from aiaas_client._send.work import Work
+    from aiaas_client.protocol.prices import Statement  # named in base classes
     from aiaas_client.protocol.usage import By, Unit
 
 _LONGEST = 3600.0
@@ -104,14 +106,17 @@ class UsageCalls(Generic[AnyUsage, Nothing]):
 
 
 @with_own_names
-class UsageAccount(UsageCalls["UsageReport", None]):
+class UsageAccount(UsageCalls["UsageReport", None], UsageStatement["Statement"]):
     """What was used, for threads."""
 
     _carry_out = staticmethod(carry_out)
 
 
 @with_own_names
-class AsyncUsageAccount(UsageCalls[Coroutine[Any, Any, "UsageReport"], Coroutine[Any, Any, None]]):
+class AsyncUsageAccount(
+    UsageCalls[Coroutine[Any, Any, "UsageReport"], Coroutine[Any, Any, None]],
+    UsageStatement[Coroutine[Any, Any, "Statement"]],
+):
     """What was used, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)

@@ -17,6 +17,7 @@ from aiaas_client.testing.faults import Faults
 from aiaas_client.testing.jobs import FakeJobs, Outcome
 from aiaas_client.testing.listener import Listener
 from aiaas_client.testing.managing import Managing
+from aiaas_client.testing.prices import FakePrices
 from aiaas_client.testing.registry import FakeRegistry
 from aiaas_client.testing.state import (
     FakeTask,
@@ -107,6 +108,15 @@ class FakeServer(Faults):
             ValueError: this server was made without a registry.
         """
         return self._managed().work.jobs
+
+    @property
+    def prices(self) -> FakePrices:
+        """What use costs; `bill` puts lines on statements. Whoever calls is the operator.
+
+        Raises:
+            ValueError: this server was made without a registry.
+        """
+        return self._managed().prices
 
     @property
     def tenants(self) -> FakeTenants:

@@ -14,6 +14,7 @@ from aiaas_client.protocol.management import (
 from aiaas_client.testing.answers import asked, page, told, wrong_method
 from aiaas_client.testing.auditing import FakeAudit
 from aiaas_client.testing.fake_model import FakeError
+from aiaas_client.testing.prices import FakePrices
 from aiaas_client.testing.registry import FakeRegistry
 from aiaas_client.testing.state import Answer, RecordedRequest
 from aiaas_client.testing.tenants import FakeTenants
@@ -30,6 +31,7 @@ class Managing:
         self.audit = FakeAudit()
         self.tenants = FakeTenants()
         self.usage = FakeUsage()
+        self.prices = FakePrices()
         self._answered: dict[str, Answer] = {}
 
     def answer(self, request: RecordedRequest, rest: Sequence[str]) -> Answer:
@@ -69,6 +71,8 @@ class Managing:
                 found = self.work.answer(request, rest)
             case ["me"] | ["tenants" | "plans" | "keys", *_]:
                 found = self.tenants.answer(request, rest)
+            case ["prices" | "statements", *_]:
+                found = self.prices.answer(request, rest)
             case _:
                 raise FakeError(404, "Not Found")
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from aiaas_client.protocol.scopes import EVERY_SCOPE
 from aiaas_server.core.statistics import FailureReason
@@ -30,6 +30,10 @@ class Identity(NamedTuple):
 
 OPERATOR = Identity()
 """Everyone on a server without keys, and whoever carries the server's one static key."""
+
+
+COST_LINE: Final = b"x-cost: "
+"""Begins the header line that tells what one answer costs: `X-Cost: 0.00025 EUR`."""
 
 
 class Visit(Protocol):

@@ -2,6 +2,9 @@
 
 A reader that is slow is waited for: nothing is taken from the model meanwhile, which ends an answer
 that is read too late.
+
+What an answer costs is known when it is written, long after its head has left. So it is a comment
+of the stream, `: x-cost: 0.0021 EUR`, before the last event; where it comes again, the last counts.
 """
 
 from __future__ import annotations
@@ -15,8 +18,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from aiaas_server.core.events import COST_LINE
 from aiaas_server.http.errors import Problem, problem_of
-from aiaas_server.http.incoming import ClientGone, context_of, while_connected
+from aiaas_server.http.incoming import (
+    ClientGone,
+    RequestContext,
+    context_of,
+    while_connected,
+)
 
 EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 
@@ -69,10 +78,13 @@ class EventStream(Response):
         head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(head)
         async with aclosing(self._events) as events:
-            await send(_body(self._first))
+            costs = _Costs(self._context)
+            await send(_body(costs.before(self._first)))
             try:
                 async for text in events:
-                    await send(_body(text))
+                    await send(_body(costs.before(text)))
+                if rest := costs.before(b""):
+                    await send(_body(rest))
             except ClientGone:
                 raise
             except Exception as error:
@@ -80,6 +92,27 @@ class EventStream(Response):
                 problem = self._context.broken = problem_of(error, request_id)
                 await send(_body(self._tell(problem, request_id.decode("ascii"))))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Costs:
+    """Finds what has been told of an answer's cost since its last event."""
+
+    def __init__(self, context: RequestContext) -> None:
+        self._visit = context.caller.visit
+        self._headers = self._told = b""
+
+    def before(self, text: bytes) -> bytes:
+        """An event, behind what is new of the cost."""
+        visit = self._visit
+        if visit is None or visit.headers == self._headers:
+            return text
+        self._headers = visit.headers
+        _, found, rest = self._headers.partition(COST_LINE)
+        line = found + rest.partition(b"\r\n")[0]
+        if line == self._told:
+            return text
+        self._told = line
+        return b": %b\n\n%b" % (line, text)
 
 
 def _body(text: bytes) -> dict[str, Any]:

@@ -32,7 +32,8 @@ class Alert(NamedTuple):
     """Something an operator wants to know.
 
     Attributes:
-        kind: `drift`, `guard` or `corrupt`.
+        kind: `drift`, `guard`, `corrupt` or `budget`.
+        model: "" of what is about no model.
         state: `raised`, or `cleared` when it is over.
         reasons: One line each.
         details: Further facts, as JSON; never a value that a caller sent.
@@ -80,14 +81,8 @@ class Alerts:
     def send(self, alert: Alert) -> None:
         """Raise an alert; from any thread."""
         reasons = "; ".join(alert.reasons[:3]) or "no reason given"
-        _log.warning(
-            "alert: %s %s for version %d of model '%s': %s",
-            alert.kind,
-            alert.state,
-            alert.version,
-            alert.model,
-            reasons,
-        )
+        about = f" for version {alert.version} of model '{alert.model}'" if alert.model else ""
+        _log.warning("alert: %s %s%s: %s", alert.kind, alert.state, about, reasons)
         self.raised[alert.kind, alert.model, str(alert.version)] += 1
         if not self._url or self._stopping.is_set():
             return

@@ -120,6 +120,7 @@ PRICES: Final = Table(
     Column("free", BigInteger, nullable=False, default=0),  # units a month that cost nothing
     Column("currency", String(3), nullable=False),
     Column("valid_from", Float, nullable=False),
+    Column("valid_until", Float, nullable=True),  # where somebody has ended it
     Column("created", Float, nullable=False),
     Column("created_by", String(128), nullable=False),
     sqlite_autoincrement=True,
@@ -132,6 +133,30 @@ STATEMENTS: Final = Table(
     Column("month", String(7), primary_key=True),  # 2026-11
     Column("document", JSON, nullable=False),  # protocol.prices.Statement, as it was closed
     Column("closed", Float, nullable=False),
+)
+
+CORRECTIONS: Final = Table(
+    "corrections",
+    METADATA,
+    Column("id", SERIAL, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("about", String(7), nullable=False),  # the month that was wrong
+    Column("month", String(7), nullable=False),  # on whose statement it is
+    Column("amount", Text, nullable=False),  # decimal
+    Column("reason", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("created_by", String(128), nullable=False),
+    Index(None, "tenant", "month"),
+    sqlite_autoincrement=True,
+)
+
+BUDGET_NOTICES: Final = Table(
+    "budget_notices",
+    METADATA,
+    Column("tenant", String(64), primary_key=True),
+    Column("month", String(7), primary_key=True),
+    Column("percent", Integer, primary_key=True),  # 80 or 100
+    Column("at", Float, nullable=False),
 )
 
 AUDIT: Final = Table(

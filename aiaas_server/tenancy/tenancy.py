@@ -13,7 +13,10 @@ from aiaas_server.state.feed import Feed
 from aiaas_server.tenancy.allowance import admit_draft, admit_files, admit_job
 from aiaas_server.tenancy.audit import Audit
 from aiaas_server.tenancy.audit_head_file import HEAD_FILE
+from aiaas_server.tenancy.budget import Budget
 from aiaas_server.tenancy.clock import SteadyClock
+from aiaas_server.tenancy.closing import Closing
+from aiaas_server.tenancy.costs import CostEntrance
 from aiaas_server.tenancy.identities import Identities
 from aiaas_server.tenancy.keys import Keys
 from aiaas_server.tenancy.last_used import LastUsed
@@ -43,8 +46,9 @@ class Tenancy:
         entrance: Lets requests in by what their tenant may use; None where nothing limits them.
         audit: Keeps a record of what is done.
         quotas: The same; `quotas.budget` is asked for what a month may cost.
-        observers: Who wants a record of every request.
         admit_draft, admit_files, admit_job: Asked for what is to be kept; None without tenants.
+        budget: What tenants spend, and may spend.
+        observers: Who wants a record of every request.
     """
 
     def __init__(
@@ -77,6 +81,16 @@ class Tenancy:
             self.entrance = self.quotas
             self.observers = (meter, self.quotas.charge)
             self.identities.listen(self.quotas.follow)
+        self.budget = Budget(database, cost_header=settings.cost_header)
+        self._spends = settings.tenants or settings.cost_header
+        if self._spends:
+            self.identities.listen(self.budget.follow_directory)
+            self.observers = (*self.observers, self.budget.observe)
+        if settings.tenants:
+            self.quotas.budget = self.budget
+        elif settings.cost_header:
+            self.entrance = CostEntrance(self.budget)
+        self._closing = Closing(database)
         head_file = settings.data / HEAD_FILE
         self.audit = Audit(database, self.secret.derive("audit"), head_file)
 
@@ -85,6 +99,8 @@ class Tenancy:
         if self._limits:
             await self._leases.start()
         await self.identities.start()
+        if self._spends:
+            await self.budget.start()
         self.quotas.is_settled = True
         await self.audit.start()
         if self.find_key is not None and not self.identities.directory.keys:
@@ -99,9 +115,14 @@ class Tenancy:
         self._metering.start()
         self.audit.follow()
         self._last_used.start()
+        self._closing.follow()
+        if self._spends:
+            self.budget.follow()
 
     async def close(self) -> None:
         """Write what is left, and let go."""
+        await self.budget.close()
+        await self._closing.close()
         await self.identities.close()
         await asyncio.to_thread(self._metering.close)
         await self.audit.close()

@@ -24,6 +24,8 @@ from aiaas_client import (
     AsyncModel,
     AsyncModels,
     AsyncPlans,
+    AsyncPrices,
+    AsyncStatements,
     AsyncTaskModel,
     AsyncTenants,
     AsyncTextEmbeddingModel,
@@ -38,6 +40,8 @@ from aiaas_client import (
     Model,
     Models,
     Plans,
+    Prices,
+    Statements,
     TaskModel,
     Tenants,
     TextEmbeddingModel,
@@ -63,6 +67,8 @@ PAIRS = [
     (Plans, AsyncPlans),
     (Tenants, AsyncTenants),
     (UsageAccount, AsyncUsageAccount),
+    (Prices, AsyncPrices),
+    (Statements, AsyncStatements),
 ]
 SYNC_ONLY = {"__enter__", "__exit__"}
 ASYNC_ONLY = {"__aenter__", "__aexit__"}

@@ -378,7 +378,8 @@ def test_each_command_says_what_it_does(aiaas: Aiaas) -> None:
         assert command.callback is not None
         assert command.callback.__doc__, command.name
     panels = [command.rich_help_panel for command in app.registered_commands]
-    assert [*dict.fromkeys(panels)] == ["Call models", "Registry", "Data sets and jobs"]
+    expected = ["Call models", "Registry", "Data sets and jobs", "Tenants"]
+    assert [*dict.fromkeys(panels)] == expected
 
 
 def test_a_server_that_is_not_there_is_told(dead_url: str, digits: Path) -> None:

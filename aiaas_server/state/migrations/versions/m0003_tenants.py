@@ -35,6 +35,35 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_heads")),
     )
     op.create_table(
+        "budget_notices",
+        sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("month", sa.String(length=7), nullable=False),
+        sa.Column("percent", sa.Integer(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "month", "percent", name=op.f("pk_budget_notices")),
+    )
+    op.create_table(
+        "corrections",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("about", sa.String(length=7), nullable=False),
+        sa.Column("month", sa.String(length=7), nullable=False),
+        sa.Column("amount", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("created", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.String(length=128), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_corrections")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(
+        op.f("ix_corrections_tenant_month"), "corrections", ["tenant", "month"], unique=False
+    )
+    op.create_table(
         "data_keys",
         sa.Column("tenant", sa.String(length=64), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
@@ -96,6 +125,7 @@ def upgrade() -> None:
         sa.Column("free", sa.BigInteger(), nullable=False),
         sa.Column("currency", sa.String(length=3), nullable=False),
         sa.Column("valid_from", sa.Float(), nullable=False),
+        sa.Column("valid_until", sa.Float(), nullable=True),
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("created_by", sa.String(length=128), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_prices")),
