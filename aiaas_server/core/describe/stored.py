@@ -50,6 +50,7 @@ class StoredModel:
         problem: Why the name or the configuration is unusable; empty when they are not.
         stamp: Differs when the configuration does.
         directory: Where the files lie that the configuration names.
+        isolated: It is to run in a process of its own.
     """
 
     name: str
@@ -58,6 +59,7 @@ class StoredModel:
     problem: str = ""
     stamp: Hashable = None
     directory: Path | None = None
+    isolated: bool = False
 
 
 class ModelRepository(Protocol):

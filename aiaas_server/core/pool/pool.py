@@ -63,6 +63,7 @@ class ModelPool:
         choose: Decides the version of calls that name none; must be quick.
         aliases: Knows the names of versions other than their numbers; must be quick.
         on_serve: Is told of each version that was opened, before it serves.
+        open_isolated: Opens one model file in a process of its own.
         may_see: Names that it denies are not told to a caller who misspelt another.
         patience: Seconds after which a model that is being opened no longer holds up the others.
 
@@ -90,6 +91,7 @@ class ModelPool:
         choose: Choose | None = None,
         aliases: Aliases | None = None,
         on_serve: OnServe | None = None,
+        open_isolated: OpenSession | None = None,
         may_see: MaySee | None = None,
         patience: float = PATIENCE,
     ) -> None:
@@ -111,6 +113,7 @@ class ModelPool:
             self.budget,
             measure,
             on_serve,
+            open_isolated,
         )
         self._unloader = Unloader(self._table, give_back)
         self._loader = Loader(
