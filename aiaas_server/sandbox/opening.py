@@ -50,8 +50,6 @@ def _read(file: int) -> tuple[Order, bytes]:
 
 
 def _opened(order: Order, content: bytes) -> Opened:
-    if order.filters:
-        seccomp.keep_to_loading()
     session = open_session(
         content if order.path is None else Path(order.path),
         order.config,

@@ -17,7 +17,13 @@ from {module} import main
 main(*map(int, sys.argv[2:]))
 """
 _PASSED_ON: Final = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-_QUIET: Final = {"TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2", "HF_HUB_OFFLINE": "1"}
+# The runtime would keep a data base of its use below HOME, and send it.
+_QUIET: Final = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "MALLOC_ARENA_MAX": "2",
+    "HF_HUB_OFFLINE": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
 
 
 def command(module: str, *numbers: int) -> list[str]:

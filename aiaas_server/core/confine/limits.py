@@ -50,9 +50,11 @@ def limit_time(seconds: int) -> None:
 
 def limit_memory(more: int) -> None:
     """Let this process take `more` bytes of addresses than it has now."""
-    with suppress(OSError):
+    try:
         now = int(_STATUS.read_text("ascii").split()[0]) * resource.getpagesize()
-        _limit(resource.RLIMIT_AS, now + more)
+    except OSError:  # a system that does not tell
+        now = 0
+    _limit(resource.RLIMIT_AS, now + more)
 
 
 def limit_data(most: int) -> None:

@@ -105,6 +105,7 @@ def _program(machine: Machine, allowed: Sequence[str], *, loading: bool) -> byte
         lines += _unless(machine, "open", 1, _WRITES)
         lines += _unless(machine, "openat", 2, _WRITES)
         lines += _if(machine, "prctl", 0, _EQUAL, _SET_NAME)
+        lines += _if(machine, "prlimit64", 0, _EQUAL, 0)  # its own
     return b"".join([*lines, _line(_RETURN, _NO_RIGHT)])
 
 

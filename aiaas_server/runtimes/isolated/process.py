@@ -84,7 +84,7 @@ class Worker:
         file = _written(order, content)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._process = _started(entry, file, theirs)
+            self._process = _started(entry, file, theirs, filters=order.filters)
         except BaseException:
             self._control.close()
             raise
@@ -246,11 +246,13 @@ def _written(order: Order, content: bytes) -> int:
     return file
 
 
-def _started(entry: str, order: int, control: socket.socket) -> subprocess.Popen[bytes]:
+def _started(
+    entry: str, order: int, control: socket.socket, *, filters: bool
+) -> subprocess.Popen[bytes]:
     home = Path(tempfile.mkdtemp(prefix="aiaas-"))
     try:
         return subprocess.Popen(
-            command(entry, os.getpid(), control.fileno()),
+            command(entry, os.getpid(), control.fileno(), int(filters)),
             stdin=order,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -39,7 +39,7 @@ HONEST = {
 ROW = Place(0, FLOAT, (1, 4), 0, 16)
 
 
-def main(parent: int, control: int) -> None:
+def main(parent: int, control: int, filters: int) -> None:
     name = json.loads(os.pread(0, 1 << 20, 0).partition(b"\n")[0])["config"]["name"]
     link = socket.socket(fileno=control)
     if name in LOADS:
