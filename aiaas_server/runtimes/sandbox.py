@@ -19,6 +19,7 @@ from aiaas_server.core.errors import (
     InvalidInput,
     LoadFailed,
     ModelCrashed,
+    ModelUnavailable,
     OutOfMemory,
     ServerError,
 )
@@ -26,7 +27,7 @@ from aiaas_server.core.session import Isolation, StopToken
 from aiaas_server.core.signature import TensorSpec
 from aiaas_server.runtimes.isolated.channel import Channel, Given, Gone
 from aiaas_server.runtimes.isolated.frames import CODES, DTYPES, Broken
-from aiaas_server.runtimes.isolated.keeper import Keeper, Terms
+from aiaas_server.runtimes.isolated.keeper import UNLOADED, Keeper, Terms
 from aiaas_server.runtimes.isolated.orders import Order
 from aiaas_server.runtimes.isolated.process import Ending, Worker
 
@@ -168,6 +169,8 @@ class SandboxedSession:
         """What a run is told that was under way when the process ended."""
         if stop is not None and stop.stopped:
             return DeadlineExceeded("the run was stopped: nobody waits for its answer")
+        if ending.reason == UNLOADED:
+            return ModelUnavailable(UNLOADED, retry_after=1.0)
         # Who is killed, and not by this server, was killed by a system without memory.
         full = ending.most_bytes >= _FULL * self._memory
         if not ending.reason and (full or ending.code == -signal.SIGKILL):

@@ -25,6 +25,7 @@ _log = logging.getLogger("aiaas_server")
 DEATHS: Final = 3
 """Of them within `WITHIN` seconds, a model gets no further process."""
 WITHIN: Final = 60.0
+UNLOADED: Final = "the model was unloaded"
 _LONGEST_LOAD: Final = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 _PATIENCE: Final = 2.0  # seconds: a run waits for no process that is started later than that
@@ -122,7 +123,7 @@ class Keeper:
 
     def _refuse(self) -> None:
         if self._closing:
-            raise ModelUnavailable("the model was unloaded", retry_after=1.0)
+            raise ModelUnavailable(UNLOADED, retry_after=1.0)
         if self.isolation.quarantined:
             raise ModelUnavailable(
                 f"the model is quarantined: {self.isolation.quarantined}", retry_after=WITHIN
@@ -139,7 +140,7 @@ class Keeper:
             self._awake()
 
     def _awake(self) -> None:
-        with suppress(OSError):  # it is closed, or full
+        with suppress(OSError, ValueError):  # it is closed, or full
             os.eventfd_write(self._wake, 1)
 
     def died(self, worker: Worker, reason: str = "") -> Ending:
@@ -179,9 +180,9 @@ class Keeper:
                 return
             self._closing = True
             if self._worker is not None:
-                self._worker.kill("the model was unloaded")
+                self._worker.kill(UNLOADED)
             self._changed.notify_all()
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # the thread has ended
                 os.eventfd_write(self._stop, 1)
 
     def wait_closed(self, timeout: float | None = None) -> None:
@@ -205,7 +206,7 @@ class Keeper:
             raise
         finally:
             if self._worker is not None:
-                self._worker.end(reason="the model was unloaded")
+                self._worker.end(reason=UNLOADED)
             with self._changed:
                 self._closing = True
                 for file in (self._wake, self._stop):

@@ -40,7 +40,7 @@ class Ending(NamedTuple):
 
     Attributes:
         code: Its status; negative is the signal.
-        most_bytes: Of memory, that it ever took.
+        most_bytes: Of memory, that it ever took; 0 where that was less than the server takes.
         reason: Why the server ended it; "" where it ended by itself.
     """
 
@@ -91,6 +91,7 @@ class Worker:
         finally:
             theirs.close()
             os.close(file)
+        self._most_of_parent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._exit = os.pidfd_open(self._process.pid)
 
     @property
@@ -220,8 +221,10 @@ class Worker:
                 os.killpg(self.pid, signal.SIGKILL)  # whatever it has started
             _, status, usage = os.wait4(self.pid, 0)
             code = self._process.returncode = os.waitstatus_to_exitcode(status)
+            # Until it began to run its own program it was as large as who started it.
+            most = usage.ru_maxrss if usage.ru_maxrss > self._most_of_parent else 0
             with self._handle:
-                self.ending = Ending(code, usage.ru_maxrss * 1024, self._reason)
+                self.ending = Ending(code, most * 1024, self._reason)
                 os.close(self._exit)
             self._control.close()
             with self._free:
