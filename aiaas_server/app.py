@@ -92,7 +92,11 @@ class Application:
         self._platform = platform
         further = () if platform is None else platform.measures
         counts = RequestMetrics(
-            (lambda: families_of(pool.models()), lambda: isolation_families(pool.models()), *further)
+            (
+                lambda: families_of(pool.models()),
+                lambda: isolation_families(pool.models()),
+                *further,
+            )
         )
         dynamic, regions = DynamicSettings(), Regions()
         operations = Operations(pool, dynamic, regions)
@@ -244,7 +248,6 @@ def create_app(
     aliases: Aliases | None = None
     if settings.data is not None:
         from aiaas_server.platform import Platform  # the database and all that only where wanted
-
         from aiaas_server.runtimes.sandbox import open_isolated
 
         platform = Platform(settings, repository)

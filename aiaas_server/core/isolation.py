@@ -63,4 +63,6 @@ def families_of(models: Iterable[Runs]) -> Iterator[Family]:
     if not kept:
         return
     for name, kind, text, read in _FAMILIES:
-        yield Family(name, kind, text, [("", labels, read(isolation)) for labels, isolation in kept])
+        yield Family(
+            name, kind, text, [("", labels, read(isolation)) for labels, isolation in kept]
+        )

@@ -78,7 +78,9 @@ def _run_once(session: Session) -> None:
     """Have the runtime open, map and start now whatever it does at a first run."""
     try:
         inputs = {
-            spec.name: zeros(spec.name, spec.datatype, [1 if dim < 0 else dim for dim in spec.shape])
+            spec.name: zeros(
+                spec.name, spec.datatype, [1 if dim < 0 else dim for dim in spec.shape]
+            )
             for spec in session.inputs
         }
         session.run(inputs, [spec.name for spec in session.outputs])

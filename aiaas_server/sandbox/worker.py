@@ -26,9 +26,7 @@ def main(parent: int, control: int, filters: int) -> None:
     work(parent, control, filters, lambda session: session)
 
 
-def work(
-    parent: int, control: int, filters: int, around: Callable[[Session], Session]
-) -> None:
+def work(parent: int, control: int, filters: int, around: Callable[[Session], Session]) -> None:
     """As `main`; `around` may put something around the session once all rights are given up."""
     end_with(parent)
     write_nothing()

@@ -91,7 +91,8 @@ class Area:
             except ValueError as error:  # 0 elements, and yet larger than memory
                 raise Broken(str(error)) from error
         if dtype == _BOOL:  # a byte of anything but 0 and 1 would be neither
-            return np.ndarray(place.shape, np.uint8, self._memory, place.offset) != 0
+            found: Array = np.ndarray(place.shape, np.uint8, self._memory, place.offset) != 0
+            return found
         return np.ndarray(place.shape, dtype, self._memory, place.offset).copy()
 
     def _text(self, place: Place) -> Array:

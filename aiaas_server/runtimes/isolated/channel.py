@@ -67,7 +67,11 @@ class Channel:
         self.call = 0
 
     def run(
-        self, call: int, inputs: Sequence[Given], outputs: Sequence[int], specs: Sequence[TensorSpec]
+        self,
+        call: int,
+        inputs: Sequence[Given],
+        outputs: Sequence[int],
+        specs: Sequence[TensorSpec],
     ) -> list[Array]:
         """Have a run done, and take its outputs out of the shared memory.
 
@@ -135,9 +139,7 @@ class Channel:
         except BlockingIOError as error:
             raise Broken("it does not read what it is sent") from error
 
-    def _hear(
-        self, call: int, outputs: Sequence[int], specs: Sequence[TensorSpec]
-    ) -> list[Array]:
+    def _hear(self, call: int, outputs: Sequence[int], specs: Sequence[TensorSpec]) -> list[Array]:
         kind, count, size, frame = self._receive(call)
         if kind == NEEDS:
             self._give_room(call, size)

@@ -193,13 +193,8 @@ class Keeper:
 
     def _keep(self) -> None:
         try:
-            self._first()
-            while self._problem is None and not self._closing:
-                self._watch()
-                if not self._closing and not self.isolation.quarantined:
-                    self._again()
-                elif self.isolation.quarantined:
-                    self._sleep(None)
+            if self._first():
+                self._go_on()
         except BaseException:
             _log.exception("model '%s': the thread that keeps its process failed", self._name)
             self.isolation.quarantined = "the server failed to keep its process"
@@ -214,18 +209,27 @@ class Keeper:
                 self._wake = self._stop = -1
                 self._changed.notify_all()
 
-    def _first(self) -> None:
+    def _go_on(self) -> None:
+        while not self._closing:
+            self._watch()
+            if self.isolation.quarantined:
+                self._sleep(None)
+            elif not self._closing:
+                self._again()
+
+    def _first(self) -> bool:
         try:
             worker, told = self._start()
         except ServerError as error:
             with self._changed:
                 self._problem = error
                 self._changed.notify_all()
-            return
+            return False
         with self._changed:
             self._worker, self._told = worker, told
             self.isolation.memory_bytes = worker.memory_bytes
             self._changed.notify_all()
+        return True
 
     def _start(self) -> tuple[Worker, Told]:
         """One that has opened the model.

@@ -22,9 +22,7 @@ Open = Callable[..., SandboxedSession]
 
 
 def doubles() -> bytes:
-    return model(
-        [node("Add", ["x", "x"], ["y"])], [value("x", ["n", 4])], [value("y", ["n", 4])]
-    )
+    return model([node("Add", ["x", "x"], ["y"])], [value("x", ["n", 4])], [value("y", ["n", 4])])
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,14 +84,14 @@ REFUSED: dict[str, Callable[[int], Any]] = {
     "read a file": lambda parent: os.open("/etc/passwd", os.O_RDONLY),
     "read a relative file": lambda parent: os.open(".", os.O_RDONLY),
     "write a file": lambda parent: os.open("/tmp/out", os.O_WRONLY | os.O_CREAT),
-    "look at a file": lambda parent: os.stat("/etc/passwd"),
-    "list a directory": lambda parent: os.listdir("/"),
+    "look at a file": lambda parent: Path("/etc/passwd").stat(),
+    "list a directory": lambda parent: list(Path("/").iterdir()),
     "read /proc of itself": lambda parent: os.open("/proc/self/maps", os.O_RDONLY),
     "read /proc of the server": lambda parent: os.open(f"/proc/{parent}/environ", os.O_RDONLY),
-    "remove a file": lambda parent: os.unlink("/tmp/nothing"),
-    "rename a file": lambda parent: os.rename("/tmp/nothing", "/tmp/other"),
-    "make a directory": lambda parent: os.mkdir("here"),
-    "link a file": lambda parent: os.symlink("/etc/passwd", "here"),
+    "remove a file": lambda parent: Path("/tmp/nothing").unlink(),
+    "rename a file": lambda parent: Path("/tmp/nothing").rename("/tmp/other"),
+    "make a directory": lambda parent: Path("here").mkdir(),
+    "link a file": lambda parent: Path("here").symlink_to("/etc/passwd"),
     "change directory": lambda parent: os.chdir("/"),
     "make a socket": lambda parent: socket.socket(),
     "make a unix socket": lambda parent: socket.socket(socket.AF_UNIX),

@@ -67,7 +67,7 @@ class Channel:
         frame, extra, _, _ = self.link.recvmsg(frames.MOST_FRAME, 64)
         if not frame:
             return 0
-        _, _, call, size = HEADER.unpack_from(frame)
+        call, size = map(int, HEADER.unpack_from(frame)[2:])
         if extra:
             (file,) = array.array("i", extra[0][2])
             self.area = Area(file, size, mapped(file, size))
@@ -118,7 +118,9 @@ LOADS: dict[str, Callable[[socket.socket], Any]] = {
         link, {**HONEST, "outputs": [{**TENSOR, "name": str(n)} for n in range(1100)]}
     ),
     "load-more-fields": lambda link: say(link, {**HONEST, "admin": True}),
-    "load-other-provider": lambda link: say(link, {**HONEST, "providers": ["CUDAExecutionProvider"]}),
+    "load-other-provider": lambda link: say(
+        link, {**HONEST, "providers": ["CUDAExecutionProvider"]}
+    ),
 }
 
 
@@ -139,6 +141,17 @@ def _needs_again(channel: Channel, call: int) -> None:
     channel.link.send(HEADER.pack(NEEDS, 0, call, 1 << 20))
     channel.receive()
     channel.link.send(HEADER.pack(NEEDS, 0, call, 2 << 20))
+
+
+def _needs_all(channel: Channel, call: int) -> None:
+    send(channel, HEADER.pack(NEEDS, 0, call, 2**64 - 1))
+    channel.receive()
+    send(channel, HEADER.pack(FAILED, 2, call, 0) + b"no room")
+
+
+def _half(channel: Channel, call: int) -> None:
+    send(channel, HEADER.pack(NEEDS, 0, call, 64))
+    time.sleep(600)
 
 
 def _floods_stderr(channel: Channel, call: int) -> None:
@@ -186,8 +199,12 @@ RUNS: dict[str, Callable[[Channel, int], Any]] = {
     "no-elements-yet-huge": _row(shape=(0,) + (2**31 - 1,) * 5, size=0),
     "another-output": _row(position=9),
     "another-datatype": _row(datatype=frames.CODES["FP64"], size=32),
-    "unknown-datatype": lambda c, call: c.answer(call, extra=struct.pack("<HBBxxxxQQ", 0, 99, 0, 0, 0)),
-    "rank-of-200": lambda c, call: c.answer(call, extra=struct.pack("<HBBxxxxQQ", 0, 10, 200, 0, 0)),
+    "unknown-datatype": lambda c, call: c.answer(
+        call, extra=struct.pack("<HBBxxxxQQ", 0, 99, 0, 0, 0)
+    ),
+    "rank-of-200": lambda c, call: c.answer(
+        call, extra=struct.pack("<HBBxxxxQQ", 0, 10, 200, 0, 0)
+    ),
     "count-of-65535": lambda c, call: c.answer(call, ROW, count=65535),
     "count-of-none": lambda c, call: c.answer(call, count=0),
     "ends-within-a-shape": lambda c, call: send(
@@ -209,11 +226,7 @@ RUNS: dict[str, Callable[[Channel, int], Any]] = {
     "aborts": lambda c, call: os.abort(),
     "segfaults": lambda c, call: os.kill(os.getpid(), signal.SIGSEGV),
     # What the server stands without any harm.
-    "needs-all-memory": lambda c, call: (
-        send(c, HEADER.pack(NEEDS, 0, call, 2**64 - 1)),
-        c.receive(),
-        _failed(2, b"no room")(c, call),
-    ),
+    "needs-all-memory": _needs_all,
     "another-shape": _row(shape=(4, 1)),
     "fails-with-a-path": _failed(0, b"see /etc/shadow\x00\x1b[2J"),
     "fails-as-the-callers": _failed(1, b"bad \xff input"),
@@ -223,5 +236,5 @@ RUNS: dict[str, Callable[[Channel, int], Any]] = {
     "floods-stderr": _floods_stderr,
     "answers-ahead": _ahead,
     "says-nothing": lambda c, call: time.sleep(600),
-    "half-a-frame-then-nothing": lambda c, call: (send(c, HEADER.pack(NEEDS, 0, call, 64)), time.sleep(600)),
+    "half-a-frame-then-nothing": _half,
 }

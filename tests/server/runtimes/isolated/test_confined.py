@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,21 +50,26 @@ def test_a_model_that_takes_too_much_memory_is_told_so(
     beside()
 
 
-def test_the_process_has_no_more_than_it_needs(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_has_no_more_than_it_needs(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AIAAS_SECRET_OF_OURS", "x")
     session = opened(doubles())
     session.run({"x": X}, ["y"])
     worker = session._keeper.worker(None)
     proc = Path(f"/proc/{worker.pid}")
     assert b"AIAAS_SECRET_OF_OURS" not in (proc / "environ").read_bytes()
-    assert os.readlink(proc / "cwd").endswith("(deleted)")
-    kinds = sorted(os.readlink(file).partition(":")[0] for file in (proc / "fd").iterdir())
+    assert str((proc / "cwd").readlink()).endswith("(deleted)")
+    kinds = sorted(str(file.readlink()).partition(":")[0] for file in (proc / "fd").iterdir())
     assert kinds == ["/dev/null", "/dev/null", "/memfd", "socket", "socket"]
     status = (proc / "status").read_text()
     assert "NoNewPrivs:\t1" in status
     assert "Seccomp:\t2" in status
     assert "Seccomp_filters:\t2" in status
-    limits = {line[:25].strip(): line[26:46].strip() for line in (proc / "limits").read_text().splitlines()}
+    limits = {
+        line[:25].strip(): line[26:46].strip()
+        for line in (proc / "limits").read_text().splitlines()
+    }
     assert limits["Max file size"] == "0"
     assert limits["Max core file size"] == "0"
     assert limits["Max open files"] == "64"

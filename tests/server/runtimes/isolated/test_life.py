@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from aiaas_server.core.errors import (
@@ -87,7 +86,9 @@ def test_three_deaths_are_the_end(opened: Open) -> None:
         with pytest.raises(ModelCrashed, match="SIGABRT"):
             session.run({"x": X}, ["y"])
         assert session.isolation.deaths == deaths
-    with pytest.raises(ModelUnavailable, match="quarantined: .* 3 times within 60 s.*SIGABRT") as no:
+    with pytest.raises(
+        ModelUnavailable, match="quarantined: .* 3 times within 60 s.*SIGABRT"
+    ) as no:
         session.run({"x": X}, ["y"])
     assert no.value.retry_after
     assert other.run({"x": X}, ["y"])[0].tolist() == (2 * X).tolist()
@@ -159,7 +160,7 @@ def test_nothing_is_left_of_two_hundred(opened: Open) -> None:
             if (task / "children").exists()
         )
         assert children.exists()
-        return len(os.listdir("/proc/self/fd")), of_threads
+        return len(list(Path("/proc/self/fd").iterdir())), of_threads
 
     opened(doubles()).close()
     before = None

@@ -205,7 +205,7 @@ def test_a_file_is_opened_with_the_weights_beside_it(tmp_path: Path) -> None:
     ("providers", "config"),
     [
         (("cuda",), ModelConfig()),
-        (("auto",), ModelConfig(instance_group=[InstanceGroup(kind="KIND_GPU")])),
+        (("auto",), ModelConfig(instance_group=(InstanceGroup(kind="KIND_GPU"),))),
     ],
     ids=["server", "model"],
 )
