@@ -15,6 +15,8 @@ from types import SimpleNamespace
 from pydantic import SecretStr
 
 from aiaas_server import settings
+from aiaas_server.core.isolation import families_of as isolation_families
+from aiaas_server.core.session import Isolation
 from aiaas_server.core.statistics import Statistics
 from aiaas_server.generate.accounts import Counts
 from aiaas_server.generate.measures import families_of
@@ -52,7 +54,11 @@ def metrics_page() -> str:
     statistics.batch_curve = {"unit": "rows", "cap": 1, "points": []}
     model = SimpleNamespace(name="m", version=1, statistics=statistics)
     writer = SimpleNamespace(name="m", version=1, generator=SimpleNamespace(counts=Counts()))
-    page = metrics.render([model], {"invalid_input": 1}, families=families_of([writer])).decode()
+    apart = SimpleNamespace(
+        name="m", version=1, session=SimpleNamespace(isolation=Isolation(confined=True))
+    )
+    families = [*families_of([writer]), *isolation_families([apart])]
+    page = metrics.render([model], {"invalid_input": 1}, families=families).decode()
     lines = [
         "# Metrics",
         "",
