@@ -90,12 +90,10 @@ class Keeper:
         self._thread.start()
         with self._changed:
             self._changed.wait_for(lambda: self._told or self._problem)
-            if self._problem is not None:
-                problem = self._problem
-            elif self._told is not None:
+            if self._told is not None:
                 return self._told
         self._thread.join()
-        raise problem
+        raise self._problem or LoadFailed("its process was not started")
 
     def worker(self, stop: StopToken | None) -> Worker:
         """The process to run on; one that is about to be started is waited for.

@@ -179,14 +179,14 @@ def test_what_is_no_model_is_refused(opened: Open, graph: bytes) -> None:
 
 
 def test_a_model_that_does_not_fit_into_its_memory_is_refused(opened: Open) -> None:
-    weights = np.zeros((4, 40_000_000), np.float32)
+    weights = np.zeros((4, 12_000_000), np.float32)
     of = ("FP32", ["n", 4])
     large = model(
         [node("MatMul", ["x", "w"], ["h"]), node("ReduceSum", ["h"], ["y"], keepdims=0)],
         {"x": of}, {"y": ("FP32", [])}, {"w": weights},
     )  # fmt: skip
     with pytest.raises(LoadFailed):
-        opened(large, memory=256 << 20)
+        opened(large, memory=128 << 20)
 
 
 def test_a_file_is_opened_with_the_weights_beside_it(tmp_path: Path) -> None:
