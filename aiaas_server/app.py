@@ -16,9 +16,11 @@ from aiaas_client.protocol.errors import ErrorCode
 from aiaas_server.core.describe.bundle import Bundles
 from aiaas_server.core.describe.stored import ModelRepository
 from aiaas_server.core.events import Observer
+from aiaas_server.core.isolation import families_of as isolation_families
 from aiaas_server.core.measures import Measure
 from aiaas_server.core.model import Aliases, Choose
 from aiaas_server.core.pool.pool import ModelPool
+from aiaas_server.core.session import OpenSession
 from aiaas_server.garbage import settle, unsettle
 from aiaas_server.generate import open_generator
 from aiaas_server.generate.measures import families_of
@@ -94,7 +96,13 @@ class Application:
         self.settings = settings
         self._platform = platform
         further = (*measures, *(() if platform is None else platform.measures))
-        counts = RequestMetrics((lambda: families_of(pool.models()), *further))
+        counts = RequestMetrics(
+            (
+                lambda: families_of(pool.models()),
+                lambda: isolation_families(pool.models()),
+                *further,
+            )
+        )
         dynamic, regions = DynamicSettings(), Regions()
         operations = Operations(pool, dynamic, regions)
         if platform is not None:
@@ -245,12 +253,21 @@ def create_app(
     )
     repository = Repository(settings.models)
     platform: Platform | None = None
+    isolated: OpenSession | None = None
     stored: ModelRepository = repository
     aliases: Aliases | None = None
     if settings.data is not None:
         from aiaas_server.platform import Platform  # the database and all that only where wanted
+        from aiaas_server.runtimes.sandbox import open_isolated
 
         platform = Platform(settings, repository, local=local)
+        isolated = partial(
+            open_isolated,
+            providers=settings.providers,
+            intra_op_threads=settings.threads_per_run,
+            memory_bytes=settings.sandbox_memory_bytes,
+            allow_weak=settings.allow_weak_sandbox,
+        )
         stored = platform.repository
         observers = (*observers, *platform.observers)
         choose, aliases = choose or platform.choose, platform.aliases
@@ -273,6 +290,7 @@ def create_app(
         aliases=aliases,
         names=None if platform is None else platform.names,
         on_serve=None if platform is None else platform.on_serve,
+        open_isolated=isolated,
     )
     observed = bool(observers) or platform is not None
     return Application(

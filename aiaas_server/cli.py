@@ -115,6 +115,13 @@ OPTIONS = (
     ServeOption("certfile", SAFETY, "TLS certificate chain, PEM."),
     ServeOption("keyfile", SAFETY, "Private key of it, PEM."),
     ServeOption("client_ca", SAFETY, "Who may certify clients, PEM; all must be."),
+    ServeOption(
+        "sandbox", SAFETY,
+        "Whose models run in processes of their own: none, tenants or all. Default: tenants.",
+    ),
+    ServeOption(
+        "allow_weak_sandbox", SAFETY, "Do so where the system cannot take system calls away, too."
+    ),
     ServeOption("insecure", SAFETY, "Serve other machines without a key or TLS."),
     ServeOption("max_body_bytes", LIMITS, "Largest inference request. 64MiB."),
     ServeOption("max_connections", LIMITS, "Connections open. 1000."),

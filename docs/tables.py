@@ -16,6 +16,8 @@ from pydantic import SecretStr
 
 from aiaas_server import settings
 from aiaas_server.core.events import InferenceRecord, Units
+from aiaas_server.core.isolation import families_of as isolation_families
+from aiaas_server.core.session import Isolation
 from aiaas_server.core.statistics import Statistics
 from aiaas_server.generate.accounts import Counts
 from aiaas_server.generate.measures import families_of
@@ -58,7 +60,14 @@ def metrics_page() -> str:
     )
     tenants = TenantCounts(1)
     tenants(InferenceRecord("m", 1, Units(1), 1, 0.0, 0.0, 0.0, None))
-    further = [*families_of([writer]), *tenants.families()]
+    apart = SimpleNamespace(
+        full="m", version=1, session=SimpleNamespace(isolation=Isolation(confined=True))
+    )
+    further = [
+        *families_of([writer]),
+        *isolation_families([apart]),
+        *tenants.families(),
+    ]
     page = metrics.render([model], {"invalid_input": 1}, families=further).decode()
     lines = [
         "# Metrics",

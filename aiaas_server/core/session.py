@@ -59,6 +59,27 @@ class GraphFacts:
     words: tuple[str, ...] = ()
 
 
+@dataclass(slots=True)
+class Isolation:
+    """What is known of the process that a model runs in, where it has one of its own.
+
+    Attributes:
+        confined: The system has taken calls away from it; else there are limits only.
+        deaths: How often it ended without being asked to.
+        restarts: How often another one took its place then.
+        recycled: How often one did because it had grown.
+        quarantined: Why there will be no further one; "" while there is.
+        memory_bytes: What it took when it had opened the model.
+    """
+
+    confined: bool
+    deaths: int = 0
+    restarts: int = 0
+    recycled: int = 0
+    quarantined: str = ""
+    memory_bytes: int = 0
+
+
 class Described(Protocol):
     """What is known of a model file that was opened.
 
@@ -104,6 +125,12 @@ class Session(Described, Protocol):
     def close(self) -> None:
         """Release the model's memory; a run in progress ends first."""
         ...
+
+
+def isolation_of(session: Session) -> Isolation | None:
+    """What is known of the process that a session runs in; None where that is this one."""
+    found: Isolation | None = getattr(session, "isolation", None)
+    return found
 
 
 class KeptRuns(Protocol):

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from aiaas_client.protocol.jobs import JobError
+from aiaas_server.core.confine.limits import limit_data
 from aiaas_server.core.errors import InvalidInput, OutOfMemory, ServerError
-from aiaas_server.job_process.confine import confine, limit_memory
+from aiaas_server.job_process.confine import confine
 from aiaas_server.job_process.watch import PipeWatch
 from aiaas_server.jobs.orders import ORDER_FILE, DoneLine, FailedLine, Order, Product
 from aiaas_server.jobs.recipes.recipe import Diverged
@@ -46,7 +47,7 @@ def main(directory: str, parent: int) -> None:
     order = Order.model_validate_json(Path(ORDER_FILE).read_bytes())
     watch = PipeWatch(out, order)
     try:
-        limit_memory(order.memory_bytes)
+        limit_data(order.memory_bytes)
         watch.say(DoneLine(product=_carried_out(order, watch)))
     except Exception as error:
         if not isinstance(error, InvalidInput):  # whose message is for whoever asked, and enough

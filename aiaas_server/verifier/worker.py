@@ -6,9 +6,10 @@ import os
 import sys
 from typing import BinaryIO
 
+from aiaas_server.core.confine.limits import limit_memory, limit_time
 from aiaas_server.core.errors import ServerError
 from aiaas_server.registry.verification.verdict import Line, Order, Phase, no_room
-from aiaas_server.verifier.confine import confine, limit_memory, limit_time
+from aiaas_server.verifier.confine import confine
 
 
 def main(parent: int) -> None:

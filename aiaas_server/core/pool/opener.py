@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from time import monotonic_ns
 from typing import NamedTuple
 
 from aiaas_server.core.cache import ResponseCache
@@ -35,7 +36,7 @@ from aiaas_server.core.schedule.rounding import warm_sizes
 from aiaas_server.core.schedule.scheduler import Scheduler
 from aiaas_server.core.schedule.shares import Shares
 from aiaas_server.core.schedule.sizing import Sizing, Unit, clock_of
-from aiaas_server.core.session import OpenSession, Session
+from aiaas_server.core.session import OpenSession, Session, isolation_of
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.statistics import Statistics
 from aiaas_server.core.task import AnyTask
@@ -60,6 +61,7 @@ class Opener:
 
     Args:
         open_session: Opens one model file.
+        open_isolated: Opens one in a process of its own; without it such models are refused.
         bundles: Opens the cards beside the models; without it they serve tensors only.
         queue_budget: Room for waiting requests, shared by all models.
         shares: Whose turn it is, where there are tenants.
@@ -78,9 +80,11 @@ class Opener:
         shares: Shares | None,
         measure: Callable[[], int],
         on_serve: OnServe | None = None,
+        open_isolated: OpenSession | None = None,
     ) -> None:
         self._repository = repository
         self._open_session = open_session
+        self._open_isolated = open_isolated
         self._settings = settings
         self._observers = tuple(observers)
         self._bundles = bundles
@@ -129,11 +133,18 @@ class Opener:
             session.close()
             raise
         taken = estimate(size, before, self._measure())
+        isolation = isolation_of(session)
+        taken += 0 if isolation is None else isolation.memory_bytes
         return Opened(model, taken, time.monotonic_ns() - started)
 
     def _session(self, stored: StoredModel, version: StoredVersion) -> Session:
         try:
-            return self._open_session(version.path, stored.config)
+            if not stored.isolated:
+                return self._open_session(version.path, stored.config)
+            if self._open_isolated is None:
+                raise LoadFailed("it is to run in a process of its own, which is not offered here")
+            named = stored.config.model_copy(update={"name": stored.name})
+            return self._open_isolated(version.path, named)
         except LoadFailed:
             raise
         except Exception as error:
@@ -150,7 +161,9 @@ class Opener:
     ) -> LoadedModel:
         config = self._complete(stored, session, card)
         signature = signature_of(config)
-        placement = Placement(never=session.graph.cost_in_values)
+        # The event loop waits for no other process, however quick its answers have been.
+        isolated = isolation_of(session) is not None
+        placement = Placement(never=isolated or session.graph.cost_in_values)
         known = warm_up(session, signature, placement)
         sizes = self._run_first(stored, version, config, session, signature)
         config = self._with_useful_instances(stored, config, session, signature)
@@ -336,7 +349,10 @@ class Opener:
             return None
         if session.graph.cost_in_values:
             return None
-        clock = clock_of(session.providers, config.threads_per_run(self._settings.threads_per_run))
+        clock = monotonic_ns  # the thread that waits for another process takes no time of its own
+        if isolation_of(session) is None:
+            threads = config.threads_per_run(self._settings.threads_per_run)
+            clock = clock_of(session.providers, threads)
         if padding is not None or varying_inputs(signature):
             unit: Unit = "bytes" if padding is None else "elements"
             return Sizing(unit, BatchCurve(), statistics, clock)

@@ -65,6 +65,7 @@ class ModelPool:
         on_serve: Is told of each version that was opened, before it serves.
         names: Says which models a caller means, and of which it may know; without it everyone
             knows all.
+        open_isolated: Opens one model file in a process of its own.
         patience: Seconds after which a model that is being opened no longer holds up the others.
 
     Attributes:
@@ -92,6 +93,7 @@ class ModelPool:
         aliases: Aliases | None = None,
         on_serve: OnServe | None = None,
         names: Names | None = None,
+        open_isolated: OpenSession | None = None,
         patience: float = PATIENCE,
     ) -> None:
         self._settings = settings
@@ -114,6 +116,7 @@ class ModelPool:
             shares,
             measure,
             on_serve,
+            open_isolated,
         )
         self._unloader = Unloader(self._table, give_back)
         self._loader = Loader(

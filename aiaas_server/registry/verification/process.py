@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Coroutine
@@ -20,23 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from aiaas_server.core.confine.command import command, environment
 from aiaas_server.core.errors import ServerError
 from aiaas_server.state.artefacts.stores import file_errors
 
 READY_SECONDS: Final = 60.0
 """After which a process is ended that waits for a bundle: it holds memory."""
-
-_PACKAGES: Final = Path(__file__).parents[3]
-# Isolated, so that neither the environment nor a current directory adds to what is imported; the
-# place of this package comes last, for one that runs from where it was unpacked.
-_START: Final = """
-import sys
-sys.path.append(sys.argv[1])
-from aiaas_server.verifier.worker import main
-main(parent=int(sys.argv[2]))
-"""
-_PASSED_ON: Final = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-_QUIET: Final = {"TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2", "HF_HUB_OFFLINE": "1"}
 
 
 class Place:
@@ -156,21 +144,14 @@ async def start(scratch: Path | None = None) -> Started:
         OSError: The system has no room for it.
     """
     place = await asyncio.to_thread(Place, scratch)
-    environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
     try:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-B",  # it could not write what it compiles
-            "-c",
-            _START,
-            str(_PACKAGES),
-            str(os.getpid()),
+            *command("aiaas_server.verifier.worker", os.getpid()),
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,
             cwd=place.path,
-            env={**environment, **_QUIET, "HOME": str(place.path), "TMPDIR": str(place.path)},
+            env=environment(place.path),
             start_new_session=True,
         )
     except BaseException:

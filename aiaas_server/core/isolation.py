@@ -1,0 +1,68 @@
+"""What the metrics page tells of models that run in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from aiaas_server.core.measures import Family, FamilyKind
+from aiaas_server.core.session import Isolation, Session, isolation_of
+
+_FAMILIES: tuple[tuple[str, FamilyKind, str, Callable[[Isolation], float]], ...] = (
+    (
+        "aiaas_sandbox_deaths_total",
+        "counter",
+        "Ends of the processes of models that nobody asked for",
+        lambda i: i.deaths,
+    ),
+    (
+        "aiaas_sandbox_restarts_total",
+        "counter",
+        "Processes started in the place of ones that had died",
+        lambda i: i.restarts,
+    ),
+    (
+        "aiaas_sandbox_recycled_total",
+        "counter",
+        "Processes started in the place of ones that had grown",
+        lambda i: i.recycled,
+    ),
+    (
+        "aiaas_sandbox_quarantined",
+        "gauge",
+        "1 where a model gets no further process, since they died too often",
+        lambda i: float(bool(i.quarantined)),
+    ),
+    (
+        "aiaas_sandbox_weak",
+        "gauge",
+        "1 where a process of a model has limits only, and all system calls",
+        lambda i: float(not i.confined),
+    ),
+)
+
+
+class Runs(Protocol):
+    """A loaded version."""
+
+    @property
+    def full(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def session(self) -> Session: ...
+
+
+def families_of(models: Iterable[Runs]) -> Iterator[Family]:
+    """The families of those that have processes of their own; none where no model has."""
+    kept = [
+        ({"model": model.full, "version": str(model.version)}, isolation)
+        for model in models
+        if (isolation := isolation_of(model.session)) is not None
+    ]
+    if not kept:
+        return
+    for name, kind, text, read in _FAMILIES:
+        yield Family(
+            name, kind, text, [("", labels, read(isolation)) for labels, isolation in kept]
+        )

@@ -1,0 +1,1 @@
+"""The process that runs one model which somebody else brought; `runtimes.sandbox` starts it."""
