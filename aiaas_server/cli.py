@@ -108,6 +108,12 @@ OPTIONS = (
     ServeOption(
         "shared_memory", LISTEN, "Let clients on this machine pass tensors through shared memory."
     ),
+    ServeOption(
+        "master_key_file", SAFETY, "Encrypts what is kept: `aiaas master-key new` makes one."
+    ),
+    ServeOption(
+        "memory_dir", SAFETY, "In memory, for what is encrypted while it is used. In /dev/shm."
+    ),
     ServeOption("certfile", SAFETY, "TLS certificate chain, PEM."),
     ServeOption("keyfile", SAFETY, "Private key of it, PEM."),
     ServeOption("client_ca", SAFETY, "Who may certify clients, PEM; all must be."),

@@ -44,6 +44,7 @@ from aiaas_server.registry.rows import ModelRow, VersionRow
 from aiaas_server.registry.stored import RegistryRepository
 from aiaas_server.registry.verification.verify import Verifier
 from aiaas_server.settings import Settings
+from aiaas_server.state.artefacts.vault import open_vault
 from aiaas_server.state.database import Connection, Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
@@ -81,11 +82,12 @@ class Platform:
         self.tenancy = Tenancy(settings, self.database, self._feed)
         self.find_key = self.tenancy.find_key
         self.entrance = self.tenancy.entrance
+        self._vault = open_vault(settings, self.database)
         self._registry = Registry(self.database, begin)
         self._verifier = Verifier(
             timeout=settings.verify_timeout,
             memory_bytes=settings.verify_memory_bytes,
-            scratch=settings.data / "cache" / "verify",
+            scratch=(self._vault.work if self._vault else settings.data) / "cache" / "verify",
         )
         self._deployment = Deployment(
             settings,
@@ -97,6 +99,7 @@ class Platform:
             ready=self._ready,
             damaged=self._damaged,
             expect=self._verifier.expect,
+            vault=self._vault,
         )
         self._datasets = Datasets(settings, self.database, self._deployment)
         self.repository = RegistryRepository(models)
@@ -112,7 +115,6 @@ class Platform:
         )
         self._workshop = Workshop(
             settings,
-            settings.data,
             self.database,
             self._feed,
             self._deployment,
@@ -231,6 +233,8 @@ class Platform:
         await self._datasets.close()
         await self._deployment.close()
         await self._verifier.close()
+        if self._vault is not None:
+            await asyncio.to_thread(self._vault.close)
         for part in (self.monitor, self.alerts, self.database):
             await asyncio.to_thread(part.close)
 

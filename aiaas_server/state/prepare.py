@@ -47,12 +47,24 @@ def prepare(settings: Settings) -> Settings:
         kind = url.get_backend_name()
         where = type(url).create(kind, host=url.host, port=url.port, database=url.database)
         raise DataRefused(f"the database {where}: {error}") from error
+    _check_vault(settings, url)
     stand_in = settings.data / "models"
     asked_for = "models" in settings.model_fields_set and settings.models != stand_in
     if asked_for or settings.models.exists():
         return settings
     _make_directory(stand_in)
     return settings.model_copy(update={"models": stand_in})
+
+
+def _check_vault(settings: Settings, url: URL) -> None:
+    from aiaas_server.state.artefacts.master_keys import MasterKeyRefused
+    from aiaas_server.state.artefacts.memory import MemoryRefused
+    from aiaas_server.state.artefacts.vault import check_vault
+
+    try:
+        check_vault(settings, url)
+    except (MasterKeyRefused, MemoryRefused) as error:
+        raise DataRefused(str(error)) from None
 
 
 def database_url(settings: Settings) -> URL:
