@@ -20,6 +20,7 @@ from aiaas_server.core.describe.config import ModelConfig
 from aiaas_server.core.session import Session
 from aiaas_server.interrupts import leaving_at_once
 from aiaas_server.settings import PREFIX, Settings, unknown_variables
+from aiaas_server.vault_commands import register as register_vault
 from aiaas_server.zoo.commands import register as register_zoo
 
 app = typer.Typer(
@@ -277,3 +278,4 @@ def _open_session(model: Path | bytes, config: ModelConfig) -> Session:
 
 register(app)
 register_zoo(app, _open_session)
+register_vault(app, make_settings)
