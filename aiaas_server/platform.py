@@ -19,10 +19,12 @@ from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.http.manage import drafts, files, monitoring
 from aiaas_server.http.manage.changes import ChangeRoutes
 from aiaas_server.http.manage.datasets import DatasetRoutes
+from aiaas_server.http.manage.erasure import ErasureRoutes
 from aiaas_server.http.manage.models import ModelRoutes
 from aiaas_server.http.manage.requests import Manage
 from aiaas_server.http.manage.traffic import TrafficRoutes
 from aiaas_server.http.process_group import ProcessGroup
+from aiaas_server.jobs.events import now
 from aiaas_server.monitor.alerts import Alert, Alerts
 from aiaas_server.monitor.guard import judge
 from aiaas_server.monitor.measures import families_of
@@ -49,6 +51,8 @@ from aiaas_server.state.database import Connection, Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.space import check_room
+from aiaas_server.tenancy.certificates import Signer
+from aiaas_server.tenancy.erasing import TenantEraser
 from aiaas_server.tenancy.tenancy import Tenancy
 from aiaas_server.workshop.datasets import Datasets
 from aiaas_server.workshop.workshop import Workshop
@@ -124,6 +128,17 @@ class Platform:
             is_taken=lambda name: models.find(name) is not None,
         )
         self._manage = Manage(self.database)
+        self._eraser = TenantEraser(
+            self.database,
+            self._deployment.artefacts,
+            self._deployment.parts,
+            self._deployment.remover,
+            self._deployment.remote,
+            Signer(self.tenancy.secret),
+            now=now,
+            refresh=self.tenancy.identities.refresh,
+            forget=self._deployment.cache.drop_all,
+        )
         url = settings.alert_url
         self.alerts = Alerts("" if url is None else url.get_secret_value())
         self.monitor = Monitor(self.database, self.alerts)
@@ -170,6 +185,7 @@ class Platform:
             *DatasetRoutes(manage, self._datasets, self._settings).routes(),
             *self._workshop.routes(changed, lambda: pool.draining).routes(manage),
             *self._workshop.batches.storage.routes(),
+            *ErasureRoutes(self._settings, self._eraser.erase, self._eraser.find).routes(manage),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
             *self._monitoring_routes(),
         ]
@@ -221,9 +237,11 @@ class Platform:
         self._shadows.start(self.database)
         self._rollouts.start()
         self._workshop.start()
+        self._eraser.start()
 
     async def close(self) -> None:
         """Write what is left, and let go."""
+        await self._eraser.close()
         await self._workshop.close()
         await self._reconcile.close()
         await self._rollouts.close()

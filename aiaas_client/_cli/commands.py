@@ -20,6 +20,7 @@ from aiaas_client._cli.chat import chat
 from aiaas_client._cli.check import check, models_table
 from aiaas_client._cli.datasets import datasets, upload
 from aiaas_client._cli.deploy import deploy, export, import_
+from aiaas_client._cli.erase import erase_tenant, verify
 from aiaas_client._cli.explain import explain
 from aiaas_client._cli.infer import infer
 from aiaas_client._cli.job_list import jobs, recipes
@@ -151,7 +152,12 @@ WORK: tuple[Callable[..., None], ...] = (
     *(jobs, report),
 )
 PANELS = {"Call models": CALLS, "Registry": REGISTRY, "Data sets and jobs": WORK}
-GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {}
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "erase": (
+        "Erase a tenant, and verify the certificate.",
+        {"tenant": erase_tenant, "verify": verify},
+    ),
+}
 """Commands of two words, `aiaas keys create`: by the first, what it is about and the second."""
 
 
