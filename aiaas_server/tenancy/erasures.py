@@ -134,13 +134,10 @@ def cancel_jobs(connection: Connection, tenant: str, at: float) -> int:
 def take(connection: Connection, row: ErasureRow) -> Taken:
     """Take all rows of a tenant away, and note them; what is left are bytes without users."""
     tenant, noted = row.tenant, _noted(connection, row.id)
-    drafts = [
-        str(found)
-        for table in (DRAFTS, DATASET_DRAFTS)
-        for found in connection.execute(
-            select(table.c.id).where(table.c.tenant == tenant)
-        ).scalars()
-    ]
+    drafts: list[str] = []
+    for table in (DRAFTS, DATASET_DRAFTS):
+        asked = select(table.c.id).where(table.c.tenant == tenant)
+        drafts += connection.execute(asked).scalars()
     digests = _artefacts(connection, tenant, noted)
     rows = 0
     names = select(DATASETS.c.name).where(DATASETS.c.tenant == tenant).distinct()
