@@ -24,6 +24,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
 from aiaas_server.core.errors import NotFound, StateUnavailable, StorageFull
+from aiaas_server.state.artefacts.handing import hand_over
 
 _log = logging.getLogger("aiaas_server")
 
@@ -251,16 +252,20 @@ class ObjectStore:
         path.unlink()
 
     def put_pieces(self, key: str, pieces: Iterator[bytes]) -> None:
-        """Send them in parts."""
-        with _object_errors(key):
-            obstore.put(
-                self._store,
-                key,
-                pieces,
-                use_multipart=True,
-                chunk_size=_RANGE,
-                max_concurrency=_AT_ONCE,
-            )
+        """Send them in parts; what breaks off leaves what was there."""
+
+        def send(taken: Iterator[bytes]) -> None:
+            with _object_errors(key):
+                obstore.put(
+                    self._store,
+                    key,
+                    taken,
+                    use_multipart=True,
+                    chunk_size=_RANGE,
+                    max_concurrency=_AT_ONCE,
+                )
+
+        hand_over(pieces, send)
 
     def size(self, key: str) -> int | None:
         """Ask for the object's head."""
