@@ -56,6 +56,17 @@ def prepare(settings: Settings) -> Settings:
     return settings.model_copy(update={"models": stand_in})
 
 
+def scratch_of(settings: Settings) -> Path | None:
+    """Where temporary files belong: in memory with a master key, where the system has them else."""
+    if settings.data is None or not (settings.master_key or settings.master_key_file):
+        return None
+    from aiaas_server.state.artefacts.memory import SCRATCH, place_of
+
+    place = place_of(settings.data, settings.memory_dir) / SCRATCH
+    place.mkdir(mode=0o700, exist_ok=True)
+    return place
+
+
 def _check_vault(settings: Settings, url: URL) -> None:
     from aiaas_server.state.artefacts.master_keys import MasterKeyRefused
     from aiaas_server.state.artefacts.memory import MemoryRefused

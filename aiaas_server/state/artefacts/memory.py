@@ -19,6 +19,8 @@ _SHARED: Final = Path("/dev/shm")  # it is looked at before anything is put ther
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _MOUNTS: Final = Path("/proc/self/mounts")
 _LOCK: Final = "lock"
+SCRATCH: Final = "tmp"
+"""Where below it temporary files lie, see `prepare.scratch_of`."""
 
 
 class MemoryRefused(Exception):
@@ -114,4 +116,5 @@ class Memory:
         return True
 
     def _clear(self) -> None:
-        shutil.rmtree(self.root, ignore_errors=True)
+        for left in (self.root, self._path / SCRATCH):
+            shutil.rmtree(left, ignore_errors=True)

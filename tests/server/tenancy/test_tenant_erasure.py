@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from aiaas_server.registry.deployment import Deployment
 from aiaas_server.settings import Settings
 from aiaas_server.state.artefacts.vault import Vault, open_vault
 from aiaas_server.state.database import Database
+from aiaas_server.state.migrate import upgrade
 from aiaas_server.state.tables import METADATA
 from aiaas_server.tenancy import erasures
 from aiaas_server.tenancy.certificates import Signer
@@ -262,3 +265,35 @@ async def test_its_keys_are_refused_at_once(tmp_path: Path) -> None:
         assert len(found.certificate.keys) == 1
         assert problem_of(found.certificate.model_dump(mode="json")) == ""
     assert not known.found_below(tmp_path)
+
+
+@pytest.mark.slow
+async def test_killed_again_and_again_it_comes_to_its_end(tmp_path: Path) -> None:
+    """kill -9 at moments that move on; whatever it was doing, nothing is left in the end."""
+    data, url = tmp_path / "data", f"sqlite:///{tmp_path / 'state.db'}"
+    upgrade(url)
+    database = Database(url)
+    async with opened(database, data) as server:
+        await server.fill()
+        for number in range(40):
+            content = {"model.onnx": os.urandom(2000)}
+            await deploy(server.deployment, f"m{number}", content, ACME)
+    line = [sys.executable, "-m", "tests.server.tenancy.erasing_server", str(data), "acme"]
+    for turn in range(6):
+        process = subprocess.Popen(line, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        await asyncio.sleep(0.02 * turn)  # where it is then does not matter
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+    async with opened(database, data) as server:
+        certificate = (await server.eraser.find("acme")).certificate
+        assert certificate is not None
+        assert certificate.verified
+        assert certificate.counts["models"] == certificate.counts["versions"] == 41
+        assert len(certificate.artefacts) == len(certificate.data_keys) == 43
+        assert server.tables_of("acme") == {}
+        assert {one[0] for one in server.deployment.artefacts.sizes()} == {"other"}
+    database.close()
