@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import os
 import tempfile
@@ -208,7 +209,7 @@ async def test_rows_and_checkpoints_are_never_on_the_disk_in_plain(
     asked = await call("POST", "/api/v1/jobs", {"spec": {**spec, "params": params}})
     assert asked.status == 202, asked.body
     job = f"/api/v1/jobs/{asked.json()['id']}"
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         while (checkpoint := await asyncio.to_thread(sealed.checkpoint)) is None:
             state = (await call("GET", job)).json()
             assert state["state"] in ("queued", "running"), state
@@ -217,9 +218,14 @@ async def test_rows_and_checkpoints_are_never_on_the_disk_in_plain(
     sealed.check()
     assert sealed.known.found_below(place_of(sealed.data))  # it works on something
     assert (await call("POST", f"{job}/cancel")).status in (200, 202)
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         await call("GET", f"{job}/events")
     sealed.check()
+    model = mlp(seed=11)
+    sealed.known.add(model)
+    file = {"file:1/model.onnx": base64.b64encode(model).decode(), "config": "{}"}
+    loaded = await call("POST", "/v2/repository/models/given/load", {"parameters": file})
+    assert loaded.status == 200, loaded.body
     assert not sealed.known.found_below(elsewhere)
     assert (await call("DELETE", "/api/v1/datasets/points")).status == 200
     sealed.check()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -267,6 +268,15 @@ async def test_its_keys_are_refused_at_once(tmp_path: Path) -> None:
     assert not known.found_below(tmp_path)
 
 
+def killed(line: list[str], after: float) -> None:
+    """Start it, and kill it so many seconds after it has begun; where it is then is no matter."""
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        time.sleep(after)
+        process.kill()
+
+
 @pytest.mark.slow
 async def test_killed_again_and_again_it_comes_to_its_end(tmp_path: Path) -> None:
     """kill -9 at moments that move on; whatever it was doing, nothing is left in the end."""
@@ -280,14 +290,8 @@ async def test_killed_again_and_again_it_comes_to_its_end(tmp_path: Path) -> Non
             await deploy(server.deployment, f"m{number}", content, ACME)
     line = [sys.executable, "-m", "tests.server.tenancy.erasing_server", str(data), "acme"]
     for turn in range(6):
-        process = subprocess.Popen(line, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"begun\n"
-        await asyncio.sleep(0.02 * turn)  # where it is then does not matter
-        process.kill()
-        process.wait()
-        process.stdout.close()
-    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+        await asyncio.to_thread(killed, line, 0.02 * turn)
+    await asyncio.to_thread(subprocess.run, line, check=True, stdout=subprocess.DEVNULL)
     async with opened(database, data) as server:
         certificate = (await server.eraser.find("acme")).certificate
         assert certificate is not None
