@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 RUN = 64
 """A run of so many bytes of something known is found, wherever it begins."""
 _BLOCK = RUN // 2
@@ -20,19 +22,30 @@ class Known:
 
     def __init__(self, *contents: bytes) -> None:
         self._blocks: set[bytes] = set()
+        self._beginnings = np.empty(0, "<u8")
         for content in contents:
             self.add(content)
 
     def add(self, content: bytes) -> None:
         found = {content[at : at + _BLOCK] for at in range(0, len(content) - _BLOCK + 1, _BLOCK)}
         self._blocks |= {block for block in found if len(set(block)) >= _VARIED}
+        beginnings = b"".join(block[:8] for block in self._blocks)
+        self._beginnings = np.unique(np.frombuffer(beginnings, "<u8"))
 
     def __len__(self) -> int:
         return len(self._blocks)
 
     def is_in(self, content: bytes) -> bool:
-        blocks = self._blocks
-        return any(content[at : at + _BLOCK] in blocks for at in range(len(content) - _BLOCK + 1))
+        """Whether a block is there; its first eight bytes are looked for at every place."""
+        for shift in range(8):
+            count = (len(content) - shift) // 8
+            if count <= 0:
+                return False
+            words = np.frombuffer(content, "<u8", count, shift)
+            for at in np.flatnonzero(np.isin(words, self._beginnings)) * 8 + shift:
+                if content[at : at + _BLOCK] in self._blocks:
+                    return True
+        return False
 
     def found_below(self, *roots: Path) -> list[str]:
         """Files that have some of it."""
