@@ -130,6 +130,8 @@ from aiaas_client.protocol.datasets import Column as Column
 from aiaas_client.protocol.datasets import Dataset as Dataset
 from aiaas_client.protocol.datasets import DatasetErasure as DatasetErasure
 from aiaas_client.protocol.datasets import Split as Split
+from aiaas_client.protocol.erasure import Certificate as Certificate
+from aiaas_client.protocol.erasure import TenantErasure as TenantErasure
 from aiaas_client.protocol.errors import ErrorCode as ErrorCode
 from aiaas_client.protocol.explanations import Contribution as Contribution
 from aiaas_client.protocol.generation import ChatChunk as ChatChunk

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -242,16 +243,18 @@ def create_app(
         DataRefused: What `data` names cannot be used, see `state.prepare`.
     """
     settings = settings or Settings.from_environment()
+    scratch: Path | None = None
     if settings.data is not None:
-        from aiaas_server.state.prepare import prepare
+        from aiaas_server.state.prepare import prepare, scratch_of
 
         settings = prepare(settings, local=local)
+        scratch = scratch_of(settings)
     opened = partial(
         open_session,
         providers=settings.providers,
         intra_op_threads=settings.threads_per_run,
     )
-    repository = Repository(settings.models)
+    repository = Repository(settings.models, scratch)
     platform: Platform | None = None
     isolated: OpenSession | None = None
     stored: ModelRepository = repository

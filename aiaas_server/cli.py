@@ -22,6 +22,7 @@ from aiaas_server.core.errors import ServerError
 from aiaas_server.core.session import Session
 from aiaas_server.interrupts import leaving_at_once
 from aiaas_server.settings import PREFIX, Settings, unknown_variables
+from aiaas_server.vault_commands import register as register_vault
 from aiaas_server.zoo.commands import register as register_zoo
 
 app = typer.Typer(
@@ -112,6 +113,12 @@ OPTIONS = (
     ),
     ServeOption("tenants", SAFETY, "Ask for keys, of many tenants in --data: aiaas keys init."),
     ServeOption("secret_file", SAFETY, "What keys are hashed with. Default: secret in --data."),
+    ServeOption(
+        "master_key_file", SAFETY, "Encrypts what is kept: `aiaas master-key new` makes one."
+    ),
+    ServeOption(
+        "memory_dir", SAFETY, "In memory, for what is encrypted while it is used. In /dev/shm."
+    ),
     ServeOption("certfile", SAFETY, "TLS certificate chain, PEM."),
     ServeOption("keyfile", SAFETY, "Private key of it, PEM."),
     ServeOption("client_ca", SAFETY, "Who may certify clients, PEM; all must be."),
@@ -345,3 +352,4 @@ assert _keys is not None, "the client's commands have them"
 assert _keys.typer_instance is not None, "it was made of one"
 _keys.typer_instance.command("init")(keys_init)
 register_zoo(app, _open_session)
+register_vault(app, make_settings)

@@ -23,6 +23,7 @@ from aiaas_server.http.manage import drafts, files, monitoring
 from aiaas_server.http.manage.audit import AuditRoutes
 from aiaas_server.http.manage.changes import ChangeRoutes
 from aiaas_server.http.manage.datasets import DatasetRoutes
+from aiaas_server.http.manage.erasure import ErasureRoutes
 from aiaas_server.http.manage.keys import KeyRoutes
 from aiaas_server.http.manage.models import ModelRoutes
 from aiaas_server.http.manage.prices import PriceRoutes
@@ -31,6 +32,7 @@ from aiaas_server.http.manage.tenants import PlanRoutes, TenantRoutes
 from aiaas_server.http.manage.traffic import TrafficRoutes
 from aiaas_server.http.manage.usage import UsageRoutes
 from aiaas_server.http.process_group import ProcessGroup
+from aiaas_server.jobs.events import now
 from aiaas_server.monitor.alerts import Alert, Alerts
 from aiaas_server.monitor.guard import judge
 from aiaas_server.monitor.measures import families_of
@@ -53,11 +55,14 @@ from aiaas_server.registry.rows import ModelRow, VersionRow
 from aiaas_server.registry.stored import RegistryRepository
 from aiaas_server.registry.verification.verify import Verifier
 from aiaas_server.settings import Settings
+from aiaas_server.state.artefacts.vault import open_vault
 from aiaas_server.state.database import Connection, Database
 from aiaas_server.state.feed import Feed
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.sealed_answers import AnswerSeal
 from aiaas_server.state.space import check_room
+from aiaas_server.tenancy.certificates import Signer
+from aiaas_server.tenancy.erasing import TenantEraser
 from aiaas_server.tenancy.notices import Notice
 from aiaas_server.tenancy.tenancy import Tenancy
 from aiaas_server.workshop.datasets import Datasets
@@ -97,11 +102,12 @@ class Platform:
         self.tenancy = Tenancy(settings, self.database, self._feed, local=local)
         self.find_key = self.tenancy.find_key
         self.entrance = self.tenancy.entrance
+        self._vault = open_vault(settings, self.database)
         self._registry = Registry(self.database, begin)
         self._verifier = Verifier(
             timeout=settings.verify_timeout,
             memory_bytes=settings.verify_memory_bytes,
-            scratch=settings.data / "cache" / "verify",
+            scratch=(self._vault.work if self._vault else settings.data) / "cache" / "verify",
         )
         self._deployment = Deployment(
             settings,
@@ -114,6 +120,7 @@ class Platform:
             damaged=self._damaged,
             admit=self.tenancy.admit_draft,
             expect=self._verifier.expect,
+            vault=self._vault,
         )
         self._datasets = Datasets(
             settings, self.database, self._deployment, admit=self.tenancy.admit_files
@@ -135,7 +142,6 @@ class Platform:
         )
         self._workshop = Workshop(
             settings,
-            settings.data,
             self.database,
             self._feed,
             self._deployment,
@@ -149,6 +155,17 @@ class Platform:
         self.acts = self.tenancy.audit
         seal = AnswerSeal(self.tenancy.secret.derive("answers"))
         self._manage = Manage(self.database, self.acts, seal)
+        self._eraser = TenantEraser(
+            self.database,
+            self._deployment.artefacts,
+            self._deployment.parts,
+            self._deployment.remover,
+            self._deployment.remote,
+            Signer(self.tenancy.secret),
+            now=now,
+            refresh=self.tenancy.identities.refresh,
+            forget=self._deployment.cache.drop_all,
+        )
         url = settings.alert_url
         self.alerts = Alerts("" if url is None else url.get_secret_value())
         self.monitor = Monitor(self.database, self.alerts)
@@ -222,6 +239,7 @@ class Platform:
             *UsageRoutes(self.database).routes(manage),
             *PriceRoutes(self.database, self._settings).routes(manage),
             *AuditRoutes(tenancy.audit).routes(manage),
+            *ErasureRoutes(self._settings, self._eraser.erase, self._eraser.find).routes(manage),
         ]
 
     def _monitoring_routes(self) -> list[BaseRoute]:
@@ -282,9 +300,11 @@ class Platform:
         self._shadows.start(self.database)
         self._rollouts.start()
         self._workshop.start()
+        self._eraser.start()
 
     async def close(self) -> None:
         """Write what is left, and let go."""
+        await self._eraser.close()
         await self._workshop.close()
         await self._reconcile.close()
         await self._rollouts.close()
@@ -294,6 +314,8 @@ class Platform:
         await self._datasets.close()
         await self._deployment.close()
         await self._verifier.close()
+        if self._vault is not None:
+            await asyncio.to_thread(self._vault.close)
         for part in (self.monitor, self.alerts, self.database):
             await asyncio.to_thread(part.close)
 

@@ -75,6 +75,7 @@ LAYERS = {
     "aiaas_server.workers": 5,
     "aiaas_server.embedded": 5,
     "aiaas_server.serve": 5,
+    "aiaas_server.vault_commands": 5,
     "aiaas_server.cli": 5,
     "aiaas_server.__main__": 5,
 }
@@ -128,7 +129,11 @@ HOMES = {
         "aiaas_server.jobs",
         "aiaas_server.tenancy",
     ),
-    "cryptography": ("aiaas_server.state",),
+    "cryptography": (
+        "aiaas_server.state",
+        "aiaas_server.tenancy.certificates",
+        "aiaas_client._cli.erase",
+    ),
     "alembic": ("aiaas_server.state",),
     "psycopg": ("aiaas_server.state",),
     "obstore": ("aiaas_server.state",),
@@ -136,7 +141,12 @@ HOMES = {
     "llguidance": ("aiaas_server.generate",),
     "jinja2": ("aiaas_server.generate",),
     "pynvml": ("aiaas_server.observe.machine",),
-    "typer": ("aiaas_client._cli", "aiaas_server.cli", "aiaas_server.zoo.commands"),
+    "typer": (
+        "aiaas_client._cli",
+        "aiaas_server.cli",
+        "aiaas_server.vault_commands",
+        "aiaas_server.zoo.commands",
+    ),
     "rich": (
         "aiaas_client._cli",
         "aiaas_client._bulk.progress",

@@ -21,6 +21,7 @@ from aiaas_client._cli.chat import chat
 from aiaas_client._cli.check import check, models_table
 from aiaas_client._cli.datasets import datasets, upload
 from aiaas_client._cli.deploy import deploy, export, import_
+from aiaas_client._cli.erase import erase_tenant, verify
 from aiaas_client._cli.explain import explain
 from aiaas_client._cli.infer import infer
 from aiaas_client._cli.job_list import jobs, recipes
@@ -168,6 +169,10 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "plans": ("What tenants may use, under names. For the operator.", PLANS),
     "keys": ("Keys: make, list, rotate, revoke.", KEYS),
     "prices": ("What use costs: list; add and end, for the operator.", PRICES),
+    "erase": (
+        "Erase a tenant, and verify the certificate.",
+        {"tenant": erase_tenant, "verify": verify},
+    ),
 }
 """Commands of two words, `aiaas keys create`: by the first, what it is about and the second."""
 

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._api import tenants as calls
+from aiaas_client._resources.erasure import AsyncErasure, ThreadErasure
 from aiaas_client._resources.registry import pages
 from aiaas_client._resources.resource import Resource
 from aiaas_client._send.own_names import with_own_names
@@ -176,7 +177,7 @@ class PlanCalls(Resource, Generic[OnePlan, ManyPlans, NoPlan]):
 
 
 @with_own_names
-class Tenants(TenantCalls["Tenant", "list[Tenant]"]):
+class Tenants(TenantCalls["Tenant", "list[Tenant]"], ThreadErasure):
     """The tenants of a server, for threads."""
 
     _carry_out = staticmethod(carry_out)
@@ -190,7 +191,9 @@ class Plans(PlanCalls["Plan", "list[Plan]", None]):
 
 
 @with_own_names
-class AsyncTenants(TenantCalls[Coroutine[Any, Any, "Tenant"], Coroutine[Any, Any, "list[Tenant]"]]):
+class AsyncTenants(
+    TenantCalls[Coroutine[Any, Any, "Tenant"], Coroutine[Any, Any, "list[Tenant]"]], AsyncErasure
+):
     """The tenants of a server, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)

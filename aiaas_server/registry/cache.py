@@ -107,6 +107,12 @@ class Cache:
             self._verified.pop((tenant, digest), None)
             self._discard(self.place(tenant, digest))
 
+    def drop_all(self, tenant: str) -> None:
+        """Remove all directories of a tenant."""
+        for owner, digest in self.kept():
+            if owner == tenant:
+                self.drop(tenant, digest)
+
     def has(self, tenant: str, digest: str) -> bool:
         """Whether there is a directory of a bundle."""
         return self.place(tenant, digest).exists()

@@ -19,7 +19,9 @@ from aiaas_server.state.artefacts.artefacts import Artefacts, open_artefacts
 from aiaas_server.state.artefacts.parts import Parts
 from aiaas_server.state.artefacts.removal import Remover
 from aiaas_server.state.artefacts.threads import Threads
+from aiaas_server.state.artefacts.vault import Vault
 from aiaas_server.state.database import Database
+from aiaas_server.state.space import check_room
 
 _DISK_THREADS: Final = 4
 _STORE_THREADS: Final = 8
@@ -39,6 +41,7 @@ class Deployment:
         admit: Asked for each new draft, in its transaction: the quota.
         expect: Told that something is coming which `verify` will be called for.
         artefacts: In place of those that the settings name.
+        vault: Encrypts what is kept; None keeps it as it is.
         damaged: Is told of versions that are.
 
     Attributes:
@@ -51,6 +54,7 @@ class Deployment:
         parts: Files that are being received.
         remover: Removes what nobody uses any more.
         disk, remote: Threads for parts, and for the store.
+        work: The directory below which bytes may lie as they are, while they are used.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Deployment:
         admit: Admit | None = None,
         expect: Callable[[], object] = lambda: None,
         artefacts: Artefacts | None = None,
+        vault: Vault | None = None,
         damaged: OnDamage = nobody,
     ) -> None:
         self._damaged = damaged
@@ -73,9 +78,13 @@ class Deployment:
         self._database = database
         self.disk = Threads("aiaas-disk", _DISK_THREADS)
         self.remote = Threads("aiaas-store", _STORE_THREADS)
-        self.artefacts = artefacts or open_artefacts(settings.artefacts_url, data)
-        self.cache = Cache(data / "cache", self.artefacts, self._note_damage)
-        self.parts = parts = Parts(data / "drafts")
+        keys = None if vault is None else vault.keys
+        self._vault = vault
+        self._reserve = settings.disk_reserve_bytes if vault is None else 0
+        self.work = data if vault is None else vault.work
+        self.artefacts = artefacts or open_artefacts(settings.artefacts_url, data, keys)
+        self.cache = Cache(self.work / "cache", self.artefacts, self._note_damage)
+        self.parts = parts = Parts(data / "drafts", keys)
         self.remover = remover = Remover(database, self.artefacts, self.remote, data)
         limits = DraftLimits(settings.max_model_file_bytes, settings.disk_reserve_bytes)
         self.drafts = Drafts(
@@ -100,8 +109,18 @@ class Deployment:
             database, self.artefacts, parts, self.drafts, self.cache, remover, self.remote, damaged
         )
 
+    def check_room(self, needed: int = 0) -> None:
+        """See that there is room below `work`; of memory nothing has to stay free. Blocks.
+
+        Raises:
+            StorageFull: There is not.
+        """
+        check_room(self.work, needed, reserve=self._reserve)
+
     async def start(self) -> None:
         """Clean up what was left, and go on doing so."""
+        if self._vault is not None:
+            await self.remote.run(self._vault.start)
         await self.sweep.start()
 
     async def close(self) -> None:

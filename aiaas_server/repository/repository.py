@@ -33,16 +33,20 @@ DEFAULT_FILENAME = "model.onnx"
 class Repository:
     """The models under `root`; see `core.describe.stored.ModelRepository`.
 
+    Args:
+        scratch: Where uploaded files lie while they are opened; by default where the system has
+            such. Gone meanwhile, it is made again.
     Raises:
         LoadFailed: `root` does not exist, or is a file that is not `.onnx`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, scratch: Path | None = None) -> None:
         if not root.exists():
             raise LoadFailed(f"the model repository '{root}' does not exist")
         if root.is_file() and root.suffix != ".onnx":
             raise LoadFailed(f"'{root}' is neither a directory nor an .onnx file")
         self.root = root
+        self._scratch = scratch
 
     def names(self) -> list[str]:
         """All models, in order."""
@@ -126,7 +130,9 @@ class Repository:
             raise LoadFailed(f"model {name[:64]!r}: {problem}")
         for path in files:
             _check_upload(path)
-        with tempfile.TemporaryDirectory(prefix="aiaas-load-") as place:
+        if self._scratch is not None:
+            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="aiaas-load-", dir=self._scratch) as place:
             directory = Path(place)
             for path, content in files.items():
                 target = directory / path

@@ -50,6 +50,7 @@ def prepare(settings: Settings, *, local: bool = False) -> Settings:
         raise DataRefused(f"the database {where}: {error}") from error
     if not settings.tenants and not local:
         _check_keyless(settings, url)
+    _check_vault(settings, url)
     stand_in = settings.data / "models"
     asked_for = "models" in settings.model_fields_set and settings.models != stand_in
     if asked_for or settings.models.exists():
@@ -78,6 +79,28 @@ def _check_keyless(settings: Settings, url: URL) -> None:
             f"--data {settings.data}: its database has keys of tenants, and without --tenants "
             "whoever reaches this server would be the operator; start it with --tenants"
         )
+
+
+def scratch_of(settings: Settings) -> Path | None:
+    """Where temporary files belong: in memory with a master key, where the system has them else."""
+    if settings.data is None or not (settings.master_key or settings.master_key_file):
+        return None
+    from aiaas_server.state.artefacts.memory import SCRATCH, place_of
+
+    place = place_of(settings.data, settings.memory_dir) / SCRATCH
+    place.mkdir(mode=0o700, exist_ok=True)
+    return place
+
+
+def _check_vault(settings: Settings, url: URL) -> None:
+    from aiaas_server.state.artefacts.master_keys import MasterKeyRefused
+    from aiaas_server.state.artefacts.memory import MemoryRefused
+    from aiaas_server.state.artefacts.vault import check_vault
+
+    try:
+        check_vault(settings, url)
+    except (MasterKeyRefused, MemoryRefused) as error:
+        raise DataRefused(str(error)) from None
 
 
 def database_url(settings: Settings) -> URL:

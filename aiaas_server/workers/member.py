@@ -98,7 +98,7 @@ class Member:
 
     def _store(self, operation: Operation) -> dict[str, str]:
         folder = self._files / uuid.uuid4().hex
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, parents=True)
         stored = {}
         for number, (name, content) in enumerate(operation.files.items()):
             place = folder / str(number)

@@ -114,7 +114,7 @@ class Supervisor:
         self._metrics = bind_metrics(settings)
         self._work = work
         self._workers = [Worker(index) for index in range(settings.workers)]
-        self._files = Path(tempfile.mkdtemp(prefix="aiaas-workers-"))
+        self._files = Path(tempfile.mkdtemp(prefix="aiaas-workers-", dir=_scratch(settings)))
         self._log = OperationLog()
         self._ledger = Ledger()
         self._one_operation: asyncio.Lock
@@ -465,3 +465,12 @@ def supervise(settings: Settings, listener: socket.socket, work: Work, drain_sec
         StartError: The metrics port is busy, or the workers die as soon as they start.
     """
     return asyncio.run(Supervisor(settings, listener, work).run(drain_seconds))
+
+
+def _scratch(settings: Settings) -> Path | None:
+    """Where files lie that a worker hands to the others."""
+    if settings.data is None:
+        return None
+    from aiaas_server.state.prepare import scratch_of  # a database only where wanted
+
+    return scratch_of(settings)

@@ -28,7 +28,6 @@ from aiaas_server.state.artefacts.stores import file_errors
 from aiaas_server.state.artefacts.threads import Joined, Threads
 from aiaas_server.state.artefacts.uploads import Uploads
 from aiaas_server.state.database import Database
-from aiaas_server.state.space import check_room
 from aiaas_server.workshop.scratch import Scratch
 
 _log = logging.getLogger("aiaas_server")
@@ -79,7 +78,8 @@ class Datasets:
         self._database = database
         self._artefacts: Artefacts = deployment.artefacts
         self._remote: Threads = deployment.remote
-        self._scratch = Scratch(settings.data / "reading", deployment.remote)
+        self._check_room = deployment.check_room
+        self._scratch = Scratch(deployment.work / "reading", deployment.remote)
         threads = settings.threads_per_job
         self._threads = threads
         self._run: Run = run or partial(
@@ -201,7 +201,7 @@ class Datasets:
     def _lay_files(self, row: DraftRow, directory: Path) -> None:
         """Copy them, checked on the way."""
         size = sum(file.size for file in row.files)
-        check_room(directory, 2 * size, reserve=self._settings.disk_reserve_bytes)
+        self._check_room(2 * size)
         with file_errors():
             (directory / "files").mkdir()
         for file in row.files:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
 from aiaas_client.protocol.management import PromoteRequest
 from aiaas_server.core.author import Author
@@ -21,7 +19,6 @@ from aiaas_server.settings import Settings
 from aiaas_server.state.artefacts.announced import AdmitFiles
 from aiaas_server.state.database import Database
 from aiaas_server.state.feed import Feed
-from aiaas_server.state.space import check_room
 from aiaas_server.workshop.batches import Batches
 from aiaas_server.workshop.inputs import Inputs
 from aiaas_server.workshop.outputs import Changed, KeepDataset, Outputs
@@ -49,7 +46,6 @@ class Workshop:
     def __init__(
         self,
         settings: Settings,
-        data: Path,
         database: Database,
         feed: Feed,
         deployment: Deployment,
@@ -66,7 +62,7 @@ class Workshop:
         self._registry = registry
         self._reconcile = reconcile
         self._changed: Changed = self._bring
-        room = partial(check_room, data, reserve=settings.disk_reserve_bytes)
+        room = deployment.check_room
         artefacts, threads = deployment.artefacts, deployment.remote
         self.keeping = Keeping(database, artefacts, deployment.remover, threads, admit_files)
         self.submit = Submit(database, is_taken, settings.ray_clusters, admit_job)
@@ -76,7 +72,7 @@ class Workshop:
             deployment,
             self.keeping,
             self.submit,
-            Scratch(data / "reading", threads),
+            Scratch(deployment.work / "reading", threads),
             room,
         )
         inputs = Inputs(
@@ -101,7 +97,7 @@ class Workshop:
         self._jobs = Jobs(
             database,
             feed,
-            data / "jobs",
+            deployment.work / "jobs",
             self.keeping,
             lay_out=inputs.lay_out,
             keep=outputs.keep,

@@ -31,6 +31,7 @@ import others
 import overload
 import real
 import sdk
+import sealed
 import sentiment
 import startup
 import table
@@ -55,6 +56,7 @@ GROUPS: dict[str, Callable[[Plan], Iterable[table.Row]]] = {
     "many": many.rows,
     "lifecycle": lifecycle.rows,
     "jobs": jobs.rows,
+    "sealed": sealed.rows,
     "generate": generate.rows,
     "tenants": tenants.rows,
 }

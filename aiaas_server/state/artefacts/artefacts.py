@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from aiaas_server.core.errors import LoadFailed
-from aiaas_server.state.artefacts.stores import LocalStore, Missing, ObjectStore, Store, file_errors
+from aiaas_server.state.artefacts.data_keys import DataKeys
+from aiaas_server.state.artefacts.sealed_store import SealedStore
+from aiaas_server.state.artefacts.stores import (
+    Damaged,
+    LocalStore,
+    Missing,
+    ObjectStore,
+    Store,
+    file_errors,
+)
 
 _tenant = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
 _digest = re.compile(r"[0-9a-f]{64}").fullmatch
@@ -37,13 +46,14 @@ class Artefacts:
 
     Args:
         store: Where the bytes lie.
+        keys: Seal them with these; None keeps them as they are.
 
     Attributes:
         shared: Whether other machines write there too.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, keys: DataKeys | None = None) -> None:
+        self._store = store if keys is None else SealedStore(store, keys)
         self.shared = not isinstance(store, LocalStore)
 
     def put(self, tenant: str, digest: str, path: Path) -> None:
@@ -56,6 +66,14 @@ class Artefacts:
             StateUnavailable: The store does not answer.
         """
         self._store.put(key_of(tenant, digest), path)
+
+    def put_pieces(self, tenant: str, digest: str, pieces: Iterator[bytes]) -> None:
+        """As `put`, of bytes that lie in no file.
+
+        Raises:
+            StorageFull, StateUnavailable: As `put`; then nothing of them is kept.
+        """
+        self._store.put_pieces(key_of(tenant, digest), pieces)
 
     def size(self, tenant: str, digest: str) -> int | None:
         """Bytes of the artefact; None where it is missing."""
@@ -82,6 +100,9 @@ class Artefacts:
         except Missing:
             text = f"artefact {digest[:12]} is missing in the store"
             raise Corrupt(text, tenant, digest) from None
+        except Damaged as error:
+            text = f"artefact {digest[:12]} is damaged: {error}"
+            raise Corrupt(text, tenant, digest) from None
         if hashed.hexdigest() != digest:
             text = f"artefact {digest[:12]} is damaged: its bytes have digest {hashed.hexdigest()}"
             raise Corrupt(text, tenant, digest)
@@ -107,6 +128,10 @@ class Artefacts:
         """Remove the bytes; fine where there are none."""
         self._store.delete(key_of(tenant, digest))
 
+    def forget(self, tenant: str, digests: Collection[str]) -> None:
+        """Make artefacts unreadable at once that are about to be removed, where they have keys."""
+        self._store.forget([key_of(tenant, digest) for digest in digests])
+
     def sizes(self) -> Iterator[tuple[str, str, int]]:
         """Tenant, digest and size of all that is there; foreign names are passed over."""
         for key, size in self._store.sizes():
@@ -120,19 +145,20 @@ class Artefacts:
         return self._store.clean()
 
 
-def open_artefacts(url: str, data: Path) -> Artefacts:
+def open_artefacts(url: str, data: Path, keys: DataKeys | None = None) -> Artefacts:
     """The artefacts of a server.
 
     Args:
         url: `s3://bucket/prefix`; "" is the directory `artefacts` of `data`.
+        keys: Seal them with these.
     Raises:
         ValueError: The URL is of another kind.
     """
     if not url:
-        return Artefacts(LocalStore(data / "artefacts"))
+        return Artefacts(LocalStore(data / "artefacts"), keys)
     if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[!-~]*)?", url):
         raise ValueError(f"artefacts_url: expected s3://bucket/prefix, got {url[:64]!r}")
-    return Artefacts(ObjectStore(url))
+    return Artefacts(ObjectStore(url), keys)
 
 
 def key_of(tenant: str, digest: str) -> str:

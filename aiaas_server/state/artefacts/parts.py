@@ -3,6 +3,8 @@
 A part is locked by whoever writes to it, in whichever process; the lock ends with the process. It
 leaves by being moved to the store, so an open part is looked at again once the lock is had: it may
 have become an artefact, which nobody may write to.
+
+With a master key what comes is sealed as it comes, see `sealed_records`.
 """
 
 from __future__ import annotations
@@ -11,12 +13,17 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from aiaas_server.core.errors import StateUnavailable, StorageFull
+from aiaas_server.core.errors import Conflict, StateUnavailable, StorageFull
+from aiaas_server.state.artefacts.artefacts import Artefacts
+from aiaas_server.state.artefacts.data_keys import DataKeys
+from aiaas_server.state.artefacts.sealed import Tampered
+from aiaas_server.state.artefacts.sealed_records import Records, scan
 from aiaas_server.state.artefacts.stores import FULL, PIECE, make_durable
 
 
@@ -54,10 +61,7 @@ class Part:
             StateUnavailable: The disk cannot be written.
         """
         try:
-            for piece in pieces:
-                self._file.write(piece)
-                self._hashed.update(piece)
-                self.size += len(piece)
+            self._write(pieces)
             self._file.flush()
         except OSError as error:
             if error.errno not in FULL:
@@ -66,9 +70,24 @@ class Part:
             text = "the disk of the server is full: the upload was dropped"
             raise StorageFull(text) from error
 
+    def _write(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            self._file.write(piece)
+            self._hashed.update(piece)
+            self.size += len(piece)
+
     def digest(self) -> str:
         """SHA-256 of all that has come."""
         return self._hashed.hexdigest()
+
+    def bring(self, artefacts: Artefacts, tenant: str, digest: str) -> None:
+        """Have the whole of it become an artefact; it is used up.
+
+        Raises:
+            StorageFull: There is no room.
+            StateUnavailable: The store does not answer.
+        """
+        artefacts.put(tenant, digest, self.path)
 
     def drop(self) -> None:
         """Remove the file."""
@@ -85,10 +104,12 @@ class Parts:
 
     Args:
         root: `DIR/drafts`.
+        keys: Seal what comes with these.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, keys: DataKeys | None = None) -> None:
         self.root = root
+        self._keys = keys
         root.mkdir(parents=True, exist_ok=True)
 
     def place(self, draft: str, digest: str) -> Path:
@@ -98,13 +119,18 @@ class Parts:
     def size(self, draft: str, digest: str) -> int:
         """Bytes that have come of it."""
         try:
-            return self.place(draft, digest).stat().st_size
+            if self._keys is None:
+                return self.place(draft, digest).stat().st_size
+            with self.place(draft, digest).open("rb") as file:
+                return scan(file).size
         except FileNotFoundError:
             return 0
 
-    def open(self, draft: str, digest: str) -> Part | None:
+    def open(self, draft: str, digest: str, tenant: str = "") -> Part | None:
         """Open a part, a new one if there is none; None while somebody else writes to it.
 
+        Args:
+            tenant: Whose it is; nothing is written to one of nobody.
         Raises:
             StorageFull: The disk is full.
         """
@@ -118,12 +144,17 @@ class Parts:
                     file.close()
                     return None
                 if _is_at(file, path):
-                    return Part(path, file)
+                    return self._part(path, file, tenant, digest)
                 file.close()
         except OSError as error:
             if error.errno in FULL:
                 raise StorageFull("the disk of the server is full") from error
             raise StateUnavailable("the upload cannot be written; try again") from error
+
+    def _part(self, path: Path, file: BinaryIO, tenant: str, digest: str) -> Part:
+        if self._keys is None or not tenant:
+            return Part(path, file)
+        return SealedPart(path, file, partial(self._keys.obtain, tenant, digest))
 
     def is_busy(self, draft: str, digest: str) -> bool:
         """Whether somebody writes to a part, or is bringing it to the store."""
@@ -145,6 +176,60 @@ class Parts:
     def drafts(self) -> list[str]:
         """Drafts of which there are parts."""
         return [path.name for path in self.root.iterdir() if path.is_dir()]
+
+
+class SealedPart(Part):
+    """A part of which the disk sees nothing but sealed bytes.
+
+    Args:
+        find_key: Gives the key of the artefact that it becomes; asked once there is a use of it.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, find_key: Callable[[], bytes]) -> None:
+        super().__init__(path, file)
+        self._find_key = find_key
+        self._records: Records | None = None
+        self.size = scan(file).size
+
+    def restart(self) -> None:
+        """Forget what has come."""
+        self._records = Records.begin(self._file, self._find_key())
+        self.size, self._hashed = 0, hashlib.sha256()
+
+    def resume(self) -> None:
+        """Open and hash what came before, so that the rest can follow.
+
+        Raises:
+            Conflict: It is damaged, and was thrown away: it has to be sent from its beginning.
+        """
+        if self.size == 0:
+            self.restart()
+            return
+        try:
+            self._records = Records.go_on(self._file, self._find_key())
+            for piece in self._records.pieces():
+                self._hashed.update(piece)
+        except Tampered as error:
+            self.restart()
+            text = f"what came before is damaged ({error}): received are 0 bytes, begin anew"
+            raise Conflict(text) from None
+
+    def bring(self, artefacts: Artefacts, tenant: str, digest: str) -> None:
+        """Open it and have it sealed as an artefact; what is damaged becomes none."""
+        assert self._records is not None, "it was filled"
+        try:
+            artefacts.put_pieces(tenant, digest, self._records.pieces())
+        except Tampered as error:
+            self.restart()
+            raise StateUnavailable(f"the upload is damaged ({error}): send it again") from None
+        self.drop()
+
+    def _write(self, pieces: Sequence[bytes]) -> None:
+        assert self._records is not None, "it was begun"
+        self._records.add(b"".join(pieces))
+        for piece in pieces:
+            self._hashed.update(piece)
+            self.size += len(piece)
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -90,6 +90,7 @@ class Remover:
             marked = self._database.submit(
                 lambda c: claims.mark_leaving(c, tenant, digests), spares_room=True
             ).result()
+            self._artefacts.forget(tenant, marked)  # of a server that ends now, too
             for digest in marked:
                 self._artefacts.delete(tenant, digest)
             self._database.submit(

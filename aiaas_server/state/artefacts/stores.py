@@ -12,11 +12,11 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Protocol
+from typing import BinaryIO, Final, Protocol
 from urllib.parse import urlsplit
 
 import obstore
@@ -24,6 +24,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 
 from aiaas_server.core.errors import NotFound, StateUnavailable, StorageFull
+from aiaas_server.state.artefacts.handing import hand_over
 
 _log = logging.getLogger("aiaas_server")
 
@@ -38,6 +39,10 @@ class Missing(NotFound):
     """The store has no such object."""
 
 
+class Damaged(Exception):
+    """What the store has of an object is not what was put there."""
+
+
 class Store(Protocol):
     """Objects by key, `tenant/aa/digest`."""
 
@@ -45,12 +50,20 @@ class Store(Protocol):
         """Keep the bytes of a file, durably, in place of what was there; the file is used up."""
         ...
 
+    def put_pieces(self, key: str, pieces: Iterator[bytes]) -> None:
+        """Keep bytes as they come, durably, in place of what was there; all of them or none."""
+        ...
+
     def size(self, key: str) -> int | None:
         """How large an object is; None where there is none."""
         ...
 
     def pieces(self, key: str) -> Iterator[bytes]:
-        """The bytes of an object, piece by piece. Raises `Missing`."""
+        """The bytes of an object, piece by piece. Raises `Missing`, or `Damaged`."""
+        ...
+
+    def beginning(self, key: str, length: int) -> bytes:
+        """The first bytes of an object. Raises `Missing`."""
         ...
 
     def local(self, key: str) -> Path | None:
@@ -59,6 +72,10 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; fine where there is none."""
+        ...
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Make objects unreadable at once that are about to be removed, where that can be."""
         ...
 
     def sizes(self) -> Iterator[tuple[str, int]]:
@@ -96,11 +113,27 @@ class LocalStore:
             sync_directory(target.parent)
 
     def _copy(self, path: Path, target: Path) -> None:
+        with path.open("rb") as source, self._staged(target) as sink:
+            shutil.copyfileobj(source, sink, PIECE)
+
+    def put_pieces(self, key: str, pieces: Iterator[bytes]) -> None:
+        """Write a file beside it, which takes its name once it is whole."""
+        target = self._root / key
+        with file_errors():
+            make_durable(target.parent, self._root)
+            with self._staged(target) as sink:
+                for piece in pieces:
+                    sink.write(piece)
+            sync_directory(target.parent)
+
+    @contextmanager
+    def _staged(self, target: Path) -> Iterator[BinaryIO]:
+        """A file that becomes `target` once the disk has all of it."""
         staged = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
         try:
-            with path.open("rb") as source, staged.open("xb") as sink:
+            with staged.open("xb") as sink:
                 fcntl.flock(sink, fcntl.LOCK_EX)  # whoever finds it unlocked may remove it
-                shutil.copyfileobj(source, sink, PIECE)
+                yield sink
                 sink.flush()
                 os.fsync(sink.fileno())
                 staged.replace(target)
@@ -126,6 +159,18 @@ class LocalStore:
             with file:
                 while piece := file.read(PIECE):
                     yield piece
+
+    def beginning(self, key: str, length: int) -> bytes:
+        """Read so much of the file."""
+        with file_errors():
+            try:
+                with (self._root / key).open("rb") as file:
+                    return file.read(length)
+            except FileNotFoundError:
+                raise Missing(f"artefact {key} is missing in the store") from None
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Nothing: the file is what there is of it."""
 
     def local(self, key: str) -> Path | None:
         """The file."""
@@ -206,6 +251,22 @@ class ObjectStore:
             )
         path.unlink()
 
+    def put_pieces(self, key: str, pieces: Iterator[bytes]) -> None:
+        """Send them in parts; what breaks off leaves what was there."""
+
+        def send(taken: Iterator[bytes]) -> None:
+            with _object_errors(key):
+                obstore.put(
+                    self._store,
+                    key,
+                    taken,
+                    use_multipart=True,
+                    chunk_size=_RANGE,
+                    max_concurrency=_AT_ONCE,
+                )
+
+        hand_over(pieces, send)
+
     def size(self, key: str) -> int | None:
         """Ask for the object's head."""
         try:
@@ -221,6 +282,16 @@ class ObjectStore:
             for start in range(0, size, _RANGE):
                 end = min(start + _RANGE, size)
                 yield bytes(obstore.get_range(self._store, key, start=start, end=end))
+
+    def beginning(self, key: str, length: int) -> bytes:
+        """Ask for a range; a shorter object is asked for whole."""
+        with _object_errors(key):
+            size = obstore.head(self._store, key)["size"]
+            end = min(size, length)
+            return bytes(obstore.get_range(self._store, key, start=0, end=end)) if end else b""
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Nothing: the object is what there is of it."""
 
     def local(self, key: str) -> Path | None:
         """None: it is none."""

@@ -207,7 +207,7 @@ class Uploads(Generic[D]):
     async def _open(self, row: D, file: BundleFile) -> Part:
         until = time.monotonic() + _LOCK_SECONDS
         while True:
-            part = await self._disk.run(self._parts.open, row.id, file.sha256)
+            part = await self._disk.run(self._parts.open, row.id, file.sha256, row.tenant)
             if part is not None:
                 return part
             if time.monotonic() > until:
@@ -281,7 +281,7 @@ class Uploads(Generic[D]):
             standing = await self._database.write(lambda c: claims.claim(c, tenant, digest, user))
             if standing == "leaving":
                 raise Conflict("the draft has ended meanwhile")
-            await self._remote.run(self._artefacts.put, tenant, digest, part.path)
+            await self._remote.run(part.bring, self._artefacts, tenant, digest)
             if not await self._database.write(note):
                 await self._remover.remove(tenant, [digest])
                 raise NotFound("the draft has ended meanwhile")
