@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 
 from aiaas_client.protocol.jobs import JobFile, JobResult
 from aiaas_server.http.manage.changes import ChangeRoutes
-from aiaas_server.http.scopes import ScopedRoute, check_declared
+from aiaas_server.http.scopes import ANY_KEY, ScopedRoute, check_declared
 from aiaas_server.jobs import queue
 from aiaas_server.jobs.files import FileRow, add_file, new_id
 from aiaas_server.state.tables import DATASETS
@@ -49,6 +49,7 @@ class Ids(NamedTuple):
     file: str
     output: str
     batch: str
+    key: str
 
 
 ABSENT: Final = Ids(
@@ -59,6 +60,7 @@ ABSENT: Final = Ids(
     "file-" + "2" * 32,
     "",
     "batch_" + "3" * 32,
+    "4" * 12,
 )
 
 # By path and method: what is asked, and the status of what is not there.
@@ -190,10 +192,56 @@ TABLE: Final[dict[tuple[str, str], tuple[Any, int]]] = {
     ("GET", "/v1/batches"): (b"", 200),
     ("GET", "/v1/batches/{batch}"): (b"", 404),
     ("POST", "/v1/batches/{batch}/cancel"): (b"", 404),
+    # Who shares the server, and what they use
+    ("GET", "/api/v1/me"): (b"", 200),
+    ("GET", "/api/v1/keys"): (b"", 200),
+    ("POST", "/api/v1/keys"): ({"name": "mine", "scopes": ["keys:admin"]}, 201),
+    ("GET", "/api/v1/keys/{key}"): (b"", 404),
+    ("DELETE", "/api/v1/keys/{key}"): (b"", 404),
+    ("POST", "/api/v1/keys/{key}/rotate"): (b"", 404),
+    ("GET", "/api/v1/usage"): (b"", 200),
+    ("GET", "/api/v1/prices"): (b"", 200),
+    ("GET", "/api/v1/statements/{month}"): (b"", 200),
+    ("GET", "/api/v1/audit"): (b"", 200),
+    ("GET", "/api/v1/audit/export"): (b"", 200),
+    ("GET", "/api/v1/audit/report"): (b"", 200),
+    **dict.fromkeys(
+        (
+            ("GET", "/api/v1/tenants"),
+            ("POST", "/api/v1/tenants"),
+            ("GET", "/api/v1/tenants/{tenant}"),
+            ("PATCH", "/api/v1/tenants/{tenant}"),
+            ("POST", "/api/v1/tenants/{tenant}/suspend"),
+            ("POST", "/api/v1/tenants/{tenant}/resume"),
+            ("POST", "/api/v1/tenants/{tenant}/erase"),
+            ("GET", "/api/v1/tenants/{tenant}/erasure"),
+            ("GET", "/api/v1/plans"),
+            ("POST", "/api/v1/plans"),
+            ("GET", "/api/v1/plans/{plan}"),
+            ("PATCH", "/api/v1/plans/{plan}"),
+            ("DELETE", "/api/v1/plans/{plan}"),
+            ("POST", "/api/v1/prices"),
+            ("DELETE", "/api/v1/prices/{price}"),
+            ("POST", "/api/v1/statements/{month}/close"),
+            ("POST", "/api/v1/statements/{month}/corrections"),
+            ("GET", "/api/v1/audit/verify"),
+        ),
+        (b"", 403),
+    ),
 }
-STREAMS: Final = {"/api/v1/events"}  # whose answers have no end
+# Whose answers have no end, or tell of what was asked in between.
+STREAMS: Final = {"/api/v1/events", "/api/v1/audit", "/api/v1/audit/export", "/api/v1/audit/report"}
 # Of the whole server, which tell of what one may know: `test_two_tenants` has what they tell.
-OTHERS: Final = {"version": "1", "name": "model.onnx", "alias": "production", "region": "r"}
+OTHERS: Final = {
+    "version": "1",
+    "name": "model.onnx",
+    "alias": "production",
+    "region": "r",
+    "month": "2026-11",
+    "tenant": A,
+    "plan": "unlimited",
+    "price": "1",
+}
 RECIPE: Final = "cnn-classifier"
 
 
@@ -216,7 +264,7 @@ def told(answer: Answer, ids: Ids) -> tuple[int, Any, str]:
         if value:
             text = text.replace(value, f"<{kind}>")
     text = re.sub(r'"request_id":"[^"]*"', '"request_id":""', text)
-    text = re.sub(r'"(created|expires|id)":("[^"]*"|[0-9.]+)', r'"\1":0', text)
+    text = re.sub(r'"(created|expires|id|secret)":("[^"]*"|[0-9.]+)', r'"\1":0', text)
     kept = sorted(
         name for name in answer.headers if name not in ("x-request-id", "content-length", "etag")
     )
@@ -264,7 +312,8 @@ async def theirs(world: World, data: Any) -> Ids:
             return job.id, file.id, batch.id
 
         job, file, batch = bringer.database.submit(work).result()
-    return Ids("okapis", draft.json()["id"], "figures-7", job, file, "", f"batch_{batch}")
+    draft_id, key = draft.json()["id"], (await world.a("GET", "/api/v1/me")).json()["key_id"]
+    return Ids("okapis", draft_id, "figures-7", job, file, "", f"batch_{batch}", key)
 
 
 def operations(world: World) -> set[tuple[str, str]]:
@@ -345,7 +394,7 @@ async def test_a_route_without_a_scope_keeps_the_server_from_starting() -> None:
 async def test_each_scope_opens_its_routes_alone(world: World, keys: Keys, data: Any) -> None:
     """A key with one scope is refused by its name wherever another is needed, body unread."""
     tenants = Tenants(data)
-    scopes = ("infer", "models:read", "models:write", "usage:read")
+    scopes = ("infer", "models:read", "models:write", "usage:read", "keys:admin", "audit:read")
     given = {scope: tenants.key("gamma", [scope]) for scope in scopes}
     await world.app._platform.tenancy.identities.refresh()
     table = {
@@ -360,7 +409,7 @@ async def test_each_scope_opens_its_routes_alone(world: World, keys: Keys, data:
             continue
         for scope, key in given.items():
             answer = await asked(Asking(world.call, key), method, path, ABSENT)
-            may = not needs or scope in needs
+            may = not needs or ANY_KEY in needs or scope in needs
             assert (answer.status != 403) is may, (method, path, scope, answer.body)
             if not may:
                 assert f"'{needs[0]}'" in answer.body.decode()
