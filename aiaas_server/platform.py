@@ -6,14 +6,12 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 
 from starlette.routing import BaseRoute
 
 from aiaas_client.protocol.management import Version
 from aiaas_server.core.describe.stored import ModelRepository
-from aiaas_server.core.errors import ServerError
 from aiaas_server.core.events import OPERATOR, Observer
 from aiaas_server.core.measures import Measure
 from aiaas_server.core.model import LoadedModel
@@ -32,7 +30,6 @@ from aiaas_server.http.manage.tenants import PlanRoutes, TenantRoutes
 from aiaas_server.http.manage.traffic import TrafficRoutes
 from aiaas_server.http.manage.usage import UsageRoutes
 from aiaas_server.http.process_group import ProcessGroup
-from aiaas_server.jobs.events import now
 from aiaas_server.monitor.alerts import Alert, Alerts
 from aiaas_server.monitor.guard import judge
 from aiaas_server.monitor.measures import families_of
@@ -69,8 +66,6 @@ from aiaas_server.workshop.datasets import Datasets
 from aiaas_server.workshop.workshop import Workshop
 
 _log = logging.getLogger("aiaas_server")
-KEYS_CHANGED = "/keys"
-"""In place of the name of a model, which has no `/` first: keys, tenants or plans were changed."""
 
 
 class Platform:
@@ -162,7 +157,6 @@ class Platform:
             self._deployment.remover,
             self._deployment.remote,
             Signer(self.tenancy.secret),
-            now=now,
             refresh=self.tenancy.identities.refresh,
             forget=self._deployment.cache.drop_all,
         )
@@ -229,8 +223,8 @@ class Platform:
 
         async def changed() -> None:
             """Who is let in by this server is so at once, whichever of its processes is asked."""
-            await self.bring(KEYS_CHANGED)
-            await group.follow(KEYS_CHANGED)
+            await tenancy.refresh()
+            await group.follow_keys()
 
         return [
             *KeyRoutes(tenancy.keys, self._settings, changed).routes(manage),
@@ -267,16 +261,10 @@ class Platform:
         return await self.database.read(read)
 
     async def bring(self, name: str) -> None:
-        """Do what the registry says of a model now, which another process has changed.
+        """Do what the registry says of a model now, by the server's own name.
 
-        Args:
-            name: The model, by the server's own name; or `KEYS_CHANGED`, when it is keys and
-                tenants.
+        Another process has changed it.
         """
-        if name == KEYS_CHANGED:
-            with suppress(ServerError):  # the table is read again soon
-                await self.tenancy.identities.refresh()
-            return
         await self._reconcile.bring(name)
 
     def on_serve(self, model: LoadedModel) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
+from aiaas_server.core.errors import ServerError
 from aiaas_server.core.events import Entrance, Identity, Observer
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
@@ -108,6 +110,11 @@ class Tenancy:
                 "there is no key yet, so that nothing is answered; run: aiaas keys init --data %s",
                 self._settings.data,
             )
+
+    async def refresh(self) -> None:
+        """Know now of keys, tenants and plans that were changed; without a database soon."""
+        with suppress(ServerError):
+            await self.identities.refresh()
 
     def follow(self) -> None:
         """Keep up with changes, from now on."""
