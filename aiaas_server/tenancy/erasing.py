@@ -17,6 +17,7 @@ from typing import Final
 
 from aiaas_client.protocol.erasure import Certificate, TenantErasure
 from aiaas_server.core.author import Author
+from aiaas_server.core.background import stop
 from aiaas_server.core.errors import NotFound, ServerError
 from aiaas_server.state.artefacts.artefacts import Artefacts
 from aiaas_server.state.artefacts.data_keys import cut_log
@@ -81,9 +82,7 @@ class TenantEraser:
 
     async def close(self) -> None:
         """Stop; whoever starts next goes on."""
-        if self._working is not None:
-            self._working.cancel()
-            await asyncio.gather(self._working, return_exceptions=True)
+        await stop(self._working)
 
     async def erase(self, author: Author, tenant: str, backups: list[str]) -> TenantErasure:
         """Begin; its keys are refused when this returns. Asked again, it tells how far it is.
