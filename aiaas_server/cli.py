@@ -268,24 +268,28 @@ def keys_init(
     if data is None and f"{PREFIX}DATA" not in os.environ:
         fail(f"--data: expected the directory that the server is given ({PREFIX}DATA)")
     settings = make_settings(given)
+    typer.echo(_first_key(settings, another=another))
+    print(
+        "aiaas: this is the operator's key, shown this once; keep it where secrets are kept. Then: "
+        f"aiaas serve --data {settings.data} --tenants, and AIAAS_API_KEY for clients",
+        file=sys.stderr,
+    )
+
+
+def _first_key(settings: Settings, *, another: bool) -> str:
+    """Make it; what cannot be done ends the program in one line."""
     from aiaas_server.state.prepare import DataRefused, prepare  # a database only where wanted
 
     try:
         ready = prepare(settings)
         from aiaas_server.tenancy.first_key import make_first_key
 
-        key = make_first_key(ready, another=another)
+        return make_first_key(ready, another=another)
     except DataRefused as error:
         fail(str(error))
     except ServerError as error:
         print(f"aiaas: {error.message}", file=sys.stderr)
         raise typer.Exit(1) from None
-    typer.echo(key)
-    print(
-        "aiaas: this is the operator's key, shown this once; keep it where secrets are kept. Then: "
-        f"aiaas serve --data {settings.data} --tenants, and AIAAS_API_KEY for clients",
-        file=sys.stderr,
-    )
 
 
 def make_settings(given: dict[str, Any]) -> Settings:

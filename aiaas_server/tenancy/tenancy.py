@@ -46,11 +46,11 @@ class Tenancy:
         keys, tenants, plans: What the management routes see to.
         find_key: The front door's; None on a server without tenants.
         entrance: Lets requests in by what their tenant may use; None where nothing limits them.
-        audit: Keeps a record of what is done.
-        quotas: The same; `quotas.budget` is asked for what a month may cost.
+        quotas: What rates, places and sums each tenant has.
         admit_draft, admit_files, admit_job: Asked for what is to be kept; None without tenants.
         budget: What tenants spend, and may spend.
         observers: Who wants a record of every request.
+        audit: Keeps a record of what is done.
     """
 
     def __init__(
@@ -69,29 +69,28 @@ class Tenancy:
         self.find_key: Callable[[bytes], Identity | None] | None = None
         if settings.tenants and not local:
             self.find_key = self.identities.find
-        self.quotas = Quotas()
-        self._leases = Leases(database, self.quotas)
-        self.entrance: Entrance | None = None
-        meter = Meter()
-        self._metering = Metering(database, settings.data / "usage", meter)
-        self.observers: tuple[Observer, ...] = (meter,)
-        self._limits = settings.tenants
         self.admit_draft = admit_draft if settings.tenants else None
         self.admit_files = admit_files if settings.tenants else None
         self.admit_job = admit_job if settings.tenants else None
-        if settings.tenants:
-            self.entrance = self.quotas
-            self.observers = (meter, self.quotas.charge)
-            self.identities.listen(self.quotas.follow)
+        meter = Meter()
+        self._metering = Metering(database, settings.data / "usage", meter)
+        self.observers: tuple[Observer, ...] = (meter,)
+        self.quotas = Quotas()
+        self._leases = Leases(database, self.quotas)
         self.budget = Budget(database, cost_header=settings.cost_header)
-        self._spends = settings.tenants or settings.cost_header
-        if self._spends:
-            self.identities.listen(self.budget.follow_directory)
-            self.observers = (*self.observers, self.budget.observe)
-        if settings.tenants:
+        self.entrance: Entrance | None = None
+        self._limits = settings.tenants
+        if self._limits:
+            self.entrance = self.quotas
             self.quotas.budget = self.budget
+            self.observers += (self.quotas.charge,)
+            self.identities.listen(self.quotas.follow)
         elif settings.cost_header:
             self.entrance = CostEntrance(self.budget)
+        self._spends = settings.tenants or settings.cost_header
+        if self._spends:
+            self.observers += (self.budget.observe,)
+            self.identities.listen(self.budget.follow_directory)
         self._closing = Closing(database)
         head_file = settings.data / HEAD_FILE
         self.audit = Audit(database, self.secret.derive("audit"), head_file)

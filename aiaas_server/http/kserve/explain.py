@@ -161,7 +161,7 @@ class LateRoute(DescribedRoute):
         return self._load()
 
 
-def _documents() -> tuple[type[BaseModel], Tells]:
+def _documents() -> tuple[type[ExplainRequest], Tells]:
     from aiaas_client.protocol.explanations import ExplainAnswer, ExplainRequest
 
     return ExplainRequest, ExplainAnswer
