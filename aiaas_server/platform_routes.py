@@ -33,7 +33,7 @@ def tenancy_routes(
 
     async def changed() -> None:
         """Who is let in by this server is so at once, whichever of its processes is asked."""
-        await tenancy.refresh()
+        await tenancy.identities.look()
         await group.follow_keys()
 
     return [

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._api import audit as calls
 from aiaas_client._resources.registry import pages
-from aiaas_client._resources.resource import Resource
 from aiaas_client._send.own_names import with_own_names
 from aiaas_client._send.work import acarry_out, carry_out
 
@@ -21,8 +20,13 @@ Checked = TypeVar("Checked")
 Report = TypeVar("Report")
 
 
-class AuditCalls(Resource, Generic[Entries, Checked, Report]):
+class AuditCalls(Generic[Entries, Checked, Report]):
     """What can be asked of the audit. A tenant is told of its own acts, the operator of all."""
+
+    _carry_out: Any  # does what steps ask for: `carry_out`, or `acarry_out`
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
 
     def list(
         self,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._api import usage as calls
 from aiaas_client._resources.registry import pages
-from aiaas_client._resources.resource import Resource
 from aiaas_client._resources.statements import UsageStatement
 from aiaas_client._send.own_names import with_own_names
 from aiaas_client._send.work import Local, Save, acarry_out, carry_out
@@ -30,8 +29,13 @@ AnyUsage = TypeVar("AnyUsage")
 Nothing = TypeVar("Nothing")
 
 
-class UsageCalls(Resource, Generic[AnyUsage, Nothing]):
+class UsageCalls(Generic[AnyUsage, Nothing]):
     """What was used, summed up by the server or as it was kept, by hours."""
+
+    _carry_out: Any  # does what steps ask for: `carry_out`, or `acarry_out`
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
 
     def get(
         self,

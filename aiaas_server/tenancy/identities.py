@@ -141,6 +141,10 @@ class Identities:
 
     async def start(self) -> None:
         """Read the table; without a database nobody is known until it answers."""
+        await self.look()
+
+    async def look(self) -> None:
+        """Read the table anew if the database answers; else what is known stays, for now."""
         with suppress(ServerError):
             await self.refresh()
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 
-from aiaas_server.core.errors import ServerError
 from aiaas_server.core.events import Entrance, Identity, Observer
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
@@ -46,11 +44,11 @@ class Tenancy:
         keys, tenants, plans: What the management routes see to.
         find_key: The front door's; None on a server without tenants.
         entrance: Lets requests in by what their tenant may use; None where nothing limits them.
+        audit: Keeps a record of what is done.
         quotas: What rates, places and sums each tenant has.
         admit_draft, admit_files, admit_job: Asked for what is to be kept; None without tenants.
         budget: What tenants spend, and may spend.
         observers: Who wants a record of every request.
-        audit: Keeps a record of what is done.
     """
 
     def __init__(
@@ -69,28 +67,29 @@ class Tenancy:
         self.find_key: Callable[[bytes], Identity | None] | None = None
         if settings.tenants and not local:
             self.find_key = self.identities.find
-        self.admit_draft = admit_draft if settings.tenants else None
-        self.admit_files = admit_files if settings.tenants else None
-        self.admit_job = admit_job if settings.tenants else None
+        self.quotas = Quotas()
+        self._leases = Leases(database, self.quotas)
+        self.entrance: Entrance | None = None
         meter = Meter()
         self._metering = Metering(database, settings.data / "usage", meter)
         self.observers: tuple[Observer, ...] = (meter,)
-        self.quotas = Quotas()
-        self._leases = Leases(database, self.quotas)
-        self.budget = Budget(database, cost_header=settings.cost_header)
-        self.entrance: Entrance | None = None
         self._limits = settings.tenants
-        if self._limits:
+        self.admit_draft = admit_draft if settings.tenants else None
+        self.admit_files = admit_files if settings.tenants else None
+        self.admit_job = admit_job if settings.tenants else None
+        if settings.tenants:
             self.entrance = self.quotas
-            self.quotas.budget = self.budget
-            self.observers += (self.quotas.charge,)
+            self.observers = (meter, self.quotas.charge)
             self.identities.listen(self.quotas.follow)
-        elif settings.cost_header:
-            self.entrance = CostEntrance(self.budget)
+        self.budget = Budget(database, cost_header=settings.cost_header)
         self._spends = settings.tenants or settings.cost_header
         if self._spends:
-            self.observers += (self.budget.observe,)
             self.identities.listen(self.budget.follow_directory)
+            self.observers = (*self.observers, self.budget.observe)
+        if settings.tenants:
+            self.quotas.budget = self.budget
+        elif settings.cost_header:
+            self.entrance = CostEntrance(self.budget)
         self._closing = Closing(database)
         head_file = settings.data / HEAD_FILE
         self.audit = Audit(database, self.secret.derive("audit"), head_file)
@@ -109,11 +108,6 @@ class Tenancy:
                 "there is no key yet, so that nothing is answered; run: aiaas keys init --data %s",
                 self._settings.data,
             )
-
-    async def refresh(self) -> None:
-        """Know now of keys, tenants and plans that were changed; without a database soon."""
-        with suppress(ServerError):
-            await self.identities.refresh()
 
     def follow(self) -> None:
         """Keep up with changes, from now on."""
