@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, func, select
 
 from aiaas_server.core.author import SERVER
 from aiaas_server.state.tables import HISTORY
@@ -70,8 +70,8 @@ class ServerActs:
         self._looked = end_of(connection)[0]
 
 
-def _draft(row: Row[Any]) -> Draft:
-    found = row._mapping  # of HISTORY
+def _draft(row: object) -> Draft:
+    found = row._mapping  # type: ignore[attr-defined]  # a row of HISTORY
     version = "" if found["version"] is None else f"/{found['version']}"
     return {
         "at": found["at"],
