@@ -108,6 +108,7 @@ class Application:
         operations = Operations(pool, dynamic, regions)
         if platform is not None:
             operations.follow = platform.bring
+            operations.follow_keys = platform.tenancy.identities.look
         group = make_group(operations, pool, counts)
         self._gate = Gate(
             settings,

@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 
 LISTEN, MODELS, SAFETY, LIMITS, LOGS = "Where to listen", "Models", "Keys and TLS", "Limits", "Logs"
+TENANTS = "Tenants, encryption, sandbox"
 
 
 class ServeOption(NamedTuple):
@@ -111,25 +112,25 @@ OPTIONS = (
     ServeOption(
         "shared_memory", LISTEN, "Let clients on this machine pass tensors through shared memory."
     ),
-    ServeOption("tenants", SAFETY, "Ask for keys, of many tenants in --data: aiaas keys init."),
-    ServeOption("secret_file", SAFETY, "What keys are hashed with. Default: secret in --data."),
-    ServeOption(
-        "master_key_file", SAFETY, "Encrypts what is kept: `aiaas master-key new` makes one."
-    ),
-    ServeOption(
-        "memory_dir", SAFETY, "In memory, for what is encrypted while it is used. In /dev/shm."
-    ),
     ServeOption("certfile", SAFETY, "TLS certificate chain, PEM."),
     ServeOption("keyfile", SAFETY, "Private key of it, PEM."),
     ServeOption("client_ca", SAFETY, "Who may certify clients, PEM; all must be."),
+    ServeOption("insecure", SAFETY, "Serve other machines without a key or TLS."),
+    ServeOption("tenants", TENANTS, "Ask for keys, of many tenants in --data: aiaas keys init."),
+    ServeOption("secret_file", TENANTS, "What keys are hashed with. Default: secret in --data."),
     ServeOption(
-        "sandbox", SAFETY,
+        "master_key_file", TENANTS, "Encrypts what is kept: `aiaas master-key new` makes one."
+    ),
+    ServeOption(
+        "memory_dir", TENANTS, "In memory, for what is encrypted while it is used. In /dev/shm."
+    ),
+    ServeOption(
+        "sandbox", TENANTS,
         "Whose models run in processes of their own: none, tenants or all. Default: tenants.",
     ),
     ServeOption(
-        "allow_weak_sandbox", SAFETY, "Do so where the system cannot take system calls away, too."
+        "allow_weak_sandbox", TENANTS, "Do so where the system cannot take system calls away, too."
     ),
-    ServeOption("insecure", SAFETY, "Serve other machines without a key or TLS."),
     ServeOption("max_body_bytes", LIMITS, "Largest inference request. 64MiB."),
     ServeOption("max_connections", LIMITS, "Connections open. 1000."),
     ServeOption("max_connections_per_address", LIMITS, "Of one client address; 0: no limit. 50."),
@@ -267,24 +268,28 @@ def keys_init(
     if data is None and f"{PREFIX}DATA" not in os.environ:
         fail(f"--data: expected the directory that the server is given ({PREFIX}DATA)")
     settings = make_settings(given)
+    typer.echo(_first_key(settings, another=another))
+    print(
+        "aiaas: this is the operator's key, shown this once; keep it where secrets are kept. Then: "
+        f"aiaas serve --data {settings.data} --tenants, and AIAAS_API_KEY for clients",
+        file=sys.stderr,
+    )
+
+
+def _first_key(settings: Settings, *, another: bool) -> str:
+    """Make it; what cannot be done ends the program in one line."""
     from aiaas_server.state.prepare import DataRefused, prepare  # a database only where wanted
 
     try:
         ready = prepare(settings)
         from aiaas_server.tenancy.first_key import make_first_key
 
-        key = make_first_key(ready, another=another)
+        return make_first_key(ready, another=another)
     except DataRefused as error:
         fail(str(error))
     except ServerError as error:
         print(f"aiaas: {error.message}", file=sys.stderr)
         raise typer.Exit(1) from None
-    typer.echo(key)
-    print(
-        "aiaas: this is the operator's key, shown this once; keep it where secrets are kept. Then: "
-        f"aiaas serve --data {settings.data} --tenants, and AIAAS_API_KEY for clients",
-        file=sys.stderr,
-    )
 
 
 def make_settings(given: dict[str, Any]) -> Settings:

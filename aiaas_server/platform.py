@@ -6,41 +6,34 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 
 from starlette.routing import BaseRoute
 
 from aiaas_client.protocol.management import Version
 from aiaas_server.core.describe.stored import ModelRepository
-from aiaas_server.core.errors import ServerError
 from aiaas_server.core.events import OPERATOR, Observer
 from aiaas_server.core.measures import Measure
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.names import full_name
 from aiaas_server.core.pool.pool import ModelPool
-from aiaas_server.http.manage import drafts, files, monitoring
-from aiaas_server.http.manage.audit import AuditRoutes
+from aiaas_server.http.manage import drafts, files
 from aiaas_server.http.manage.changes import ChangeRoutes
 from aiaas_server.http.manage.datasets import DatasetRoutes
 from aiaas_server.http.manage.erasure import ErasureRoutes
-from aiaas_server.http.manage.keys import KeyRoutes
 from aiaas_server.http.manage.models import ModelRoutes
-from aiaas_server.http.manage.prices import PriceRoutes
 from aiaas_server.http.manage.requests import Manage
-from aiaas_server.http.manage.tenants import PlanRoutes, TenantRoutes
 from aiaas_server.http.manage.traffic import TrafficRoutes
-from aiaas_server.http.manage.usage import UsageRoutes
 from aiaas_server.http.process_group import ProcessGroup
-from aiaas_server.jobs.events import now
 from aiaas_server.monitor.alerts import Alert, Alerts
 from aiaas_server.monitor.guard import judge
 from aiaas_server.monitor.measures import families_of
-from aiaas_server.monitor.monitor import FLUSH_SECONDS, Monitor
+from aiaas_server.monitor.monitor import Monitor
 from aiaas_server.monitor.profile import Feature, trusted_profile
 from aiaas_server.monitor.profiles import add_profile, get_profile
 from aiaas_server.monitor.shadow import Shadows
 from aiaas_server.monitor.steps import StepCounts
+from aiaas_server.platform_routes import monitoring_routes, tenancy_routes
 from aiaas_server.registry.commit import Verified
 from aiaas_server.registry.damage import Damage
 from aiaas_server.registry.deployment import Deployment
@@ -69,8 +62,6 @@ from aiaas_server.workshop.datasets import Datasets
 from aiaas_server.workshop.workshop import Workshop
 
 _log = logging.getLogger("aiaas_server")
-KEYS_CHANGED = "/keys"
-"""In place of the name of a model, which has no `/` first: keys, tenants or plans were changed."""
 
 
 class Platform:
@@ -162,7 +153,6 @@ class Platform:
             self._deployment.remover,
             self._deployment.remote,
             Signer(self.tenancy.secret),
-            now=now,
             refresh=self.tenancy.identities.refresh,
             forget=self._deployment.cache.drop_all,
         )
@@ -220,39 +210,12 @@ class Platform:
             *self._workshop.routes(changed, lambda: pool.draining).routes(manage),
             *self._workshop.batches.storage.routes(manage),
             *ChangeRoutes(self._feed, lambda: pool.draining).routes(manage),
-            *self._monitoring_routes(),
-            *self._tenancy_routes(group),
-        ]
-
-    def _tenancy_routes(self, group: ProcessGroup) -> list[BaseRoute]:
-        manage, tenancy = self._manage, self.tenancy
-
-        async def changed() -> None:
-            """Who is let in by this server is so at once, whichever of its processes is asked."""
-            await self.bring(KEYS_CHANGED)
-            await group.follow(KEYS_CHANGED)
-
-        return [
-            *KeyRoutes(tenancy.keys, self._settings, changed).routes(manage),
-            *TenantRoutes(tenancy.tenants, self._settings, changed).routes(manage),
-            *PlanRoutes(tenancy.plans, self._settings, changed).routes(manage),
-            *UsageRoutes(self.database).routes(manage),
-            *PriceRoutes(self.database, self._settings).routes(manage),
-            *AuditRoutes(tenancy.audit).routes(manage),
+            *monitoring_routes(
+                manage, self._settings, self.database, self.monitor, self._shadows, self._rollouts
+            ),
+            *tenancy_routes(manage, self._settings, self.database, self.tenancy, group),
             *ErasureRoutes(self._settings, self._eraser.erase, self._eraser.find).routes(manage),
         ]
-
-    def _monitoring_routes(self) -> list[BaseRoute]:
-        # What other processes of this server have counted is there after their next write.
-        alone = self._settings.workers == 1 and self._settings.database_url is None
-        patience = 0.0 if alone else FLUSH_SECONDS * 1.5
-        trials = monitoring.Trials(
-            partial(self._shadows.flush, self.database), self._rollouts.waiting
-        )
-        found = monitoring.MonitoringRoutes(
-            self.database, self._settings, self.monitor, patience, trials
-        )
-        return found.routes(self._manage)
 
     async def reference(self, model: LoadedModel, tenant: str) -> Sequence[Feature] | None:
         """The features of a version's reference profile, for its owner; None where it has none."""
@@ -267,16 +230,10 @@ class Platform:
         return await self.database.read(read)
 
     async def bring(self, name: str) -> None:
-        """Do what the registry says of a model now, which another process has changed.
+        """Do what the registry says of a model now, by the server's own name.
 
-        Args:
-            name: The model, by the server's own name; or `KEYS_CHANGED`, when it is keys and
-                tenants.
+        Another process has changed it.
         """
-        if name == KEYS_CHANGED:
-            with suppress(ServerError):  # the table is read again soon
-                await self.tenancy.identities.refresh()
-            return
         await self._reconcile.bring(name)
 
     def on_serve(self, model: LoadedModel) -> None:

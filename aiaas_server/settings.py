@@ -170,20 +170,6 @@ class Settings(BaseModel):
     secret_file: Path | None = None
     """What keys are hashed with and the audit is signed with, 32 bytes or more; all servers of one
     database need the same. By default `secret` in `data`, which is made."""
-    master_key_file: Path | None = None
-    """Encrypts artefacts, data sets and checkpoints: 32 bytes, or 64 hexadecimal digits; further
-    lines are earlier keys. `AIAAS_SERVER_MASTER_KEY` holds the same."""
-    master_key: SecretStr | None = None
-    memory_dir: Path | None = None
-    """A directory in memory for what is encrypted elsewhere, while it is used; `/dev/shm` by
-    default."""
-    sandbox: Literal["none", "tenants", "all"] = "tenants"
-    """Which deployed models run in processes of their own, with limits: those of tenants other
-    than `default`, all, or none."""
-    allow_weak_sandbox: bool = False
-    """Run them there also where the system cannot take rights away from a process."""
-    sandbox_memory_bytes: Bytes = 2048 * MIB
-    """Memory that the process of a model may take."""
     tenant_metrics: int = Field(default=0, ge=0)
     """Tenants that metrics tell apart, by a label `tenant`; those beyond are `other`. 0: no
     label."""
@@ -192,6 +178,25 @@ class Settings(BaseModel):
     decimals, free units as nothing. A stream of events tells it in a comment before its last event,
     `: x-cost: 0.00025 EUR`. What is not known when an answer leaves, such as storage, is in the
     statement alone."""
+
+    # Encryption at rest
+    master_key_file: Path | None = None
+    """Encrypts artefacts, data sets and checkpoints: 32 bytes, or 64 hexadecimal digits; further
+    lines are earlier keys."""
+    master_key: SecretStr | None = None
+    """The same, in place of a file."""
+    memory_dir: Path | None = None
+    """A directory in memory for what is encrypted elsewhere, while it is used; `/dev/shm` by
+    default."""
+
+    # Models in processes of their own
+    sandbox: Literal["none", "tenants", "all"] = "tenants"
+    """Which deployed models run in processes of their own, with limits: those of tenants other
+    than `default`, all, or none."""
+    allow_weak_sandbox: bool = False
+    """Run them there also where the system cannot take rights away from a process."""
+    sandbox_memory_bytes: Bytes = 2048 * MIB
+    """Memory that the process of a model may take."""
 
     # Generation
     generate_slots: Count = 8

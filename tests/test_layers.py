@@ -63,6 +63,7 @@ LAYERS = {
     "aiaas_server.http": 4,
     "aiaas_server.app": 5,
     "aiaas_server.platform": 5,
+    "aiaas_server.platform_routes": 5,
     "aiaas_server.verifier": 5,
     "aiaas_server.sandbox": 5,
     "aiaas_server.workshop": 5,
@@ -102,7 +103,12 @@ CLIENT_LAYERS = {
 # Third-party module -> the only places that may import it.
 HOMES = {
     "onnxruntime": ("aiaas_server.runtimes", "aiaas_server.job_process.optimising"),
-    "starlette": ("aiaas_server.http", "aiaas_server.app", "aiaas_server.platform"),
+    "starlette": (
+        "aiaas_server.http",
+        "aiaas_server.app",
+        "aiaas_server.platform",
+        "aiaas_server.platform_routes",
+    ),
     "uvicorn": ("aiaas_server.http.edge", "aiaas_server.process"),
     "httptools": tuple(f"aiaas_server.http.edge.{n}" for n in ("connection", "lifetime", "intake")),
     "uvloop": ("aiaas_server.process",),

@@ -70,7 +70,7 @@ class UsageReport(Told):
                 [*group, *(amounts.get(unit, 0) for unit in units)]
                 for group, amounts in groups.items()
             ],
-            columns=[*names, *units],
+            columns=pd.Index([*names, *units]),
         )
         if "time" in names:
             frame["time"] = pd.to_datetime(frame["time"], unit="s", utc=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -33,3 +34,12 @@ class Backends(Core):
             return loaded(self._borrowed)(self._http_client, self._max_answer_bytes)
         pooled = loaded(self._backends[self._backend])
         return pooled(self._trust(), self._limits, self._max_answer_bytes)
+
+    def _last_transport(self) -> Any:
+        """Take no more calls; the transport to be closed, None where that is done or not ours."""
+        shared = self._shared
+        if shared.closed:
+            return None
+        shared.closed = True
+        transport = shared.transport or self._given_transport
+        return transport if shared.process == os.getpid() else None

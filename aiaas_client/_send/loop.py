@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -174,14 +173,10 @@ class LoopSender(Backends):
 
     async def close(self) -> None:
         """Close all connections, for good."""
-        shared = self._shared
-        if shared.closed:
+        if (transport := self._last_transport()) is None:
             return
-        shared.closed = True
-        transport = shared.transport or self._given_transport
-        if transport is None or shared.process != os.getpid():
-            return
-        if transport is self._given_transport or shared.owner is asyncio.get_running_loop():
+        ours = transport is self._given_transport
+        if ours or self._shared.owner is asyncio.get_running_loop():
             await transport.close()
         else:
             _abandon(transport)

@@ -9,7 +9,6 @@ differ in where they wait.
 from __future__ import annotations
 
 import contextvars
-import os
 import queue
 import threading
 import time
@@ -188,12 +187,7 @@ class ThreadSender(Backends):
 
     def close(self) -> None:
         """Close all connections, for good."""
-        shared = self._shared
-        if shared.closed:
-            return
-        shared.closed = True
-        transport = shared.transport or self._given_transport
-        if transport is not None and shared.process == os.getpid():
+        if (transport := self._last_transport()) is not None:
             transport.close()
 
     def _hedged(self, state: CallState[T], first: Endpoint) -> T:

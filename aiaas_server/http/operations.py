@@ -60,7 +60,7 @@ Follow = Callable[[str], Awaitable[None]]
 """Does what the registry says of a model now."""
 
 
-async def _no_registry(name: str) -> None:
+async def _nothing(*_: str) -> None:
     """There is nothing to follow."""
 
 
@@ -69,6 +69,7 @@ class Operations:
 
     Attributes:
         follow: Called with the name of a model that another process has changed in the registry.
+        follow_keys: Called when another process has changed keys, tenants or plans.
     """
 
     def __init__(
@@ -76,9 +77,10 @@ class Operations:
         pool: ModelPool,
         settings: DynamicSettings,
         regions: Regions,
-        follow: Follow = _no_registry,
+        follow: Follow = _nothing,
     ) -> None:
         self.follow = follow
+        self.follow_keys: Callable[[], Awaitable[None]] = _nothing
         self._pool = pool
         self._settings = settings
         self._regions = regions

@@ -33,6 +33,10 @@ class ProcessGroup(Protocol):
         """
         ...
 
+    async def follow_keys(self) -> None:
+        """Have the other processes read anew who may ask; returns as `follow` does."""
+        ...
+
     async def totals(self) -> Totals:
         """The counts of all processes together."""
         ...
@@ -56,6 +60,9 @@ class SingleProcess:
         await self._operations.apply(operation)
 
     async def follow(self, name: str) -> None:
+        """There are no others."""
+
+    async def follow_keys(self) -> None:
         """There are no others."""
 
     async def totals(self) -> Totals:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, delete, select, text
+from sqlalchemy import Connection, delete, select
 
 from aiaas_client.protocol.jobs import Progress
 from aiaas_server.jobs.rows import KIND, Document, JobRow
 from aiaas_server.state.changes import tell
+from aiaas_server.state.clock import now
 from aiaas_server.state.tables import JOB_EVENTS
 
 LOG_LINES: Final = 200
@@ -32,14 +32,6 @@ class News(NamedTuple):
 
 
 NOTHING_NEW: Final = News()
-
-
-def now(connection: Connection) -> float:
-    """Seconds since 1970, by the clock of the database: of PostgreSQL its machine's."""
-    if connection.dialect.name == "postgresql":
-        asked = text("SELECT extract(epoch FROM clock_timestamp())")
-        return float(connection.execute(asked).scalar_one())
-    return time.time()
 
 
 def tell_state(connection: Connection, row: JobRow) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from aiaas_server.jobs.family import end_all
 from aiaas_server.jobs.orders import Product
 from aiaas_server.jobs.process import MARK, mark_of
-from aiaas_server.state.artefacts.stores import sync_directory, sync_file
+from aiaas_server.state.durable import sync_directory, sync_file
 
 _MADE: Final = "product.json"
 _named = re.compile(r"([0-9a-f]{32})-[0-9]+").fullmatch

@@ -20,10 +20,11 @@ from sqlalchemy import Connection, func, or_, select, update
 
 from aiaas_client.protocol.jobs import JobError, JobResult, JobState, Progress
 from aiaas_server.core.errors import Conflict
-from aiaas_server.jobs.events import LOG_LINES, NOTHING_NEW, News, add_news, now, tell_state
+from aiaas_server.jobs.events import LOG_LINES, NOTHING_NEW, News, add_news, tell_state
 from aiaas_server.jobs.rows import KIND, Document, JobRow, find_job, row_of
 from aiaas_server.state.artefacts import claims
 from aiaas_server.state.changes import tell
+from aiaas_server.state.clock import now
 from aiaas_server.state.tables import JOBS
 
 LEASE: Final = 30.0

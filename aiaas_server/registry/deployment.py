@@ -11,7 +11,7 @@ from aiaas_server.core.errors import ServerError
 from aiaas_server.registry.cache import Cache
 from aiaas_server.registry.commit import Commits, Kept, Verify
 from aiaas_server.registry.damage import OnDamage, mark_damaged, nobody
-from aiaas_server.registry.drafts import Admit, DraftLimits, Drafts
+from aiaas_server.registry.drafts import AdmitDraft, DraftLimits, Drafts
 from aiaas_server.registry.erasure import Eraser, Ready
 from aiaas_server.registry.sweep import Sweep
 from aiaas_server.settings import Settings
@@ -67,7 +67,7 @@ class Deployment:
         is_taken: Callable[[str], bool],
         kept: Kept | None = None,
         ready: Ready | None = None,
-        admit: Admit | None = None,
+        admit: AdmitDraft | None = None,
         expect: Callable[[], object] = lambda: None,
         artefacts: Artefacts | None = None,
         vault: Vault | None = None,

@@ -34,7 +34,7 @@ from aiaas_server.state.artefacts.threads import Threads
 from aiaas_server.state.artefacts.uploads import Uploads
 from aiaas_server.state.database import Database
 
-Admit = Callable[[Connection, Author, str, DraftRequest], None]
+AdmitDraft = Callable[[Connection, Author, str, DraftRequest], None]
 """Is asked in the transaction that makes a draft of a model, by its name; raises where it may not
 be made: the quota."""
 
@@ -73,7 +73,7 @@ class Drafts:
         limits: DraftLimits,
         *,
         is_taken: Callable[[str], bool],
-        admit: Admit | None = None,
+        admit: AdmitDraft | None = None,
         expect: Callable[[], object] = lambda: None,
     ) -> None:
         self._expect = expect

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Final
 
+from aiaas_server.core.background import stop
 from aiaas_server.core.errors import StateUnavailable
 from aiaas_server.state.changes import ChangeRow, changes_after, last_change
 from aiaas_server.state.database import Database
@@ -77,9 +78,7 @@ class Feed:
         """End all waiting."""
         self._closed = True
         self._wake()
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        await stop(self._following)
 
     async def _rows(self, seq: int) -> list[ChangeRow]:
         """The next rows; none where the database has gone away since they were heard of."""

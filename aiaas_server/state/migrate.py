@@ -9,7 +9,6 @@ schema is refused, and so is a database that is somebody else's.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from aiaas_server.core.errors import StorageFull
 from aiaas_server.state.database import WRITERS_LOCK
+from aiaas_server.state.durable import sync_directory, sync_file
 from aiaas_server.state.engine import failure_of, is_sqlite, open_engine, reason_of, writing
 from aiaas_server.state.revision import REVISION, StateRefused, found_revision
 
@@ -118,22 +118,14 @@ def _keep_copy(engine: Engine) -> None:
         partial.unlink(missing_ok=True)
         with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(partial)) as new:
             old.backup(new)
-        _sync(partial)
+        sync_file(partial)
         partial.replace(copy)
-        _sync(copy.parent)
+        sync_directory(copy.parent)
     except (OSError, sqlite3.Error) as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise StateRefused(f"no copy of it could be made before the change: {error}") from error
     _log.info("state: a copy from before is in %s", copy)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _run_alembic(connection: Connection) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, func, select
 
 from aiaas_server.core.acts import Act, Begun, Outcome
+from aiaas_server.core.background import stop
 from aiaas_server.core.errors import ServerError
 from aiaas_server.core.events import Refusal
 from aiaas_server.state.database import Database
@@ -144,9 +145,7 @@ class Audit:
 
     async def close(self) -> None:
         """Write what is left, and sign it."""
-        if self._tending is not None:
-            self._tending.cancel()
-            await asyncio.gather(self._tending, return_exceptions=True)
+        await stop(self._tending)
         try:
             await self.flush(last=True)
         except ServerError as error:

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection, delete, func, select
 
 from aiaas_server.core.errors import Conflict
+from aiaas_server.state.durable import sync_directory
 from aiaas_server.state.tenant_tables import AUDIT, AUDIT_HEADS
 from aiaas_server.tenancy.audit_chain import (
     START,
@@ -28,7 +29,6 @@ from aiaas_server.tenancy.audit_chain import (
     set_head,
     signature_of,
 )
-from aiaas_server.tenancy.audit_head_file import sync_directory
 from aiaas_server.tenancy.audit_verify import verify
 
 _AT_ONCE: Final = 1000

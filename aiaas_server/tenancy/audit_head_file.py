@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Any, Final
 
+from aiaas_server.state.durable import sync_directory
 from aiaas_server.tenancy.audit_chain import Head, canonical
 
 HEAD_FILE: Final = "audit.head"
@@ -48,12 +49,3 @@ def read_head(path: Path) -> Head | str:
     kinds = (int, str, str, float, str)
     good = all(isinstance(value, kind) for value, kind in zip(head, kinds, strict=True))
     return head if good and len(head.hash) == 64 else "holds no head"
-
-
-def sync_directory(path: Path) -> None:
-    """Have the disk know the names in a directory."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -24,6 +24,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Final, NamedTuple
 
+from aiaas_server.core.background import stop
 from aiaas_server.core.errors import BudgetExceeded, ServerError
 from aiaas_server.core.events import Identity, InferenceRecord
 from aiaas_server.state.database import Database
@@ -144,9 +145,7 @@ class Budget:
 
     async def close(self) -> None:
         """Stop following."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        await stop(self._following)
 
     # Each request
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection, select
 
+from aiaas_server.core.background import stop
 from aiaas_server.core.errors import ServerError
 from aiaas_server.state.database import Database
 from aiaas_server.state.tenant_tables import PRICES, STATEMENTS, TENANTS, USAGE
@@ -52,9 +53,7 @@ class Closing:
 
     async def close(self) -> None:
         """Stop; a month that is being closed is closed, or is not."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        await stop(self._following)
 
     async def look(self) -> int:
         """Close what is to be closed now; gives how many statements that are.

@@ -15,10 +15,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection
-
 from aiaas_client.protocol.erasure import Certificate, TenantErasure
 from aiaas_server.core.author import Author
+from aiaas_server.core.background import stop
 from aiaas_server.core.errors import NotFound, ServerError
 from aiaas_server.state.artefacts.artefacts import Artefacts
 from aiaas_server.state.artefacts.data_keys import cut_log
@@ -38,9 +37,6 @@ _LOOK: Final = 60.0  # seconds after which those that another process left are l
 _AGAIN: Final = 0.5
 _MANY: Final = 200  # artefacts removed at a time, with others' removals between
 
-Now = Callable[[Connection], float]
-"""The database's time."""
-
 
 class TenantEraser:
     """Erases tenants, for one server.
@@ -50,7 +46,6 @@ class TenantEraser:
         artefacts, parts, remover: The bytes.
         threads: Where disk and store are waited for.
         signer: Signs certificates.
-        now: The database's time, by which jobs are leased.
         refresh: Awaited once keys are revoked: this process refuses them from then on.
         forget: Drops what this machine has of a tenant for use; blocks.
         settled: Seconds after which no other process lets them in.
@@ -65,7 +60,6 @@ class TenantEraser:
         threads: Threads,
         signer: Signer,
         *,
-        now: Now,
         refresh: Callable[[], Awaitable[object]],
         forget: Callable[[str], object],
         settled: float = SETTLED,
@@ -76,7 +70,6 @@ class TenantEraser:
         self._remover = remover
         self._threads = threads
         self._signer = signer
-        self._now = now
         self._refresh = refresh
         self._forget = forget
         self._settled = settled
@@ -89,9 +82,7 @@ class TenantEraser:
 
     async def close(self) -> None:
         """Stop; whoever starts next goes on."""
-        if self._working is not None:
-            self._working.cancel()
-            await asyncio.gather(self._working, return_exceptions=True)
+        await stop(self._working)
 
     async def erase(self, author: Author, tenant: str, backups: list[str]) -> TenantErasure:
         """Begin; its keys are refused when this returns. Asked again, it tells how far it is.
@@ -144,10 +135,7 @@ class TenantEraser:
 
     async def _end_jobs(self, tenant: str) -> None:
         """Wait until nobody works for it any more, or was last seen to."""
-
-        def cancel(connection: Connection) -> int:
-            return erasures.cancel_jobs(connection, tenant, self._now(connection))
-
+        cancel = partial(erasures.cancel_jobs, tenant=tenant)
         while await self._database.write(cancel, spares_room=True):  # noqa: ASYNC110  # elsewhere
             await asyncio.sleep(_AGAIN)
 

@@ -17,6 +17,7 @@ from aiaas_client.protocol.erasure import Certificate, TenantErasure
 from aiaas_client.protocol.tenants import OPERATOR_TENANT
 from aiaas_server.core.author import Author
 from aiaas_server.core.errors import InvalidInput, NotFound
+from aiaas_server.state import clock
 from aiaas_server.state.artefacts.data_keys import key_name
 from aiaas_server.state.changes import tell
 from aiaas_server.state.tables import (
@@ -116,12 +117,9 @@ def running(connection: Connection) -> list[ErasureRow]:
     return [_row(row) for row in connection.execute(asked)]
 
 
-def cancel_jobs(connection: Connection, tenant: str, at: float) -> int:
-    """Have the jobs of a tenant end; how many are still held by somebody.
-
-    Args:
-        at: The database's time, by which leases run out.
-    """
+def cancel_jobs(connection: Connection, tenant: str) -> int:
+    """Have the jobs of a tenant end; how many are still held by somebody."""
+    at = clock.now(connection)  # leases run out by that
     ours = JOBS.c.tenant == tenant
     waiting = {"state": "cancelled", "ended": at}
     connection.execute(update(JOBS).where(ours, JOBS.c.state == "queued").values(**waiting))

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, or_, select
 
 from aiaas_client.protocol.scopes import EVERY_SCOPE, SCOPES
 from aiaas_client.protocol.tenants import OPERATOR_TENANT, Limits
+from aiaas_server.core.background import stop
 from aiaas_server.core.errors import ServerError
 from aiaas_server.core.events import Identity
 from aiaas_server.state.changes import ChangeRow
@@ -140,6 +141,10 @@ class Identities:
 
     async def start(self) -> None:
         """Read the table; without a database nobody is known until it answers."""
+        await self.look()
+
+    async def look(self) -> None:
+        """Read the table anew if the database answers; else what is known stays, for now."""
         with suppress(ServerError):
             await self.refresh()
 
@@ -149,9 +154,7 @@ class Identities:
 
     async def close(self) -> None:
         """Stop following."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        await stop(self._following)
 
     async def refresh(self) -> None:
         """Read the table anew.

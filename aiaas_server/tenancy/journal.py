@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 from zlib import crc32
 
+from aiaas_server.state.durable import sync_directory
 from aiaas_server.tenancy.meter import Left, Taken, Used
 
 SUFFIX: Final = ".journal"
@@ -65,7 +66,7 @@ class Journal:
             OSError: It cannot be made, or somebody took it for one of a process that is gone.
         """
         found = cls._locked(path, os.O_CREAT)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
         return found
 
     @classmethod
@@ -159,7 +160,7 @@ class Journal:
             with suppress(OSError):
                 beside.unlink()
             raise
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
         os.close(self._file)
         self._file = descriptor
 
@@ -167,7 +168,7 @@ class Journal:
         """Delete the file, whose lines have all been cut, for good."""
         for path in (self.path, self.path.with_suffix(".new")):
             path.unlink(missing_ok=True)
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
         self.close()
 
     def close(self) -> None:
@@ -254,14 +255,6 @@ def _write_all(descriptor: int, data: bytes, at: int) -> None:
     while rest:
         written = os.pwrite(descriptor, rest, at)
         rest, at = rest[written:], at + written
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def journals(directory: Path) -> Sequence[Path]:

@@ -9,6 +9,7 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, or_, update
 
+from aiaas_server.core.background import stop
 from aiaas_server.core.errors import ServerError
 from aiaas_server.state.database import Database
 from aiaas_server.state.tenant_tables import KEYS
@@ -33,9 +34,7 @@ class LastUsed:
 
     async def close(self) -> None:
         """Write what is left."""
-        if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.gather(self._writing, return_exceptions=True)
+        await stop(self._writing)
         await self.write()
 
     async def write(self) -> None:

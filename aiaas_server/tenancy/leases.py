@@ -19,6 +19,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
+from aiaas_server.core.background import stop
 from aiaas_server.core.errors import ServerError
 from aiaas_server.state.database import Database
 from aiaas_server.tenancy.quota import Quotas
@@ -96,9 +97,7 @@ class Leases:
 
     async def close(self) -> None:
         """Leave this process's part to the others."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await stop(self._task)
         with suppress(ServerError):
             await self._database.write(partial(leave, node=self._node), spares_room=True)
 

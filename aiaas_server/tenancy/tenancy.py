@@ -45,7 +45,7 @@ class Tenancy:
         find_key: The front door's; None on a server without tenants.
         entrance: Lets requests in by what their tenant may use; None where nothing limits them.
         audit: Keeps a record of what is done.
-        quotas: The same; `quotas.budget` is asked for what a month may cost.
+        quotas: What rates, places and sums each tenant has.
         admit_draft, admit_files, admit_job: Asked for what is to be kept; None without tenants.
         budget: What tenants spend, and may spend.
         observers: Who wants a record of every request.

@@ -84,6 +84,10 @@ class Member:
         """Have the other workers do what the registry says of a model now, or soon."""
         await self._ask("follow", {"name": name})
 
+    async def follow_keys(self) -> None:
+        """Have the other workers read anew who may ask, now or soon."""
+        await self._ask("follow_keys")
+
     async def totals(self) -> Totals:
         """The counts of all workers together, those of ended ones included."""
         return Totals.from_json(await self._ask("totals"))
@@ -154,6 +158,8 @@ class Member:
             return self._changes()
         if call == "follow":
             await self._operations.follow(body["name"])
+        elif call == "follow_keys":
+            await self._operations.follow_keys()
         elif call == "ready":
             self._others_ready = body["ready"]
         elif call == "stop":

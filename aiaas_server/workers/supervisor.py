@@ -255,8 +255,8 @@ class Supervisor:
             await self._join(worker, body)
         elif call == "apply":
             await self._apply_to_all(worker, Operation.from_json(body))
-        elif call == "follow":
-            await self._follow(worker, body)
+        elif call in ("follow", "follow_keys"):
+            await self._follow(worker, call, body)
         elif call == "totals":
             return await self._totals()
         elif call == "counts":
@@ -316,10 +316,10 @@ class Supervisor:
         if replaced is not None:
             self._discard(replaced)
 
-    async def _follow(self, asker: Worker, body: Document) -> None:
-        """Have the other workers follow the registry; one that takes long goes on by itself."""
+    async def _follow(self, asker: Worker, call: str, body: Document) -> None:
+        """Have the other workers follow the database; one that takes long goes on by itself."""
         asked = [
-            asyncio.ensure_future(other.link.ask("follow", body))
+            asyncio.ensure_future(other.link.ask(call, body))
             for other in self._workers
             if other is not asker and other.joined and other.link is not None
         ]

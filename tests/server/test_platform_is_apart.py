@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 APART = (
     "aiaas_server.platform",
+    "aiaas_server.platform_routes",
     "aiaas_server.state",
     "aiaas_server.registry",
     "aiaas_server.monitor",

@@ -89,10 +89,10 @@ class ExplainRoutes:
         document = await parse_body(body, self._settings.offload_json_bytes)
         asks, _ = _documents()
         try:
-            asked: Any = asks.model_validate(document)
+            asked: ExplainRequest = asks.model_validate(document)
         except ValidationError as error:
             raise bad_request(_problem(error)) from None
-        return asked  # type: ignore[no-any-return]
+        return asked
 
     async def _explained(
         self, model: LoadedModel, asked: ExplainRequest, request: Request
@@ -161,7 +161,7 @@ class LateRoute(DescribedRoute):
         return self._load()
 
 
-def _documents() -> tuple[type[BaseModel], Tells]:
+def _documents() -> tuple[type[ExplainRequest], Tells]:
     from aiaas_client.protocol.explanations import ExplainAnswer, ExplainRequest
 
     return ExplainRequest, ExplainAnswer

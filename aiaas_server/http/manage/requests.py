@@ -43,7 +43,6 @@ B = TypeVar("B", bound=BaseModel)
 
 PREFIX = "/api/v1"
 READ, WRITE = "models:read", "models:write"
-"""The scope of routes that are for every key that is good."""
 MOST_ITEMS = 1000
 DEFAULT_ITEMS = 100
 
@@ -215,7 +214,7 @@ class Manage:
 
         if act is None and method in WRITING:
             act = act_named(method, path)
-        carried_out = self.guarded(endpoint, scope, act or "")
+        carried_out = self.noted(endpoint, scope, act or "")
 
         async def answer(request: Request) -> Response:
             if method == "POST" and "idempotency-key" in request.headers:
@@ -226,7 +225,7 @@ class Manage:
         path = PREFIX + path
         return DescribedRoute(path, answer, method, (scope,), asks=asks, tells=tells, act=act or "")
 
-    def guarded(self, endpoint: Endpoint, scope: str, act: str) -> Endpoint:
+    def noted(self, endpoint: Endpoint, scope: str, act: str) -> Endpoint:
         """An endpoint with its act on record, and that a key was used for its scope.
 
         Args:

@@ -25,7 +25,7 @@ class Storage(NamedTuple):
 
         def route(path: str, endpoint: Endpoint, method: str, needs: Needs) -> BaseRoute:
             act = act_named(method, path.removeprefix("/v1")) if method in WRITING else ""
-            answer, name = manage.guarded(endpoint, needs[0], act), f"{method} {path}"
+            answer, name = manage.noted(endpoint, needs[0], act), f"{method} {path}"
             return ScopedRoute(path, answer, needs, methods=[method], name=name, act=act)
 
         files, batches = self.files, self.batches

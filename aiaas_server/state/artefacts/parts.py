@@ -24,7 +24,8 @@ from aiaas_server.state.artefacts.artefacts import Artefacts
 from aiaas_server.state.artefacts.data_keys import DataKeys
 from aiaas_server.state.artefacts.sealed import Tampered
 from aiaas_server.state.artefacts.sealed_records import Records, scan
-from aiaas_server.state.artefacts.stores import FULL, PIECE, make_durable
+from aiaas_server.state.artefacts.stores import FULL, PIECE
+from aiaas_server.state.durable import make_durable
 
 
 class Part:

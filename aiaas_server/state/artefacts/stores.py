@@ -25,6 +25,7 @@ from obstore.store import S3Store
 
 from aiaas_server.core.errors import NotFound, StateUnavailable, StorageFull
 from aiaas_server.state.artefacts.handing import hand_over
+from aiaas_server.state.durable import make_durable, sync_directory, sync_file
 
 _log = logging.getLogger("aiaas_server")
 
@@ -336,33 +337,3 @@ def _object_errors(key: str) -> Iterator[None]:
     except (BaseError, OSError) as error:
         _log.error("the store of artefacts: %s", str(error)[:1024])
         raise StateUnavailable("the store of artefacts does not answer; try again") from error
-
-
-def sync_file(path: Path) -> None:
-    """Wait until the disk has the bytes of a file."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_directory(path: Path) -> None:
-    """Wait until the disk has the names of a directory."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def make_durable(directory: Path, root: Path) -> None:
-    """Make a directory below `root`, each step of it on the disk."""
-    missing = []
-    step = directory
-    while step != root and not step.is_dir():
-        missing.append(step)
-        step = step.parent
-    for path in reversed(missing):
-        path.mkdir(exist_ok=True)
-        sync_directory(path.parent)

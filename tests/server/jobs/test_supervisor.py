@@ -15,8 +15,8 @@ import pytest_asyncio
 from aiaas_client.protocol.jobs import ENDED, JobResult
 from aiaas_server.core.errors import StorageFull
 from aiaas_server.jobs import queue, rows
-from aiaas_server.jobs.events import now
 from aiaas_server.jobs.queue import LEASE
+from aiaas_server.state.clock import now
 from aiaas_server.state.database import Connection, Database
 from tests.server.jobs.shop import Shop
 from tests.waiting import until

@@ -69,7 +69,6 @@ class Server:
             deployment.remover,
             deployment.remote,
             Signer(SECRET),
-            now=lambda c: 0.0,
             refresh=self.refreshed,
             forget=deployment.cache.drop_all,
             settled=settled,

@@ -98,3 +98,23 @@ async def test_a_parent_that_lives_without_a_link_is_not_waited_for_without_end(
     (waited,) = parent.waited
     assert waited is not None
     assert (files / "1f" / "0").read_bytes() == b"weights"
+
+
+async def test_models_and_keys_that_another_worker_changed_are_followed(
+    files: Path, models: Path
+) -> None:
+    group = Group(files, models, FakeParent())
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def keys() -> None:
+        await heard.put("keys of tenants")
+
+    group.member._operations.follow = heard.put
+    group.member._operations.follow_keys = keys
+    async with asyncio.timeout(120):
+        group.say(b'{"call": "follow", "id": 0, "body": {"name": "acme/m"}}')
+        assert await heard.get() == "acme/m"
+        group.say(b'{"call": "follow_keys", "id": 1, "body": {}}')
+        assert await heard.get() == "keys of tenants"
+    group.say(b'{"call": "stop", "id": 2, "body": {}}')
+    await group.end()
