@@ -11,8 +11,6 @@ import typer
 
 from aiaas_client._cli.server import Server
 from aiaas_client._cli.session import FAILED, AsJson, client_of, ended, print_json, tell
-from aiaas_client._client import Client
-from aiaas_client._resources.erasure import ThreadErasure
 from aiaas_client.protocol.erasure import Certificate, TenantErasure, canonical
 
 _LOOK = 1.0  # seconds between two questions how far it is
@@ -43,10 +41,10 @@ def erase_tenant(
     if confirm != tenant:
         raise ended(f"'{confirm}' is not '{tenant}': nothing was erased", 2)
     with client_of(server) as client:
-        found = tenants_of(client).erase(tenant, backups=backup or ())
+        found = client.tenants.erase(tenant, backups=backup or ())
         while wait and found.state == "running":
             time.sleep(_LOOK)
-            found = tenants_of(client).erasure(tenant)
+            found = client.tenants.erasure(tenant)
     if output is not None and found.certificate is not None:
         text = json.dumps(found.certificate.model_dump(mode="json"), indent=2)
         output.write_text(f"{text}\n", encoding="utf-8")
@@ -100,13 +98,6 @@ def problem_of(document: Any, key: str | None = None) -> str:
     except (ValueError, InvalidSignature):
         return "the signature is not that of this document: it was changed, or never signed"
     return ""
-
-
-def tenants_of(client: Client) -> ThreadErasure:
-    """The part of `client.tenants` that erases."""
-    found = ThreadErasure()
-    found._sender = client._sender
-    return found
 
 
 def _print(found: TenantErasure) -> None:
