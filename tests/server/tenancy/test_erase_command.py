@@ -22,7 +22,8 @@ def test_the_command_erases_a_tenant_and_keeps_its_certificate(
     tenants = Tenants(tmp_path / "data")
     tenants.key("acme", ["admin"])
     monkeypatch.setenv("AIAAS_API_KEY", tenants.key(scopes=["admin"]))
-    settings = Settings(models=tmp_path / "none", data=tmp_path / "data", tenants=True)
+    (tmp_path / "models").mkdir()
+    settings = Settings(models=tmp_path / "models", data=tmp_path / "data", tenants=True)
     kept = tmp_path / "acme.json"
     with serving(create_app(settings)) as server:
         line = ["erase", "tenant", "acme", "--confirm", "acme", "--backup", "tape 7, until May"]

@@ -34,7 +34,7 @@ from aiaas_server.tenancy.certificates import Signer
 from aiaas_server.tenancy.erasing import TenantEraser
 from aiaas_server.tenancy.rows import add_tenant
 from aiaas_server.tenancy.secrets import ServerSecret
-from tests.server.http.serving import AsgiCaller, serving
+from tests.server.http.serving import AsgiCaller
 from tests.server.plain_bytes import Known
 from tests.server.registry.deploying import ME, deploy, open_deployment, request_for, send
 from tests.tenants import Tenants
