@@ -111,7 +111,13 @@ def _print_certificate(found: Certificate) -> None:
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found.finished))
     proven = "nothing of it was found afterwards" if found.verified else "something was left"
     typer.echo(f"tenant '{found.tenant}': erased {at}, {proven}")
-    counts = {**found.counts, "artefacts": len(found.artefacts), "data keys": len(found.data_keys)}
-    typer.echo("gone: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
+    counts = {
+        "keys": len(found.keys),
+        **found.counts,
+        "artefacts": len(found.artefacts),
+        "data keys": len(found.data_keys),
+    }
+    gone = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    typer.echo(f"gone: {gone or 'its name alone'}")
     for line in found.backups:
         typer.echo(f"backup: {line}")

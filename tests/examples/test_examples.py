@@ -119,7 +119,7 @@ def test_tenants_share_a_server_each_pays_and_the_record_is_whole() -> None:
         "used by globex 1 requests",
         "Statement of 'acme' for ",
         "digits: rows rows ",
-        "refused: tenant 'acme' has spent ",
+        "refused: monthly_spend: tenant 'acme' has spent ",
         "entries, intact; the last acts: plans.update small",
         "server stopped with exit code 0",
     ):

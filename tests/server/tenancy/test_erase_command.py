@@ -30,5 +30,6 @@ def test_the_command_erases_a_tenant_and_keeps_its_certificate(
         done = CliRunner().invoke(cli, [*line, "-o", str(kept), "--url", server.url])
     assert done.exit_code == 0, done.output
     assert "nothing of it was found afterwards" in done.output
+    assert "gone: 1 keys" in done.output
     assert "backup: tape 7, until May" in done.output
     assert problem_of(json.loads(kept.read_text())) == ""
