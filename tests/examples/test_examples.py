@@ -120,7 +120,7 @@ def test_tenants_share_a_server_each_pays_and_the_record_is_whole() -> None:
         "Statement of 'acme' for ",
         "digits: rows rows ",
         "refused: monthly_spend: tenant 'acme' has spent ",
-        "entries, intact; the last acts: plans.update small",
+        "entries, intact; the last act: plans.update small",
         "server stopped with exit code 0",
     ):
         assert expected in printed
