@@ -21,7 +21,6 @@ from aiaas_client import BudgetExceededError, Client, RateLimitError
 CALLS = 60  # three times what the plan lets through at once
 LIMITS = {"requests_per_second": 20, "burst": 20, "monthly_spend": 100}
 STEPS = {"acme": 60, "globex": 300}  # of training
-
 TRAIN, TEST = digits.load()
 
 
@@ -73,8 +72,7 @@ def meet_the_limit(url: str, key: str) -> int:
     """One that does not heed its limit is refused; by default the client keeps to it."""
     answered = 0
     for pace in (False, True):
-        refused = []
-        began = time.perf_counter()
+        refused, began = [], time.perf_counter()
         with Client(url, api_key=key, pace=pace, max_retries=2 if pace else 0) as client:
             model = client.model("digits")
             for _ in range(CALLS):
@@ -83,9 +81,8 @@ def meet_the_limit(url: str, key: str) -> int:
                     answered += 1
                 except RateLimitError as error:
                     refused.append(error)
-        seconds = time.perf_counter() - began
-        why = f": {refused[0]}" if refused else ""
-        print(f"pace={pace}: {CALLS} calls in {seconds:.1f} s, {len(refused)} refused{why}")
+        told = f"{time.perf_counter() - began:.1f} s, {len(refused)} refused"
+        print(f"pace={pace}: {CALLS} calls in {told}", *refused[:1], sep="\n  ")
     return answered
 
 
