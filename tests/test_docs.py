@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = [document for document in DOCUMENTS if pages.blocks(document)]
 # These need the real models, or a server of their own: test_docs_from_nothing.py.
-REAL = {"tasks_media.md", "lifecycle.md", "training.md", "generation.md"}
+REAL = {"tasks_media.md", "lifecycle.md", "training.md", "generation.md", "tenants.md"}
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 PLACE = re.compile(r"\]\((?!https?:)([^)#]*)#([^)]+)\)")
 

@@ -36,6 +36,15 @@ PRINTED = {
         "int8-dynamic none None None it has no ",
         "dict_keys(['missing', 'scale'])",
     ],
+    "tenants.md": [
+        "acme ('infer',)",
+        "this needs a key with the scope 'keys:admin'",
+        "['digits', 'shared']",
+        " requests_per_second 1.0",
+        "digits: compute seconds",
+        "heads: intact",
+        "tenant 'globex': erased ",
+    ],
     "generation.md": [
         "\nThe capital of France is Paris.\n",
         "GetWeather city='Paris'",
@@ -54,6 +63,7 @@ LEFT = {
     "tasks_media.md": {"found.png", "read.png", "spoken.wav"},
     "quickstart.md": {"sum_model.py"},
     "lifecycle.md": {"data", "digits.bundle"},
+    "tenants.md": {"usage.csv", "usage.jsonl", "audit.html", "globex.json"},
     "training.md": {"curves.png", "report.html", "wine.html"},
 }
 # Of this environment, none of which is a reader's.

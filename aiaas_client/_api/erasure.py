@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from aiaas_client import _errors as errors
 from aiaas_client._api.call import JSON_BODY, Call, Response
+from aiaas_client._api.documents import ACCEPTED
 from aiaas_client._api.management import ROOT, registry_call, validated
 
 if TYPE_CHECKING:
@@ -19,7 +20,15 @@ def erase(tenant: str, backups: Sequence[str] = ()) -> Call[TenantErasure]:
     """`POST /api/v1/tenants/{t}/erase`."""
     content = json.dumps({"confirm": tenant, "backups": list(backups)}).encode()
     path = f"{_path(tenant)}/erase"
-    return registry_call("POST", path, _read, headers=(JSON_BODY,), content=[content])
+    return registry_call(
+        "POST",
+        path,
+        _read,
+        headers=(JSON_BODY,),
+        content=[content],
+        content_length=len(content),
+        accept=ACCEPTED,
+    )
 
 
 def erasure(tenant: str) -> Call[TenantErasure]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from aiaas_client._api.audit import seconds_of
 from aiaas_client._cli.server import Server, UseError
@@ -194,7 +194,7 @@ def _sections(found: AuditReport) -> list[tuple[str, Sequence[str], list[list[st
 
 def _entries_table(found: Sequence[AuditEntry]) -> Table:
     names = ("entry", "when", "tenant", "actor", "from", "act", "object", "result")
-    table = Table(*names, box=None)
+    table = Table(*(Column(name, overflow="fold") for name in names), box=None)
     for one in found:
         result = " ".join(part for part in (one.result, one.code) if part)
         if one.count is not None and one.count > 1:

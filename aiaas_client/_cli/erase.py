@@ -11,8 +11,6 @@ import typer
 
 from aiaas_client._cli.server import Server
 from aiaas_client._cli.session import FAILED, AsJson, client_of, ended, print_json, tell
-from aiaas_client._client import Client
-from aiaas_client._resources.erasure import ThreadErasure
 from aiaas_client.protocol.erasure import Certificate, TenantErasure, canonical
 
 _LOOK = 1.0  # seconds between two questions how far it is
@@ -43,10 +41,10 @@ def erase_tenant(
     if confirm != tenant:
         raise ended(f"'{confirm}' is not '{tenant}': nothing was erased", 2)
     with client_of(server) as client:
-        found = tenants_of(client).erase(tenant, backups=backup or ())
+        found = client.tenants.erase(tenant, backups=backup or ())
         while wait and found.state == "running":
             time.sleep(_LOOK)
-            found = tenants_of(client).erasure(tenant)
+            found = client.tenants.erasure(tenant)
     if output is not None and found.certificate is not None:
         text = json.dumps(found.certificate.model_dump(mode="json"), indent=2)
         output.write_text(f"{text}\n", encoding="utf-8")
@@ -102,13 +100,6 @@ def problem_of(document: Any, key: str | None = None) -> str:
     return ""
 
 
-def tenants_of(client: Client) -> ThreadErasure:
-    """The part of `client.tenants` that erases."""
-    found = ThreadErasure()
-    found._sender = client._sender
-    return found
-
-
 def _print(found: TenantErasure) -> None:
     if found.certificate is None:
         typer.echo(f"tenant '{found.tenant}': its keys are refused, the rest goes on by itself")
@@ -120,7 +111,13 @@ def _print_certificate(found: Certificate) -> None:
     at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found.finished))
     proven = "nothing of it was found afterwards" if found.verified else "something was left"
     typer.echo(f"tenant '{found.tenant}': erased {at}, {proven}")
-    counts = {**found.counts, "artefacts": len(found.artefacts), "data keys": len(found.data_keys)}
-    typer.echo("gone: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
+    counts = {
+        "keys": len(found.keys),
+        **found.counts,
+        "artefacts": len(found.artefacts),
+        "data keys": len(found.data_keys),
+    }
+    gone = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    typer.echo(f"gone: {gone or 'its name alone'}")
     for line in found.backups:
         typer.echo(f"backup: {line}")

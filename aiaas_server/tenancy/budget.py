@@ -203,8 +203,8 @@ class Budget:
         if spent >= limit and _is_inference(path):
             month = self._month
             raise BudgetExceeded(
-                f"{whose} has spent {told:f} {currency} in {month}, of {most:f} that it may: "
-                f"calls are answered again from {month.next}-01 on",
+                f"monthly_spend: {whose} has spent {told:f} {currency} in {month}, of {most:f} "
+                f"that it may: calls are answered again from {month.next}-01 on",
                 retry_after=min(max(month.end - self._clock(), 1.0), LONGEST_WAIT),
             )
         text = f"spent={told:f}, limit={most:f}, currency={currency}"

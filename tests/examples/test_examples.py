@@ -105,6 +105,28 @@ def test_the_life_of_a_model_goes_from_a_table_to_erasure_and_stops_cleanly() ->
 
 
 @pytest.mark.slow
+def test_tenants_share_a_server_each_pays_and_the_record_is_whole() -> None:
+    printed = " ".join(run("examples/tenants.py").split())
+    refused = re.search(r"pace=False: 60 calls in [0-9.]+ s, ([0-9]+) refused", printed)
+    assert refused is not None
+    assert int(refused[1]) > 0
+    for expected in (
+        "acme's digits: 8",
+        "globex's digits: 9",
+        "tenant 'acme' may ask 20 times a second, 20 at once",
+        "s, 0 refused",
+        f"used by acme {121 - int(refused[1])} requests",
+        "used by globex 1 requests",
+        "Statement of 'acme' for ",
+        "digits: rows rows ",
+        "refused: monthly_spend: tenant 'acme' has spent ",
+        "entries, intact; the last act: plans.update small",
+        "server stopped with exit code 0",
+    ):
+        assert expected in printed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "expected"),
     [
