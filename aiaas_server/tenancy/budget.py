@@ -150,11 +150,14 @@ class Budget:
 
     # Each request
 
-    def __call__(self, identity: Identity, path: str) -> bytes:
+    def __call__(self, identity: Identity, path: str | None) -> bytes:
         """Whether a request may come in; header lines for its answer.
 
+        Args:
+            path: None of a job that is to be queued; from any thread.
         Raises:
-            BudgetExceeded: It is one for inference, and its tenant or key has spent what it may.
+            BudgetExceeded: It is a job or for inference, and its tenant or key has spent what it
+                may.
         """
         limit = self._limits.get(identity.tenant)
         own = self._own_limits.get(identity.key_id)
@@ -193,15 +196,15 @@ class Budget:
         spent = tally.by_key.get(key_id, ZERO)
         return own is not None and added(spent, most) >= own.near
 
-    def _warn(self, whose: str, spent: Decimal, limit: Decimal, path: str) -> bytes:
+    def _warn(self, whose: str, spent: Decimal, limit: Decimal, path: str | None) -> bytes:
         """The line that tells that a limit is near.
 
         Raises:
-            BudgetExceeded: It is reached, and the path is one for inference.
+            BudgetExceeded: It is reached, and the path is one for inference, or there is none.
         """
         currency = self._book.currency
         told, most = rounded(spent, currency), rounded(limit, currency)
-        if spent >= limit and _is_inference(path):
+        if spent >= limit and (path is None or _is_inference(path)):
             month = self._month
             raise BudgetExceeded(
                 f"{whose} has spent {told:f} {currency} in {month}, of {most:f} that it may: "
