@@ -101,6 +101,7 @@ class Budget:
         self._interval = interval
         self._limits: Mapping[str, _Limit] = {}  # by tenant
         self._own_limits: Mapping[str, _Limit] = {}  # by the id of a key
+        self._lines: Mapping[str, tuple[str, ...]] = {}  # the same: it, and those it replaces
         self._watched: dict[str, frozenset[str]] = {}
         self._changing = threading.Lock()
         self._book = Book(())
@@ -123,13 +124,15 @@ class Budget:
             if limits.monthly_spend is not None
         }
         own: dict[str, _Limit] = {}
+        lines: dict[str, tuple[str, ...]] = {}
         watched = {tenant: frozenset[str]() for tenant in self._limits}
         for key in directory.keys.values():
             if key.limits is not None and key.limits.monthly_spend is not None:
                 who = key.identity
                 own[who.key_id] = _limit(key.limits.monthly_spend)
-                watched[who.tenant] = watched.get(who.tenant, frozenset()) | {who.key_id}
-        self._own_limits = own
+                line = lines[who.key_id] = (*key.replaces, who.key_id)
+                watched[who.tenant] = watched.get(who.tenant, frozenset()).union(line)
+        self._own_limits, self._lines = own, lines
         with self._changing:
             self._watched = watched
 
@@ -168,7 +171,7 @@ class Budget:
             self._add_up()
             tally = self._known(identity.tenant)
         warning = b""
-        if own is not None and (spent := tally.by_key.get(identity.key_id, ZERO)) >= own.near:
+        if own is not None and (spent := self._by_key(tally, identity.key_id)) >= own.near:
             warning = self._warn(f"key '{identity.key_id}'", spent, own.most, path)
         if limit is not None and tally.cost >= limit.near:
             warning = self._warn(f"tenant '{identity.tenant}'", tally.cost, limit.most, path)
@@ -193,8 +196,14 @@ class Budget:
         most = EXACT.multiply(Decimal(waiting), dearest)
         if limit is not None and added(tally.cost, most) >= limit.near:
             return True
-        spent = tally.by_key.get(key_id, ZERO)
-        return own is not None and added(spent, most) >= own.near
+        return own is not None and added(self._by_key(tally, key_id), most) >= own.near
+
+    def _by_key(self, tally: Tally, key_id: str) -> Decimal:
+        """What was spent with a key, and with those that were rotated until it came."""
+        spent = ZERO
+        for one in self._lines.get(key_id, ()):
+            spent = added(spent, tally.by_key.get(one, ZERO))
+        return spent
 
     def _warn(self, whose: str, spent: Decimal, limit: Decimal, path: str | None) -> bytes:
         """The line that tells that a limit is near.

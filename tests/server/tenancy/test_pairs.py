@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from multiprocessing import shared_memory
@@ -17,8 +18,12 @@ import pytest
 from aiaas_client.protocol.tenants import Limits
 from aiaas_server.app import create_app
 from aiaas_server.settings import Settings
+from aiaas_server.state.database import Database
+from aiaas_server.tenancy.months import month_at
 from tests.server.http.serving import AsgiCaller
+from tests.server.tenancy.billing import Billing
 from tests.server.tenancy.conftest import Keys, OpenWorld
+from tests.server.tenancy.served import served
 from tests.server.tenancy.test_costs_are_told import price_things
 from tests.server.tenancy.test_quota_routes import form
 from tests.task_bundles import write_repository
@@ -81,6 +86,41 @@ async def test_an_explanation_tells_what_it_costs(
         answer = await AsgiCaller(app)("POST", "/v1/models/moods:explain", body)
         assert answer.status == 200, answer.body
     assert Decimal(answer.headers["x-cost"].split()[0]) > 0
+
+
+async def test_a_key_that_is_rotated_keeps_what_it_used(
+    database: Database, tmp_path: Path, state_url: str, beside: Path
+) -> None:
+    """Neither is there a new month's money for whoever rotates a key, nor twice its requests."""
+    billing = Billing(database)
+    billing.price(month=month_at(time.time()), unit="rows")
+    server = served(tmp_path, state_url, models=beside)
+    server.tenants.tenant("acme")
+    asked = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1] * 4}]}
+    async with server.app as app:
+
+        async def rotated(key: dict[str, Any]) -> dict[str, Any]:
+            answer = await server.ask("POST", f"/keys/{key['id']}/rotate", {"grace": 600})
+            assert answer.status == 201, answer.body
+            made: dict[str, Any] = answer.json()
+            return made
+
+        async def infer(key: dict[str, Any]) -> Any:
+            headers = {"authorization": f"Bearer {key['secret']}"}
+            return await AsgiCaller(app)("POST", "/v2/models/open/infer", asked, headers)
+
+        first = await server.made(tenant="acme", limits={"monthly_spend": "2"})
+        second = await rotated(first)
+        for key in (first, second):
+            assert (await infer(key)).status == 200
+        third = await rotated(second)
+        for key in (second, third):
+            assert (await infer(key)).json()["code"] == "budget_exceeded"
+
+        first = await server.made(tenant="acme", limits={"requests_per_second": 1e-3, "burst": 2})
+        second = await rotated(first)
+        told = [(await infer(key)).status for key in (first, second, first, second)]
+        assert told == [200, 200, 429, 429]
 
 
 async def test_who_has_spent_enough_queues_no_jobs(tmp_path: Path) -> None:
