@@ -36,6 +36,7 @@ REGION = "/v2/systemsharedmemory/region/r"
 def shared() -> Iterator[shared_memory.SharedMemory]:
     """An object in memory that holds 7.0 four times."""
     memory = shared_memory.SharedMemory(f"aiaas-{uuid4().hex}", True, 16)
+    assert memory.buf is not None
     memory.buf[:16] = np.full(4, 7.0, np.float32).tobytes()
     yield memory
     memory.close()
