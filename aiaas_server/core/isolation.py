@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from aiaas_server.core.measures import Family, FamilyKind
-from aiaas_server.core.session import Isolation, Session, isolation_of
+from aiaas_server.core.session import Isolation
 
 _FAMILIES: tuple[tuple[str, FamilyKind, str, Callable[[Isolation], float]], ...] = (
     (
@@ -50,19 +50,19 @@ class Runs(Protocol):
     @property
     def version(self) -> int: ...
     @property
-    def session(self) -> Session: ...
+    def isolations(self) -> Sequence[Isolation]: ...
 
 
 def families_of(models: Iterable[Runs]) -> Iterator[Family]:
     """The families of those that have processes of their own; none where no model has."""
     kept = [
-        ({"model": model.full, "version": str(model.version)}, isolation)
+        ({"model": model.full, "version": str(model.version)}, model.isolations)
         for model in models
-        if (isolation := isolation_of(model.session)) is not None
+        if model.isolations
     ]
     if not kept:
         return
     for name, kind, text, read in _FAMILIES:
-        yield Family(
-            name, kind, text, [("", labels, read(isolation)) for labels, isolation in kept]
-        )
+        together: Callable[[Iterable[float]], float] = max if kind == "gauge" else sum
+        samples = [("", labels, together(map(read, found))) for labels, found in kept]
+        yield Family(name, kind, text, samples)

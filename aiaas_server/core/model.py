@@ -15,7 +15,7 @@ from aiaas_server.core.generation import Generator
 from aiaas_server.core.names import Names, full_name
 from aiaas_server.core.schedule.requests import Outcome, Request, Waiter
 from aiaas_server.core.schedule.scheduler import Scheduler
-from aiaas_server.core.session import Session
+from aiaas_server.core.session import Isolation, Session, isolation_of
 from aiaas_server.core.signature import Signature
 from aiaas_server.core.statistics import Statistics
 from aiaas_server.core.task import AnyTask
@@ -42,6 +42,7 @@ class LoadedModel:
         successor: What took its place in a reload: a request that comes late is handed on.
         in_use: Calls that will run it again, such as a prediction of several runs.
         watch: Who looks on at calls with payloads, if anybody does.
+        beside: Sessions of further graphs that its generator runs.
     """
 
     def __init__(
@@ -77,6 +78,13 @@ class LoadedModel:
         self._cached = None if cache is None else CachedAnswers(cache, scheduler, statistics)
         self.watch: Watch | None = None
         self.generator: Generator | None = None
+        self.beside: Sequence[Session] = ()
+
+    @property
+    def isolations(self) -> list[Isolation]:
+        """What is known of each process of its own that it runs in."""
+        found = map(isolation_of, (self.session, *self.beside))
+        return [isolation for isolation in found if isolation is not None]
 
     async def infer(
         self,

@@ -61,8 +61,10 @@ async def explained(
 
 
 def _nobody(caller: Caller) -> Caller:
-    """Rows that nobody sent: no tap is shown them, and drift is not told of them."""
-    return Caller(caller.request_id, identity=caller.identity, shadow=True, errand=True)
+    """Rows that nobody sent: no tap is shown them, and drift is not told of them; who asked is
+    told what they cost."""
+    who, visit = caller.identity, caller.visit
+    return Caller(caller.request_id, identity=who, shadow=True, visit=visit, errand=True)
 
 
 async def played_out(played: Played, asked: ExplainParameters, stop: float) -> ExplanationDocument:

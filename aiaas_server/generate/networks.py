@@ -41,7 +41,12 @@ def open_network(
         "prefix_bytes": limits.prefix_bytes,
     }
     if settings.with_past:
-        return _of_two(session, open_graph(settings.with_past), settings.constants, sizes)
+        later = open_graph(settings.with_past)
+        try:
+            return _of_two(session, later, settings.constants, sizes)
+        except BaseException:
+            later.close()
+            raise
     tensors = read_tensors(session, settings.constants)
     wants_shared = settings.cache == "shared" or (
         settings.cache == "auto" and session.graph.shared_cache

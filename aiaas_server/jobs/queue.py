@@ -115,11 +115,15 @@ def has_expired(connection: Connection) -> bool:
 
 
 def claim(connection: Connection, holder: str, lease: float = LEASE) -> Claimed | None:
-    """Lease the oldest job that waits."""
+    """Lease the oldest job that waits, of the tenant of whom none was begun for longest: nobody
+    waits for all that another has queued."""
+    began = func.coalesce(func.max(JOBS.c.started), 0.0).label("began")
+    turns = select(JOBS.c.tenant, began).group_by(JOBS.c.tenant).subquery()
     asked = (
         select(JOBS.c.id)
+        .join(turns, turns.c.tenant == JOBS.c.tenant)
         .where(JOBS.c.state == "queued")
-        .order_by(JOBS.c.created, JOBS.c.id)
+        .order_by(turns.c.began, JOBS.c.created, JOBS.c.id)
         .limit(1)
     )
     job: str | None = connection.execute(asked).scalar_one_or_none()

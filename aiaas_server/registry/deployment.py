@@ -121,6 +121,7 @@ class Deployment:
         """Clean up what was left, and go on doing so."""
         if self._vault is not None:
             await self.remote.run(self._vault.start)
+            await self.remote.run(self.parts.drop_plain)
         await self.sweep.start()
 
     async def close(self) -> None:

@@ -102,6 +102,7 @@ class Budget:
         self._interval = interval
         self._limits: Mapping[str, _Limit] = {}  # by tenant
         self._own_limits: Mapping[str, _Limit] = {}  # by the id of a key
+        self._lines: Mapping[str, tuple[str, ...]] = {}  # the same: it, and those it replaces
         self._watched: dict[str, frozenset[str]] = {}
         self._changing = threading.Lock()
         self._book = Book(())
@@ -124,13 +125,15 @@ class Budget:
             if limits.monthly_spend is not None
         }
         own: dict[str, _Limit] = {}
+        lines: dict[str, tuple[str, ...]] = {}
         watched = {tenant: frozenset[str]() for tenant in self._limits}
         for key in directory.keys.values():
             if key.limits is not None and key.limits.monthly_spend is not None:
                 who = key.identity
                 own[who.key_id] = _limit(key.limits.monthly_spend)
-                watched[who.tenant] = watched.get(who.tenant, frozenset()) | {who.key_id}
-        self._own_limits = own
+                line = lines[who.key_id] = (*key.replaces, who.key_id)
+                watched[who.tenant] = watched.get(who.tenant, frozenset()).union(line)
+        self._own_limits, self._lines = own, lines
         with self._changing:
             self._watched = watched
 
@@ -149,11 +152,14 @@ class Budget:
 
     # Each request
 
-    def __call__(self, identity: Identity, path: str) -> bytes:
+    def __call__(self, identity: Identity, path: str | None) -> bytes:
         """Whether a request may come in; header lines for its answer.
 
+        Args:
+            path: None of a job that is to be queued; from any thread.
         Raises:
-            BudgetExceeded: It is one for inference, and its tenant or key has spent what it may.
+            BudgetExceeded: It is a job or for inference, and its tenant or key has spent what it
+                may.
         """
         limit = self._limits.get(identity.tenant)
         own = self._own_limits.get(identity.key_id)
@@ -164,7 +170,7 @@ class Budget:
             self._add_up()
             tally = self._known(identity.tenant)
         warning = b""
-        if own is not None and (spent := tally.by_key.get(identity.key_id, ZERO)) >= own.near:
+        if own is not None and (spent := self._by_key(tally, identity.key_id)) >= own.near:
             warning = self._warn(f"key '{identity.key_id}'", spent, own.most, path)
         if limit is not None and tally.cost >= limit.near:
             warning = self._warn(f"tenant '{identity.tenant}'", tally.cost, limit.most, path)
@@ -189,18 +195,24 @@ class Budget:
         most = EXACT.multiply(Decimal(waiting), dearest)
         if limit is not None and added(tally.cost, most) >= limit.near:
             return True
-        spent = tally.by_key.get(key_id, ZERO)
-        return own is not None and added(spent, most) >= own.near
+        return own is not None and added(self._by_key(tally, key_id), most) >= own.near
 
-    def _warn(self, whose: str, spent: Decimal, limit: Decimal, path: str) -> bytes:
+    def _by_key(self, tally: Tally, key_id: str) -> Decimal:
+        """What was spent with a key, and with those that were rotated until it came."""
+        spent = ZERO
+        for one in self._lines.get(key_id, ()):
+            spent = added(spent, tally.by_key.get(one, ZERO))
+        return spent
+
+    def _warn(self, whose: str, spent: Decimal, limit: Decimal, path: str | None) -> bytes:
         """The line that tells that a limit is near.
 
         Raises:
-            BudgetExceeded: It is reached, and the path is one for inference.
+            BudgetExceeded: It is reached, and the path is one for inference, or there is none.
         """
         currency = self._book.currency
         told, most = rounded(spent, currency), rounded(limit, currency)
-        if spent >= limit and _is_inference(path):
+        if spent >= limit and (path is None or _is_inference(path)):
             month = self._month
             raise BudgetExceeded(
                 f"monthly_spend: {whose} has spent {told:f} {currency} in {month}, of {most:f} "

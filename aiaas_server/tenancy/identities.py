@@ -41,12 +41,15 @@ class KnownKey(NamedTuple):
         hash: What is kept of it.
         expires: Seconds since 1970; None is never.
         limits: Its own, if it has any.
+        replaces: The ids of keys that were rotated until this one came, the first one first: what
+            they used counts against its limits.
     """
 
     identity: Identity
     hash: bytes
     expires: float | None
     limits: Limits | None
+    replaces: tuple[str, ...] = ()
 
 
 class Directory(NamedTuple):
@@ -204,6 +207,7 @@ def read_directory(connection: Connection, now: float = 0.0) -> Directory:
     tenants = {OPERATOR.name: OPERATOR}
     tenants.update({row.name: tenant_of(row) for row in connection.execute(select(TENANTS))})
     limits = {one.name: plans[one.plan].limits for one in tenants.values() if one.plan in plans}
+    replaced = _replaced(connection)
     keys = {}
     unended = or_(KEYS.c.expires.is_(None), KEYS.c.expires > now)
     for row in connection.execute(select(KEYS).where(KEYS.c.revoked.is_(None), unended)):
@@ -215,8 +219,24 @@ def read_directory(connection: Connection, now: float = 0.0) -> Directory:
             tenant.name, row.id, scopes_of(tenant.name, row.scopes), tenant.plan, weight
         )
         own = None if row.limits is None else Limits(**row.limits)
-        keys[row.id] = KnownKey(identity, bytes.fromhex(row.hash), row.expires, own)
+        keys[row.id] = KnownKey(
+            identity, bytes.fromhex(row.hash), row.expires, own, _before(row.id, replaced)
+        )
     return Directory(keys, limits)
+
+
+def _replaced(connection: Connection) -> dict[str, str]:
+    """By the id of a key that came by rotating one, which one that was."""
+    asked = select(KEYS.c.id, KEYS.c.replaced_by).where(KEYS.c.replaced_by != "")
+    return {row.replaced_by: row.id for row in connection.execute(asked)}
+
+
+def _before(key: str, replaced: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys that were rotated until `key` came, the first one first."""
+    found: list[str] = []
+    while (earlier := replaced.get(key)) is not None and earlier not in found:
+        found.append(key := earlier)
+    return tuple(reversed(found))
 
 
 def scopes_of(tenant: str, given: list[str]) -> frozenset[str]:

@@ -36,6 +36,7 @@ _COMPUTE: Final = 2
 _NEVER: Final = (0.0, Identity(""))
 
 _Key = tuple[Identity, str, int]  # who, with which model of the pool, in which version
+_Asked = tuple[str, str]  # the id of a key, and that of a request, which callers choose
 
 
 class Used(NamedTuple):
@@ -91,8 +92,8 @@ class Meter:
         self._records: deque[tuple[InferenceRecord, float]] = deque()
         self._lock = threading.Lock()  # of all that follows
         self._counting: dict[_Key, list[int]] = {}
-        self._answered: dict[str, tuple[float, Identity]] = {}
-        self._earlier: deque[tuple[float, dict[str, tuple[float, Identity]]]] = deque()
+        self._answered: dict[_Asked, tuple[float, Identity]] = {}
+        self._earlier: deque[tuple[float, dict[_Asked, tuple[float, Identity]]]] = deque()
         self._absorbed: Counter[tuple[str, str, str]] = Counter()
         self._left: list[Left] = []
         self._rests: dict[tuple[str, str, str, int], int] = {}
@@ -126,7 +127,7 @@ class Meter:
             counts[5] += tokens_in
             counts[6] += tokens_out
             if caller.request_id:
-                answered[caller.request_id] = (at, identity)
+                answered[identity[1], caller.request_id] = (at, identity)
 
     def _special(self, record: InferenceRecord, at: float) -> None:
         """Count what is no request that was run and answered."""
@@ -187,7 +188,7 @@ class Meter:
         whose = left[:3]
         with self._lock:
             for ids in (self._answered, *(ids for _, ids in self._earlier)):
-                at, identity = ids.get(left.request_id, _NEVER)
+                at, identity = ids.get((left.key_id, left.request_id), _NEVER)
                 if (identity.tenant, identity.key_id) == left[:2]:
                     if at + tolerance < left.began or self._absorbed[whose] >= MOST_ATTEMPTS:
                         return False

@@ -112,9 +112,10 @@ class Quotas:
         doors: dict[str, Door] = {}
         for key, known in directory.keys.items():
             tenant = known.identity.tenant
+            first = (*known.replaces, key)[0]  # all that came of one share its limits
             both = (
                 self._one(found, tenant, f"tenant '{tenant}'", directory.limits.get(tenant)),
-                self._one(found, f"key/{key}", f"key '{key}'", known.limits),
+                self._one(found, f"key/{first}", f"key '{key}'", known.limits),
             )
             if door := tuple(one for one in both if one is not None):
                 doors[key] = door

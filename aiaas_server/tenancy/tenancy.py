@@ -6,6 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from sqlalchemy import Connection
+
+from aiaas_server.core.author import Author
 from aiaas_server.core.events import Entrance, Identity, Observer
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
@@ -76,7 +79,7 @@ class Tenancy:
         self._limits = settings.tenants
         self.admit_draft = admit_draft if settings.tenants else None
         self.admit_files = admit_files if settings.tenants else None
-        self.admit_job = admit_job if settings.tenants else None
+        self.admit_job = self._admit_job if settings.tenants else None
         if settings.tenants:
             self.entrance = self.quotas
             self.observers = (meter, self.quotas.charge)
@@ -93,6 +96,15 @@ class Tenancy:
         self._closing = Closing(database)
         head_file = settings.data / HEAD_FILE
         self.audit = Audit(database, self.secret.derive("audit"), head_file)
+
+    def _admit_job(self, connection: Connection, author: Author) -> None:
+        """Ask whether a job may be queued: by its tenant's quota, and by what is spent.
+
+        Raises:
+            QuotaExceeded, BudgetExceeded: It may not.
+        """
+        self.budget(Identity(author.tenant, author.by), None)
+        admit_job(connection, author.tenant)
 
     async def start(self) -> None:
         """Read who may ask."""

@@ -25,7 +25,6 @@ from aiaas_server.core.pool.loads import Load, LoadLock, in_own_thread
 from aiaas_server.core.pool.opener import Opened, Opener
 from aiaas_server.core.pool.states import Entry, Table, Version, short
 from aiaas_server.core.pool.unloader import Unloader, finished
-from aiaas_server.core.session import isolation_of
 
 T = TypeVar("T")
 Work = Callable[[Load], Coroutine[Any, Any, None]]
@@ -385,8 +384,7 @@ def _note_problem(entry: Entry, stored: StoredModel) -> None:
 
 def _is_quarantined(model: LoadedModel | None) -> bool:
     """Whether it is there and serves nobody any more, until somebody loads it anew."""
-    isolation = None if model is None else isolation_of(model.session)
-    return isolation is not None and bool(isolation.quarantined)
+    return model is not None and any(one.quarantined for one in model.isolations)
 
 
 def _named(name: str, text: str) -> ModelConfig:

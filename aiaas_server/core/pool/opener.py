@@ -133,8 +133,7 @@ class Opener:
             session.close()
             raise
         taken = estimate(size, before, self._measure())
-        isolation = isolation_of(session)
-        taken += 0 if isolation is None else isolation.memory_bytes
+        taken += sum(isolation.memory_bytes for isolation in model.isolations)
         return Opened(model, taken, time.monotonic_ns() - started)
 
     def _session(self, stored: StoredModel, version: StoredVersion) -> Session:
@@ -248,8 +247,12 @@ class Opener:
             speculate=self._settings.generate_speculate,
         )
 
+        beside: list[Session] = []
+
         def open_graph(name: str) -> Session:
-            return self._session(stored, replace(version, path=version.path.with_name(name)))
+            opened = self._session(stored, replace(version, path=version.path.with_name(name)))
+            beside.append(opened)
+            return opened
 
         generator = self._bundles.generator(
             card, stored, version, session, served, open_graph, limits
@@ -273,6 +276,7 @@ class Opener:
                     terms=self._terms(),
                     placement=Placement(never=True),
                     observers=self._observers,
+                    owner=stored.owner,
                 ),
                 card=card,
                 task=self._task(card, stored, version, session, signature),
@@ -281,7 +285,7 @@ class Opener:
         except BaseException:
             generator.close()
             raise
-        model.generator = generator
+        model.generator, model.beside = generator, beside
         return model
 
     def _complete(self, stored: StoredModel, session: Session, card: Card | None) -> ModelConfig:

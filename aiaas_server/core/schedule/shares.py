@@ -37,10 +37,11 @@ class Shares:
 
     def __call__(self, record: InferenceRecord) -> None:
         """Charge a request's part of the run that it was part of."""
-        if record.caller.shadow or not record.batch_rows:
+        caller = record.caller
+        if not record.batch_rows or (caller.shadow and not caller.errand):
             return
         seconds = record.compute_seconds * record.units.rows / record.batch_rows
-        identity = record.caller.identity
+        identity = caller.identity
         if identity.tenant == self._last:
             self._since += 1
         else:

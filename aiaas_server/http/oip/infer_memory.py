@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from starlette.types import Scope
 
 from aiaas_client.protocol.inference import InferRequest, SharedMemory
+from aiaas_client.protocol.scopes import OPERATOR_SCOPE
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.errors import NotSupported
+from aiaas_server.core.events import Identity
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.http.incoming import SizeLimit, too_large
 from aiaas_server.http.oip.regions import Region, Regions, is_local, read_input, write_output
@@ -31,18 +33,20 @@ class SharedTensors:
         self._limit = limit
 
     async def attach(
-        self, model: LoadedModel, request: InferRequest, scope: Scope
+        self, model: LoadedModel, request: InferRequest, scope: Scope, identity: Identity
     ) -> SharedOutputs:
         """Fetch the inputs that lie in shared memory; gives where outputs are to go.
 
         Meanwhile `model` is in use: it makes no room for another.
 
         Raises:
-            NotSupported: It is off, or the client is on another machine.
+            NotSupported: It is off, or the client is on another machine, or not the operator's:
+                whose a region is nobody knows.
             HttpError: 404 for an unknown region, 413 for more bytes than a body may have.
         """
         regions = self._regions
-        if regions is None or not is_local(scope):
+        is_operator = OPERATOR_SCOPE in identity.scopes
+        if regions is None or not is_operator or not is_local(scope):
             raise NotSupported("shared memory is off on this server")
         inputs = request.shared_inputs
         size = sum(wanted.memory.byte_size for wanted in inputs.values())

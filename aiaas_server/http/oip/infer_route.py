@@ -114,7 +114,7 @@ class InferRoute:
     ) -> Reply:
         shared: SharedOutputs = ()
         if request.shared_inputs or any(output.shared_memory for output in request.outputs):
-            shared = await self._memory.attach(model, request, scope)
+            shared = await self._memory.attach(model, request, scope, context.caller.identity)
         priority, timeout = schedule_of(request.parameters)
         names = [output.name for output in request.outputs]
         work = model.infer(

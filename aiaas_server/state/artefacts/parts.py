@@ -174,6 +174,13 @@ class Parts:
         """Remove all parts of a draft."""
         shutil.rmtree(self.root / draft, ignore_errors=True)
 
+    def drop_plain(self) -> None:
+        """Remove what came before there was a key to seal it with: it is sent anew."""
+        for path in self.root.glob("*/*.part"):
+            with suppress(OSError), path.open("rb") as file:
+                if not scan(file).end and _lock(file):
+                    path.unlink()
+
     def drafts(self) -> list[str]:
         """Drafts of which there are parts."""
         return [path.name for path in self.root.iterdir() if path.is_dir()]

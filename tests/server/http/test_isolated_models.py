@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -25,6 +26,7 @@ from aiaas_server.runtimes.sandbox import open_isolated
 from aiaas_server.settings import Settings
 from aiaas_server.tasks import Tasks
 from tests import tiny_llm
+from tests.server.generate import forms
 from tests.server.http.serving import AsgiCaller
 from tests.task_bundles import write_repository
 from tests.waiting import until
@@ -140,6 +142,35 @@ async def test_requests_run_beside_the_event_loop_and_a_death_is_told(
     assert (await call("POST", *CALLS[0])).status == 200
     assert (await call("POST", "/v2/repository/models/table/load", {})).status == 200
     assert (await call("POST", path, body)).status == 200
+
+
+async def test_each_process_of_a_model_that_writes_with_two_is_known(
+    start: Start, tmp_path: Path
+) -> None:
+    """Both take memory, both may die too often, and neither stays where one cannot be used."""
+    place = tiny_llm.write_model(tmp_path / "m", with_past="later.onnx")
+    (place / "model.onnx").write_bytes(forms.beginning())
+    (place / "later.onnx").write_bytes(forms.going_on())
+    call, pool = await start(tmp_path / "m")
+    model = pool.find("tiny")
+    assert model is not None
+    assert (await call("POST", *CALLS[3])).status == 200
+    first, second = model.isolations
+    both = first.memory_bytes + second.memory_bytes
+    assert model.statistics.memory_bytes >= both > first.memory_bytes > 0
+    second.quarantined, second.deaths = "it died", 3
+    page = (await call("GET", "/metrics")).body.decode()
+    assert 'aiaas_sandbox_quarantined{model="tiny",version="1"} 1' in page
+    assert 'aiaas_sandbox_deaths_total{model="tiny",version="1"} 3' in page
+    assert (await call("POST", "/v2/repository/models/tiny/load", {})).status == 200
+    again = pool.find("tiny")
+    assert again is not None
+    assert [one.quarantined for one in again.isolations] == ["", ""]
+
+    (place / "later.onnx").write_bytes(forms.beginning())  # goes on with nothing
+    assert (await call("POST", "/v2/repository/models/tiny/load", {})).status == 400
+    kept = "aiaas-keeps-tiny"  # the threads of those that serve on
+    await until(lambda: [one.name for one in threading.enumerate()].count(kept) == 2)
 
 
 async def test_a_server_that_cannot_keep_them_apart_does_not_serve_them(

@@ -56,6 +56,18 @@ async def test_the_oldest_is_claimed_first_and_nobody_gets_one_twice(database: D
     await database.write(work)
 
 
+async def test_who_has_queued_much_is_not_served_before_all_others(database: Database) -> None:
+    def work(connection: Connection) -> None:
+        for at, tenant in enumerate(("much", "much", "much", "little", "little", "one")):
+            job = add(connection, tenant=tenant).id
+            connection.execute(update(JOBS).where(JOBS.c.id == job).values(created=float(at)))
+        began = [claimed(connection, holder).row for holder in "abcdef"]
+        assert [row.tenant for row in began[:3]] == ["much", "little", "one"]
+        assert sorted(row.tenant for row in began[3:]) == ["little", "much", "much"]
+
+    await database.write(work)
+
+
 async def test_one_whose_lease_has_run_out_waits_again_and_its_late_holder_changes_nothing(
     database: Database,
 ) -> None:

@@ -170,6 +170,33 @@ async def test_a_restart_opens_what_is_kept(sealed: Sealed) -> None:
         assert (await call("GET", "/v2/models/digits/ready")).status == 200
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["sealed", "plain"])
+async def test_an_upload_that_a_restart_broke_off_goes_on(sealed: Sealed, plain: bool) -> None:
+    """Of what came before there was a master key nothing stays: it is sent anew."""
+    model = mlp(seed=10)
+    half = len(model) // 2
+    first = sealed.settings(master_key=None) if plain else sealed.settings()
+    async with create_app(first) as app:
+        call = AsgiCaller(app)
+        where = await draft(call, "/api/v1/models/digits", "model.onnx", model)
+        sent = await call("PUT", f"{where}/files/model.onnx?offset=0", model[:half])
+        assert sent.status == 200, sent.body
+    sealed.known.add(model)
+    async with create_app(sealed.settings()) as app:
+        call = AsgiCaller(app)
+        assert not sealed.known.found_below(sealed.data)
+        (file,) = (await call("GET", where)).json()["files"]
+        came = 0 if plain else half
+        assert file["received"] == came
+        sent = await call("PUT", f"{where}/files/model.onnx?offset={came}", model[came:])
+        assert sent.status == 200, sent.body
+        done = await call("POST", f"{where}/commit")
+        assert done.status == 201, done.body
+        got = await call("GET", "/api/v1/models/digits/versions/1/files/model.onnx")
+        assert got.body == model
+        sealed.check()
+
+
 async def test_a_server_does_not_start_with_another_key_or_none(sealed: Sealed) -> None:
     async with create_app(sealed.settings()) as app:
         await bring(AsgiCaller(app), "/api/v1/models/digits", "model.onnx", mlp(seed=9))

@@ -103,6 +103,18 @@ def test_copies_cost_nothing_and_explanations_what_they_compute() -> None:
     assert (used.unit, amount) == ("compute_us", 5)
 
 
+def test_an_id_that_others_choose_too_is_told_apart() -> None:
+    """Two tenants count their requests from 1: each pays for its own once."""
+    meter = Meter()
+    meter(record("1", "abandoned"))
+    (left,) = meter.take().left
+    meter(record("1"))
+    other = record("1")
+    meter(other._replace(caller=other.caller._replace(identity=Identity("bob", "b" * 12))))
+    meter.take()
+    assert meter.absorbs(left)
+
+
 def test_what_failed_is_not_counted_and_what_was_left_is_kept_apart() -> None:
     meter = Meter()
     meter(record("a", "failed"))

@@ -100,6 +100,22 @@ def test_time_that_was_measured_counts_and_not_the_number_of_requests(line: Line
     assert 4 <= served["quick"] / served["slow"] <= 6
 
 
+@pytest.mark.parametrize("errand", [True, False])
+def test_what_an_explanation_runs_counts_and_a_copy_that_nobody_asked_for_does_not(
+    line: Line, errand: bool
+) -> None:
+    asks, other = caller("asks")._replace(shadow=True, errand=errand), caller("other")
+    for _ in range(20):
+        line.push(asks)
+        line.push(other)
+    served = Counter[str]()
+    for _ in range(20):
+        request = line.next()
+        served[request.caller.identity.tenant] += 1
+        line.run(request, 1.0)
+    assert (served["asks"] == 10) is errand
+
+
 def test_nobody_overtakes_another_tenant_by_calling_itself_urgent(line: Line) -> None:
     patient, urgent = caller("patient"), caller("urgent")
     waits = line.push(patient, level=1)
