@@ -156,19 +156,31 @@ class Budget:
         Raises:
             BudgetExceeded: It is one for inference, and its tenant or key has spent what it may.
         """
-        limit = self._limits.get(identity.tenant)
-        own = self._own_limits.get(identity.key_id)
+        return self._told(identity.tenant, identity.key_id, path)
+
+    def admit(self, tenant: str, key_id: str) -> None:
+        """Ask whether there may be more work: a job, or a batch; from any thread.
+
+        Raises:
+            BudgetExceeded: The tenant or the key has spent what it may.
+        """
+        self._told(tenant, key_id, None)
+
+    def _told(self, tenant: str, key_id: str, path: str | None) -> bytes:
+        """Header lines for an answer; without a path it is work that no request waits for."""
+        limit = self._limits.get(tenant)
+        own = self._own_limits.get(key_id)
         if limit is None and own is None:
             return b""
-        tally = self._known(identity.tenant)
-        if self._waiting and self._counts_now(tally, limit, own, identity.key_id):
+        tally = self._known(tenant)
+        if self._waiting and self._counts_now(tally, limit, own, key_id):
             self._add_up()
-            tally = self._known(identity.tenant)
+            tally = self._known(tenant)
         warning = b""
-        if own is not None and (spent := tally.by_key.get(identity.key_id, ZERO)) >= own.near:
-            warning = self._warn(f"key '{identity.key_id}'", spent, own.most, path)
+        if own is not None and (spent := tally.by_key.get(key_id, ZERO)) >= own.near:
+            warning = self._warn(f"key '{key_id}'", spent, own.most, path)
         if limit is not None and tally.cost >= limit.near:
-            warning = self._warn(f"tenant '{identity.tenant}'", tally.cost, limit.most, path)
+            warning = self._warn(f"tenant '{tenant}'", tally.cost, limit.most, path)
         return warning
 
     def _known(self, tenant: str) -> Tally:
@@ -193,15 +205,15 @@ class Budget:
         spent = tally.by_key.get(key_id, ZERO)
         return own is not None and added(spent, most) >= own.near
 
-    def _warn(self, whose: str, spent: Decimal, limit: Decimal, path: str) -> bytes:
+    def _warn(self, whose: str, spent: Decimal, limit: Decimal, path: str | None) -> bytes:
         """The line that tells that a limit is near.
 
         Raises:
-            BudgetExceeded: It is reached, and the path is one for inference.
+            BudgetExceeded: It is reached, and the path is one for inference, or there is none.
         """
         currency = self._book.currency
         told, most = rounded(spent, currency), rounded(limit, currency)
-        if spent >= limit and _is_inference(path):
+        if spent >= limit and (path is None or _is_inference(path)):
             month = self._month
             raise BudgetExceeded(
                 f"{whose} has spent {told:f} {currency} in {month}, of {most:f} that it may: "

@@ -6,6 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from sqlalchemy import Connection
+
+from aiaas_server.core.author import Author
 from aiaas_server.core.events import Entrance, Identity, Observer
 from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
@@ -76,7 +79,7 @@ class Tenancy:
         self._limits = settings.tenants
         self.admit_draft = admit_draft if settings.tenants else None
         self.admit_files = admit_files if settings.tenants else None
-        self.admit_job = admit_job if settings.tenants else None
+        self.admit_job = self._admit_job if settings.tenants else None
         if settings.tenants:
             self.entrance = self.quotas
             self.observers = (meter, self.quotas.charge)
@@ -93,6 +96,16 @@ class Tenancy:
         self._closing = Closing(database)
         head_file = settings.data / HEAD_FILE
         self.audit = Audit(database, self.secret.derive("audit"), head_file)
+
+    def _admit_job(self, connection: Connection, author: Author) -> None:
+        """Ask whether somebody may queue a job.
+
+        Raises:
+            QuotaExceeded: Its tenant has as many as it may.
+            BudgetExceeded: Its tenant or its key has spent what it may in this month.
+        """
+        self.budget.admit(author.tenant, author.by)
+        admit_job(connection, author.tenant)
 
     async def start(self) -> None:
         """Read who may ask."""

@@ -17,8 +17,8 @@ from aiaas_server.jobs.specs import check_spec
 from aiaas_server.state.database import Connection, Database
 from aiaas_server.workshop.references import resolved
 
-AdmitJob = Callable[[Connection, str], None]
-"""Raises `QuotaExceeded` where a tenant may not queue another job."""
+AdmitJob = Callable[[Connection, Author], None]
+"""Raises `QuotaExceeded` or `BudgetExceeded` where somebody may not queue another job."""
 
 
 class Submit:
@@ -54,6 +54,7 @@ class Submit:
             InvalidInput: A recipe, parameter or column is not there, or does not fit.
             NotSupported: It needs what is not installed here.
             QuotaExceeded: The tenant has as many jobs as it may.
+            BudgetExceeded: It has spent what it may in this month.
         """
         asked = request.spec.model_dump(mode="json")
         found = await self._database.read(lambda c: resolved(c, author.tenant, asked))
@@ -78,7 +79,7 @@ class Submit:
 
         def admitted(connection: Connection) -> JobRow:
             if self._admit is not None:
-                self._admit(connection, author.tenant)
+                self._admit(connection, author)
             return put(connection)
 
         return await self._database.write(admitted)

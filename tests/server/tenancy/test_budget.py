@@ -233,7 +233,10 @@ async def test_an_answer_is_told_what_it_costs(billing: Billing, clock: Clock) -
     assert visit.headers == b"ratelimit: x\r\nx-cost: 2 EUR\r\n"
     budget.observe(one)
     assert visit.headers == b"ratelimit: x\r\nx-cost: 4.01 EUR\r\n"
-    cached, failed = record(2, batch_rows=0), record(2, failure="BACKEND")
+    cached, failed = (
+        record(2, batch_rows=0, ending="cached"),
+        record(2, failure="BACKEND", ending="failed"),
+    )
     for each in (cached, failed):
         budget.observe(each)
     assert cached.caller.visit is not None
