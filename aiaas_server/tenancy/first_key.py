@@ -15,6 +15,7 @@ from aiaas_server.state.database import Database
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.tenant_tables import KEYS
 from aiaas_server.tenancy.rows import add_key
+from aiaas_server.tenancy.same_secret import check_same
 from aiaas_server.tenancy.secrets import ServerSecret, hashed, new_key
 
 INIT: Final = Author(by="init")
@@ -56,6 +57,7 @@ def make_first_key(settings: Settings, *, another: bool = False) -> str:
 
     database = Database(database_url(settings))
     try:
+        check_same(database, secret)
         database.submit(add).result()
     finally:
         database.close()

@@ -28,6 +28,7 @@ from aiaas_server.tenancy.meter import Meter
 from aiaas_server.tenancy.metering import Metering
 from aiaas_server.tenancy.plans import Plans
 from aiaas_server.tenancy.quota import Quotas
+from aiaas_server.tenancy.same_secret import check_same
 from aiaas_server.tenancy.secrets import ServerSecret
 from aiaas_server.tenancy.tenants import Tenants
 
@@ -40,6 +41,8 @@ class Tenancy:
     Args:
         settings: With `data`.
         local: Whether whoever calls runs this server, and needs no key.
+    Raises:
+        SecretRefused: The secret cannot be read, or is not that of the database.
 
     Attributes:
         secret: What keys are hashed with, and more.
@@ -59,6 +62,7 @@ class Tenancy:
     ) -> None:
         assert settings.data is not None, "there are no tenants without it"
         self.secret = ServerSecret.of(settings.data, settings.secret_file)
+        check_same(database, self.secret)
         pepper, clock = self.secret.derive("keys"), SteadyClock()
         self._settings = settings
         self.identities = Identities(database, feed, pepper, clock=clock)
