@@ -15,6 +15,7 @@ from aiaas_client.protocol.management import Version
 from aiaas_server.core.describe.stored import ModelRepository
 from aiaas_server.core.errors import ServerError
 from aiaas_server.core.events import OPERATOR, Observer
+from aiaas_server.core.isolation import quarantine_of
 from aiaas_server.core.measures import Measure
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.names import full_name
@@ -193,8 +194,10 @@ class Platform:
         def here(tenant: str, version: Version) -> Version:
             full, number = full_name(tenant, version.model), version.version
             ours = self.repository.presented(full) is not None
-            loaded = ours and (full, number) in pool.serving.ready
-            reason = version.reason or reconcile.problem(tenant, version.model, number)
+            model = pool.serving.ready.get((full, number)) if ours else None
+            kept_out = quarantine_of(model)
+            loaded = model is not None and not kept_out
+            reason = version.reason or kept_out or reconcile.problem(tenant, version.model, number)
             return version.model_copy(update={"loaded": loaded, "reason": reason})
 
         async def changed(tenant: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What the metrics page tells of models that run in processes of their own."""
+"""What is told of models that run in processes of their own."""
 
 from __future__ import annotations
 
@@ -51,6 +51,13 @@ class Runs(Protocol):
     def version(self) -> int: ...
     @property
     def session(self) -> Session: ...
+
+
+def quarantine_of(model: Runs | None) -> str:
+    """Why a model that is loaded serves nobody until somebody loads it anew; "" where it does."""
+    isolation = None if model is None else isolation_of(model.session)
+    reason = "" if isolation is None else isolation.quarantined
+    return f"quarantined: {reason}" if reason else ""
 
 
 def families_of(models: Iterable[Runs]) -> Iterator[Family]:

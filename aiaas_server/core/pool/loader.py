@@ -18,14 +18,13 @@ from typing import Any, TypeVar
 from aiaas_server.core.describe.config import ModelConfig
 from aiaas_server.core.describe.stored import ModelRepository, StoredModel, StoredVersion
 from aiaas_server.core.errors import LoadFailed, ModelNotFound, ModelUnavailable, ServerError
-from aiaas_server.core.model import LoadedModel
+from aiaas_server.core.isolation import quarantine_of
 from aiaas_server.core.names import plain
 from aiaas_server.core.pool.budget import Key, MemoryBudget
 from aiaas_server.core.pool.loads import Load, LoadLock, in_own_thread
 from aiaas_server.core.pool.opener import Opened, Opener
 from aiaas_server.core.pool.states import Entry, Table, Version, short
 from aiaas_server.core.pool.unloader import Unloader, finished
-from aiaas_server.core.session import isolation_of
 
 T = TypeVar("T")
 Work = Callable[[Load], Coroutine[Any, Any, None]]
@@ -241,7 +240,7 @@ class Loader:
         """Load one version and put it in the place of the one that serves; gives why it failed."""
         state = entry.versions[version.number]
         stamp = (version.stamp, stored.stamp)
-        serves = state.state == "READY" and (on_demand or not _is_quarantined(state.model))
+        serves = state.state == "READY" and (on_demand or not quarantine_of(state.model))
         if serves and state.stamp == stamp and not force:
             return ""
         if on_demand and state.failed_lately(stamp):
@@ -381,12 +380,6 @@ def _note_problem(entry: Entry, stored: StoredModel) -> None:
     entry.problem = stored.problem or "it has no version directory, a positive integer"
     for version in stored.versions:
         entry.versions.setdefault(version.number, Version()).reason = entry.problem
-
-
-def _is_quarantined(model: LoadedModel | None) -> bool:
-    """Whether it is there and serves nobody any more, until somebody loads it anew."""
-    isolation = None if model is None else isolation_of(model.session)
-    return isolation is not None and bool(isolation.quarantined)
 
 
 def _named(name: str, text: str) -> ModelConfig:

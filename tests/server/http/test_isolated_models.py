@@ -137,6 +137,14 @@ async def test_requests_run_beside_the_event_loop_and_a_death_is_told(
     refused = await call("POST", path, body)
     assert refused.status == 503
     assert "quarantined" in refused.json()["error"]
+    listed = (await call("POST", "/v2/repository/index", {})).json()
+    (entry,) = [one for one in listed if one["name"] == "table"]
+    assert entry["state"] == "UNAVAILABLE"
+    assert "3 times within 60 s" in entry["reason"]
+    assert (await call("GET", "/v2/models/table/ready")).status == 400
+    assert (await call("GET", "/v2/health/ready")).status == 200, "others are well"
+    told = (await call("GET", "/v2/models/table")).json()["isolation"]
+    assert told.startswith("process; quarantined: ")
     assert (await call("POST", *CALLS[0])).status == 200
     assert (await call("POST", "/v2/repository/models/table/load", {})).status == 200
     assert (await call("POST", path, body)).status == 200
