@@ -180,6 +180,7 @@ class Platform:
             *self.tenancy.observers,
         )
         self.tenancy.budget.told = self._spent
+        self.tenancy.metering.told = self._metered
         self.measures: tuple[Measure, ...] = (partial(families_of, self.monitor, self.alerts),)
 
     def routes(self, pool: ModelPool, group: ProcessGroup) -> list[BaseRoute]:
@@ -357,6 +358,14 @@ class Platform:
         told = {key: str(value) for key, value in notice._asdict().items()}
         details = told | {"percent": notice.percent}
         self.alerts.send(Alert("budget", "", 0, reasons=(text,), details=details))
+
+    def _metered(self, problem: str) -> None:
+        """What is used can no longer be written to the disk, or can again."""
+        if problem:
+            reason = f"what is used cannot be written: {problem}; it waits in memory"
+        else:
+            reason = "what is used is written again"
+        self.alerts.send(Alert("usage", "", 0, "raised" if problem else "cleared", (reason,)))
 
     async def _went_on(self, transition: Transition) -> None:
         """A rollout went on, ended or went back."""

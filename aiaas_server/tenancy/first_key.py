@@ -14,6 +14,7 @@ from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.prepare import database_url
 from aiaas_server.state.tenant_tables import KEYS
+from aiaas_server.tenancy.audit_chain import append, operator_act
 from aiaas_server.tenancy.rows import add_key
 from aiaas_server.tenancy.same_secret import check_same
 from aiaas_server.tenancy.secrets import ServerSecret, hashed, new_key
@@ -38,6 +39,7 @@ def make_first_key(settings: Settings, *, another: bool = False) -> str:
     secret = ServerSecret.of(settings.data, settings.secret_file)
     made = new_key()
     digest = hashed(secret.derive("keys"), made.text.encode())
+    audit = secret.derive("audit")
 
     def add(connection: Connection) -> None:
         if not another and (known := operator_keys(connection)):
@@ -54,6 +56,8 @@ def make_first_key(settings: Settings, *, another: bool = False) -> str:
             name="operator",
             scopes=["admin"],
         )
+        now = time.time()
+        append(connection, audit, [operator_act("keys.init", made.id, now)], now)
 
     database = Database(database_url(settings))
     try:

@@ -54,6 +54,7 @@ class Tenancy:
         quotas: The same; `quotas.budget` is asked for what a month may cost.
         admit_draft, admit_files, admit_job: Asked for what is to be kept; None without tenants.
         budget: What tenants spend, and may spend.
+        metering: Writes what was used.
         observers: Who wants a record of every request.
     """
 
@@ -78,7 +79,7 @@ class Tenancy:
         self._leases = Leases(database, self.quotas)
         self.entrance: Entrance | None = None
         meter = Meter()
-        self._metering = Metering(database, settings.data / "usage", meter)
+        self.metering = Metering(database, settings.data / "usage", meter)
         self.observers: tuple[Observer, ...] = (meter,)
         self._limits = settings.tenants
         self.admit_draft = admit_draft if settings.tenants else None
@@ -129,7 +130,7 @@ class Tenancy:
     def follow(self) -> None:
         """Keep up with changes, from now on."""
         self.identities.follow()
-        self._metering.start()
+        self.metering.start()
         self.audit.follow()
         self._last_used.start()
         self._closing.follow()
@@ -141,7 +142,7 @@ class Tenancy:
         await self.budget.close()
         await self._closing.close()
         await self.identities.close()
-        await asyncio.to_thread(self._metering.close)
+        await asyncio.to_thread(self.metering.close)
         await self.audit.close()
         await self._last_used.close()
         if self._limits:

@@ -60,6 +60,9 @@ async def test_the_first_key_is_printed_once_and_opens_the_server(where: Any) ->
         assert (me["tenant"], "operator" in me["scopes"]) == ("default", True)
         made = await server.made(name="deploy")
         assert made["created_by"] == me["key_id"]
+        (told,) = (await server.ask("GET", "/audit?act=keys.init")).json()["items"]
+        assert (told["actor"], told["object"]) == ("operator", me["key_id"])
+        assert (await server.ask("GET", "/audit/verify")).json()["intact"]
 
 
 async def test_another_key_is_known_to_a_server_that_runs(where: Any) -> None:
