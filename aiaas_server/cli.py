@@ -253,6 +253,14 @@ def keys_init(
             "--another", help="Also where there is an operator's key, such as one that is lost."
         ),
     ] = False,
+    lost_secret: Annotated[
+        bool,
+        Option(
+            "--lost-secret",
+            help="The server's secret is lost: the one that is here now takes its place. All keys "
+            "end with it, and entries of the audit so far can no longer be verified.",
+        ),
+    ] = False,
 ) -> None:
     """Make the operator's first key and print it, this once; a running server knows it in seconds.
 
@@ -273,7 +281,7 @@ def keys_init(
         ready = prepare(settings)
         from aiaas_server.tenancy.first_key import make_first_key
 
-        key = make_first_key(ready, another=another)
+        key = make_first_key(ready, another=another, lost_secret=lost_secret)
     except DataRefused as error:
         fail(str(error))
     except ServerError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from hmac import compare_digest
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from aiaas_server.core.errors import ServerError
 from aiaas_server.settings import Settings
@@ -35,8 +35,15 @@ def check_same(database: Database, secret: ServerSecret) -> None:
         raise SecretRefused(
             "the server's secret is not the one that this database was used with before: keys "
             "would be unknown and the audit in doubt; copy the file 'secret' of the data "
-            "directory of a server that uses it, and name the copy with --secret-file"
+            "directory of a server that uses it, and name the copy with --secret-file; where it "
+            "is lost: aiaas keys init --lost-secret"
         )
+
+
+def take_over(connection: Connection, secret: ServerSecret) -> None:
+    """Have the database belong to this secret from now on: all keys that there are end with it."""
+    connection.execute(delete(SERVER_SECRET))
+    _remember(connection, secret.derive("fingerprint").hex())
 
 
 def check_secret(settings: Settings) -> None:

@@ -126,6 +126,12 @@ def test_all_servers_of_a_database_have_one_secret(where: Any, tmp_path: Path) -
     done = init(data, url, "--another", "--secret-file", str(secret))
     assert done.exit_code == 2
     assert "--secret-file" in done.stderr
+    found = init(data, url, "--lost-secret", "--secret-file", str(secret))
+    assert found.exit_code == 0, found.output
+    assert key_id(found.stdout.strip().encode())
+    create_app(others)
+    back = init(data, url, "--lost-secret")
+    assert back.exit_code == 0, back.output
     same = tmp_path / "same"
     same.write_bytes((data / "secret").read_bytes())
     create_app(settings_of(data, url).model_copy(update={"secret_file": same}))
