@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiaas_client._models.client_chat import AsyncWriting
 from aiaas_client._models.task_models import AsyncTaskClient
+from aiaas_client._resources.account import RawAsyncAccount
 from aiaas_client._resources.models import AsyncModels
+from aiaas_client._resources.resource import Viewed
 from aiaas_client._resources.server import AsyncServerCalls
 from aiaas_client._send.configured import Configured
 from aiaas_client._send.loop import LoopSender
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 @with_own_names
 class AsyncClient(
+    Viewed["RawAsyncClient"],
     Configured[LoopSender, "AsyncTransport", AsyncMiddleware],
     AsyncTaskClient,
     AsyncWriting,
@@ -112,13 +115,8 @@ class AsyncClient(
     ) -> None:
         await self.close()
 
-    @property
-    def with_raw_response(self) -> RawAsyncClient:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawAsyncClient(self, self._sender)
 
-
-class RawAsyncClient(WithRawResponse):
+class RawAsyncClient(RawAsyncAccount, WithRawResponse, of=AsyncClient):
     """The calls of a client that are one request, each giving its whole answer."""
 
     health = AsyncWhole(AsyncClient.health)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiaas_client._models.client_chat import ThreadWriting
 from aiaas_client._models.task_models import TaskClient
+from aiaas_client._resources.account import RawThreadAccount
 from aiaas_client._resources.models import Models
+from aiaas_client._resources.resource import Viewed
 from aiaas_client._resources.server import ThreadServerCalls
 from aiaas_client._send.configured import Configured
 from aiaas_client._send.middleware import Middleware
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
 
 @with_own_names
 class Client(
-    Configured[ThreadSender, "Transport", Middleware], TaskClient, ThreadWriting, ThreadServerCalls
+    Viewed["RawClient"],
+    Configured[ThreadSender, "Transport", Middleware],
+    TaskClient,
+    ThreadWriting,
+    ThreadServerCalls,
 ):
     """Calls models on a server, from any number of threads; make one for the life of a program.
 
@@ -123,13 +129,8 @@ class Client(
     ) -> None:
         self.close()
 
-    @property
-    def with_raw_response(self) -> RawClient:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawClient(self, self._sender)
 
-
-class RawClient(WithRawResponse):
+class RawClient(RawThreadAccount, WithRawResponse, of=Client):
     """The calls of a client that are one request, each giving its whole answer."""
 
     health = Whole(Client.health)

@@ -254,6 +254,14 @@ def keys_init(
             "--another", help="Also where there is an operator's key, such as one that is lost."
         ),
     ] = False,
+    lost_secret: Annotated[
+        bool,
+        Option(
+            "--lost-secret",
+            help="The server's secret is lost: the one that is here now takes its place. All keys "
+            "end with it, and entries of the audit so far can no longer be verified.",
+        ),
+    ] = False,
 ) -> None:
     """Make the operator's first key and print it, this once; a running server knows it in seconds.
 
@@ -268,7 +276,7 @@ def keys_init(
     if data is None and f"{PREFIX}DATA" not in os.environ:
         fail(f"--data: expected the directory that the server is given ({PREFIX}DATA)")
     settings = make_settings(given)
-    typer.echo(_first_key(settings, another=another))
+    typer.echo(_first_key(settings, another=another, lost_secret=lost_secret))
     print(
         "aiaas: this is the operator's key, shown this once; keep it where secrets are kept. Then: "
         f"aiaas serve --data {settings.data} --tenants, and AIAAS_API_KEY for clients",
@@ -276,7 +284,7 @@ def keys_init(
     )
 
 
-def _first_key(settings: Settings, *, another: bool) -> str:
+def _first_key(settings: Settings, *, another: bool, lost_secret: bool) -> str:
     """Make it; what cannot be done ends the program in one line."""
     from aiaas_server.state.prepare import DataRefused, prepare  # a database only where wanted
 
@@ -284,7 +292,7 @@ def _first_key(settings: Settings, *, another: bool) -> str:
         ready = prepare(settings)
         from aiaas_server.tenancy.first_key import make_first_key
 
-        return make_first_key(ready, another=another)
+        return make_first_key(ready, another=another, lost_secret=lost_secret)
     except DataRefused as error:
         fail(str(error))
     except ServerError as error:

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 from aiaas_client.protocol.management import Version
 from aiaas_server.core.describe.stored import ModelRepository
 from aiaas_server.core.events import OPERATOR, Observer
+from aiaas_server.core.isolation import quarantine_of
 from aiaas_server.core.measures import Measure
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.names import full_name
@@ -169,6 +170,7 @@ class Platform:
             *self.tenancy.observers,
         )
         self.tenancy.budget.told = self._spent
+        self.tenancy.metering.told = self._metered
         self.measures: tuple[Measure, ...] = (partial(families_of, self.monitor, self.alerts),)
 
     def routes(self, pool: ModelPool, group: ProcessGroup) -> list[BaseRoute]:
@@ -183,8 +185,10 @@ class Platform:
         def here(tenant: str, version: Version) -> Version:
             full, number = full_name(tenant, version.model), version.version
             ours = self.repository.presented(full) is not None
-            loaded = ours and (full, number) in pool.serving.ready
-            reason = version.reason or reconcile.problem(tenant, version.model, number)
+            model = pool.serving.ready.get((full, number)) if ours else None
+            kept_out = quarantine_of(model)
+            loaded = model is not None and not kept_out
+            reason = version.reason or kept_out or reconcile.problem(tenant, version.model, number)
             return version.model_copy(update={"loaded": loaded, "reason": reason})
 
         async def changed(tenant: str, name: str) -> None:
@@ -311,6 +315,14 @@ class Platform:
         told = {key: str(value) for key, value in notice._asdict().items()}
         details = told | {"percent": notice.percent}
         self.alerts.send(Alert("budget", "", 0, reasons=(text,), details=details))
+
+    def _metered(self, problem: str) -> None:
+        """What is used can no longer be written to the disk, or can again."""
+        if problem:
+            reason = f"what is used cannot be written: {problem}; it waits in memory"
+        else:
+            reason = "what is used is written again"
+        self.alerts.send(Alert("usage", "", 0, "raised" if problem else "cleared", (reason,)))
 
     async def _went_on(self, transition: Transition) -> None:
         """A rollout went on, ended or went back."""

@@ -85,11 +85,12 @@ def _check_data(settings: Settings) -> Settings:
     if settings.data is None:
         return settings
     from aiaas_server.state.prepare import DataRefused, prepare  # a database only where wanted
-    from aiaas_server.tenancy.secrets import ServerSecret
 
     try:
         ready = prepare(settings)
-        ServerSecret.of(settings.data, settings.secret_file)  # made once for all workers
+        from aiaas_server.tenancy.same_secret import check_secret
+
+        check_secret(ready)  # made once for all workers
     except DataRefused as error:
         raise StartError(str(error)) from None
     return ready

@@ -108,6 +108,7 @@ class _Commands:
                 done = opened.keys.rewrap()
             except MasterKeyRefused as error:
                 raise _ended(str(error)) from None
+            _note(opened, "master-key.rotate", done.master)
             left = opened.database.read_now(wrapped_by)
             count = left.pop(done.master, 0)
             typer.echo(f"{done.rewrapped} keys of artefacts wrapped anew, {count} by {done.master}")
@@ -135,6 +136,7 @@ class _Commands:
             artefacts = open_artefacts(settings.artefacts_url, settings.data, opened.keys)
             parts = Parts(settings.data / "drafts", opened.keys)
             done = encrypt_all(opened.database, artefacts, parts, settings.data, _tell)
+            _note(opened, "master-key.encrypt", f"{done.sealed} artefacts")
             typer.echo(f"{done.sealed} artefacts encrypted")
             if done.failed:
                 raise typer.Exit(1)
@@ -170,6 +172,21 @@ class _Commands:
             raise _ended(str(error)) from None
         except ServerError as error:
             raise _ended(error.message, 1) from None
+
+
+def _note(opened: _Opened, act: str, name: str) -> None:
+    """Put on record what was done."""
+    import time
+
+    from aiaas_server.tenancy.audit_chain import append, operator_act
+    from aiaas_server.tenancy.secrets import ServerSecret
+
+    settings, now = opened.settings, time.time()
+    assert settings.data is not None, "it was asked for"
+    key = ServerSecret.of(settings.data, settings.secret_file).derive("audit")
+    opened.database.submit(
+        lambda c: append(c, key, [operator_act(act, name, now)], now), spares_room=True
+    ).result()
 
 
 def _write(path: Path, keys: list[bytes]) -> None:

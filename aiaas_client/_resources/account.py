@@ -5,22 +5,52 @@ A class for each of them is in a file of its own beside this, imported when it i
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:  # all of them named in the base classes below
-    from aiaas_client._resources.audit import AsyncAudit, Audit  # noqa: F401
-    from aiaas_client._resources.keys import AsyncKeys, Keys  # noqa: F401
-    from aiaas_client._resources.prices import AsyncPrices, Prices  # noqa: F401
-    from aiaas_client._resources.statements import AsyncStatements, Statements  # noqa: F401
+    from aiaas_client._resources.audit import (  # noqa: F401
+        AsyncAudit,
+        Audit,
+        RawAsyncAudit,
+        RawAudit,
+    )
+    from aiaas_client._resources.keys import (  # noqa: F401
+        AsyncKeys,
+        Keys,
+        RawAsyncKeys,
+        RawKeys,
+    )
+    from aiaas_client._resources.prices import (  # noqa: F401
+        AsyncPrices,
+        Prices,
+        RawAsyncPrices,
+        RawPrices,
+    )
+    from aiaas_client._resources.statements import (  # noqa: F401
+        AsyncStatements,
+        RawAsyncStatements,
+        RawStatements,
+        Statements,
+    )
     from aiaas_client._resources.tenants import (  # noqa: F401
         AsyncPlans,
         AsyncTenants,
         Plans,
+        RawAsyncPlans,
+        RawAsyncTenants,
+        RawPlans,
+        RawTenants,
         Tenants,
     )
-    from aiaas_client._resources.usage import AsyncUsageAccount, UsageAccount  # noqa: F401
+    from aiaas_client._resources.usage import (  # noqa: F401
+        AsyncUsageAccount,
+        RawAsyncUsageAccount,
+        RawUsageAccount,
+        UsageAccount,
+    )
+    from aiaas_client._send.raw import RawResponse
     from aiaas_client.protocol.tenants import Whoami
 
 AnyTenants = TypeVar("AnyTenants")
@@ -140,3 +170,42 @@ class AsyncAccount(
     """Tenants and what they use, from an event loop."""
 
     _is_async = True
+
+
+class WholeAnswers:
+    """The same of `client.with_raw_response`."""
+
+    _member: Any
+
+    def _part(self, home: ModuleType, name: str) -> Any:
+        return self._member("usage" if name == "UsageAccount" else name.lower())
+
+
+class RawThreadAccount(
+    WholeAnswers,
+    AccountCalls[
+        "RawTenants",
+        "RawPlans",
+        "RawKeys",
+        "RawUsageAccount",
+        "RawAudit",
+        "RawResponse[Whoami]",
+    ],
+    BillingCalls["RawPrices", "RawStatements"],
+):
+    """Whole answers of what a client has of tenants, from threads."""
+
+
+class RawAsyncAccount(
+    WholeAnswers,
+    AccountCalls[
+        "RawAsyncTenants",
+        "RawAsyncPlans",
+        "RawAsyncKeys",
+        "RawAsyncUsageAccount",
+        "RawAsyncAudit",
+        Awaitable["RawResponse[Whoami]"],
+    ],
+    BillingCalls["RawAsyncPrices", "RawAsyncStatements"],
+):
+    """Whole answers of what a client has of tenants, from an event loop."""

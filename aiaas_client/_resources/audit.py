@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._api import audit as calls
 from aiaas_client._resources.registry import pages
+from aiaas_client._resources.resource import Viewed
 from aiaas_client._send.own_names import with_own_names
+from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import acarry_out, carry_out
 
 if TYPE_CHECKING:
@@ -92,20 +94,37 @@ class AuditCalls(Generic[Entries, Checked, Report]):
 
 
 @with_own_names
-class Audit(AuditCalls["list[AuditEntry]", "Verification", "AuditReport"]):
+class Audit(Viewed["RawAudit"], AuditCalls["list[AuditEntry]", "Verification", "AuditReport"]):
     """The audit of a server, for threads."""
 
     _carry_out = staticmethod(carry_out)
 
 
+class RawAudit(WithRawResponse, of=Audit):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    list = Whole(Audit.list)
+    verify = Whole(Audit.verify)
+    report = Whole(Audit.report)
+
+
 @with_own_names
 class AsyncAudit(
+    Viewed["RawAsyncAudit"],
     AuditCalls[
         Coroutine[Any, Any, "list[AuditEntry]"],
         Coroutine[Any, Any, "Verification"],
         Coroutine[Any, Any, "AuditReport"],
-    ]
+    ],
 ):
     """The audit of a server, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
+
+
+class RawAsyncAudit(WithRawResponse, of=AsyncAudit):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    list = AsyncWhole(AsyncAudit.list)
+    verify = AsyncWhole(AsyncAudit.verify)
+    report = AsyncWhole(AsyncAudit.report)

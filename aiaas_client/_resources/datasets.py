@@ -11,6 +11,7 @@ from aiaas_client._errors import InputError
 from aiaas_client._resources.dataset import AsyncDatasetHandle, DatasetHandle
 from aiaas_client._resources.deploying import COMMIT_TIMEOUT
 from aiaas_client._resources.registry import pages
+from aiaas_client._resources.resource import Viewed
 from aiaas_client._send.own_names import with_own_names
 from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import acarry_out, carry_out
@@ -157,19 +158,16 @@ def _deleted(ref: str, whole: bool) -> Work[list[DatasetErasure]]:
 
 
 @with_own_names
-class Datasets(DatasetCalls[DatasetHandle, "list[Dataset]", "list[DatasetErasure]"]):
+class Datasets(
+    Viewed["RawDatasets"], DatasetCalls[DatasetHandle, "list[Dataset]", "list[DatasetErasure]"]
+):
     """The data sets of a server, for threads."""
 
     _carry_out = staticmethod(carry_out)
     _handle = DatasetHandle
 
-    @property
-    def with_raw_response(self) -> RawDatasets:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawDatasets(self, self._sender)
 
-
-class RawDatasets(WithRawResponse):
+class RawDatasets(WithRawResponse, of=Datasets):
     """The same calls, each giving its whole answer; of several requests that of the last one."""
 
     upload = Whole(Datasets.upload)
@@ -181,24 +179,20 @@ class RawDatasets(WithRawResponse):
 
 @with_own_names
 class AsyncDatasets(
+    Viewed["RawAsyncDatasets"],
     DatasetCalls[
         Coroutine[Any, Any, AsyncDatasetHandle],
         Coroutine[Any, Any, "list[Dataset]"],
         Coroutine[Any, Any, "list[DatasetErasure]"],
-    ]
+    ],
 ):
     """The data sets of a server, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
     _handle = AsyncDatasetHandle
 
-    @property
-    def with_raw_response(self) -> RawAsyncDatasets:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawAsyncDatasets(self, self._sender)
 
-
-class RawAsyncDatasets(WithRawResponse):
+class RawAsyncDatasets(WithRawResponse, of=AsyncDatasets):
     """The same calls, each giving its whole answer; of several requests that of the last one."""
 
     upload = AsyncWhole(AsyncDatasets.upload)

@@ -10,6 +10,7 @@ from aiaas_client._api import jobs as calls
 from aiaas_client._api.datasets import reference
 from aiaas_client._resources.job import AsyncJobHandle, JobHandle
 from aiaas_client._resources.registry import pages
+from aiaas_client._resources.resource import Viewed
 from aiaas_client._send.own_names import with_own_names
 from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import acarry_out, carry_out
@@ -340,19 +341,16 @@ class JobCalls(Generic[OneJob, ManyJobs, OneRecipe, ManyRecipes]):
 
 
 @with_own_names
-class Jobs(JobCalls[JobHandle, "list[JobHandle]", "RecipeInfo", "list[RecipeInfo]"]):
+class Jobs(
+    Viewed["RawJobs"], JobCalls[JobHandle, "list[JobHandle]", "RecipeInfo", "list[RecipeInfo]"]
+):
     """The jobs of a server, for threads."""
 
     _carry_out = staticmethod(carry_out)
     _handle = JobHandle
 
-    @property
-    def with_raw_response(self) -> RawJobs:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawJobs(self, self._sender)
 
-
-class RawJobs(WithRawResponse):
+class RawJobs(WithRawResponse, of=Jobs):
     """The same calls, each giving its whole answer; of several requests that of the last one."""
 
     train = Whole(Jobs.train)
@@ -370,25 +368,21 @@ class RawJobs(WithRawResponse):
 
 @with_own_names
 class AsyncJobs(
+    Viewed["RawAsyncJobs"],
     JobCalls[
         Coroutine[Any, Any, AsyncJobHandle],
         Coroutine[Any, Any, "list[AsyncJobHandle]"],
         Coroutine[Any, Any, "RecipeInfo"],
         Coroutine[Any, Any, "list[RecipeInfo]"],
-    ]
+    ],
 ):
     """The jobs of a server, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
     _handle = AsyncJobHandle
 
-    @property
-    def with_raw_response(self) -> RawAsyncJobs:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawAsyncJobs(self, self._sender)
 
-
-class RawAsyncJobs(WithRawResponse):
+class RawAsyncJobs(WithRawResponse, of=AsyncJobs):
     """The same calls, each giving its whole answer; of several requests that of the last one."""
 
     train = AsyncWhole(AsyncJobs.train)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._api import tenants as calls
 from aiaas_client._resources.registry import pages
-from aiaas_client._resources.resource import Resource
+from aiaas_client._resources.resource import Resource, Viewed
 from aiaas_client._send.own_names import with_own_names
+from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import acarry_out, carry_out
 
 if TYPE_CHECKING:
@@ -114,20 +115,41 @@ class KeyCalls(Resource, Generic[OneKey, ManyKeys, NewKey]):
 
 
 @with_own_names
-class Keys(KeyCalls["Key", "list[Key]", "MadeKey"]):
+class Keys(Viewed["RawKeys"], KeyCalls["Key", "list[Key]", "MadeKey"]):
     """The keys of a server, for threads."""
 
     _carry_out = staticmethod(carry_out)
 
 
+class RawKeys(WithRawResponse, of=Keys):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    create = Whole(Keys.create)
+    list = Whole(Keys.list)
+    get = Whole(Keys.get)
+    rotate = Whole(Keys.rotate)
+    revoke = Whole(Keys.revoke)
+
+
 @with_own_names
 class AsyncKeys(
+    Viewed["RawAsyncKeys"],
     KeyCalls[
         Coroutine[Any, Any, "Key"],
         Coroutine[Any, Any, "list[Key]"],
         Coroutine[Any, Any, "MadeKey"],
-    ]
+    ],
 ):
     """The keys of a server, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
+
+
+class RawAsyncKeys(WithRawResponse, of=AsyncKeys):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    create = AsyncWhole(AsyncKeys.create)
+    list = AsyncWhole(AsyncKeys.list)
+    get = AsyncWhole(AsyncKeys.get)
+    rotate = AsyncWhole(AsyncKeys.rotate)
+    revoke = AsyncWhole(AsyncKeys.revoke)

@@ -11,6 +11,7 @@ from aiaas_client._resources.changes import ChangeFeed, afollow, follow
 from aiaas_client._resources.deploying import Deploying
 from aiaas_client._resources.monitoring import AsyncMonitoring, ThreadMonitoring
 from aiaas_client._resources.registry import Registry
+from aiaas_client._resources.resource import Viewed
 from aiaas_client._resources.rollouts import Rollouts
 from aiaas_client._resources.traffic import Traffic
 from aiaas_client._send.flavours import Document, Metadata, Statistics
@@ -118,6 +119,7 @@ class _Loaded(Generic[Entries, Metadata, Nothing, Statistics, Document]):
 
 @with_own_names
 class Models(
+    Viewed["RawModels"],
     _Loaded[
         "list[RepositoryEntry]", "ModelMetadata", None, "list[ModelStatistics]", "dict[str, Any]"
     ],
@@ -135,13 +137,8 @@ class Models(
     _carry_out = staticmethod(carry_out)
     _follow = staticmethod(follow)
 
-    @property
-    def with_raw_response(self) -> RawModels:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawModels(self, self._sender)
 
-
-class RawModels(WithRawResponse):
+class RawModels(WithRawResponse, of=Models):
     """The same calls, each giving its whole answer; of several requests that of the last one."""
 
     list = Whole(Models.list)
@@ -179,6 +176,7 @@ class RawModels(WithRawResponse):
 
 @with_own_names
 class AsyncModels(
+    Viewed["RawAsyncModels"],
     _Loaded[
         Coroutine[Any, Any, "list[RepositoryEntry]"],
         Coroutine[Any, Any, "ModelMetadata"],
@@ -206,13 +204,8 @@ class AsyncModels(
     _carry_out = staticmethod(acarry_out)
     _follow = staticmethod(afollow)
 
-    @property
-    def with_raw_response(self) -> RawAsyncModels:
-        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
-        return RawAsyncModels(self, self._sender)
 
-
-class RawAsyncModels(WithRawResponse):
+class RawAsyncModels(WithRawResponse, of=AsyncModels):
     """The same calls, each giving its whole answer; of several requests that of the last one."""
 
     list = AsyncWhole(AsyncModels.list)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._api import prices as calls
 from aiaas_client._resources.registry import pages
-from aiaas_client._resources.resource import Resource
+from aiaas_client._resources.resource import Resource, Viewed
 from aiaas_client._send.own_names import with_own_names
+from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import acarry_out, carry_out
 
 if TYPE_CHECKING:
@@ -106,14 +107,33 @@ class PriceCalls(Resource, Generic[OnePrice, ManyPrices]):
 
 
 @with_own_names
-class Prices(PriceCalls["Price", "list[Price]"]):
+class Prices(Viewed["RawPrices"], PriceCalls["Price", "list[Price]"]):
     """The price book of a server, for threads."""
 
     _carry_out = staticmethod(carry_out)
 
 
+class RawPrices(WithRawResponse, of=Prices):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    list = Whole(Prices.list)
+    add = Whole(Prices.add)
+    end = Whole(Prices.end)
+
+
 @with_own_names
-class AsyncPrices(PriceCalls[Coroutine[Any, Any, "Price"], Coroutine[Any, Any, "list[Price]"]]):
+class AsyncPrices(
+    Viewed["RawAsyncPrices"],
+    PriceCalls[Coroutine[Any, Any, "Price"], Coroutine[Any, Any, "list[Price]"]],
+):
     """The price book of a server, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
+
+
+class RawAsyncPrices(WithRawResponse, of=AsyncPrices):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    list = AsyncWhole(AsyncPrices.list)
+    add = AsyncWhole(AsyncPrices.add)
+    end = AsyncWhole(AsyncPrices.end)

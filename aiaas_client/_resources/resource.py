@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from aiaas_client._send.raw import WithRawResponse
+
+View = TypeVar("View", bound=WithRawResponse)
 
 
 class Resource:
@@ -19,3 +21,16 @@ class Resource:
     def with_raw_response(self) -> WithRawResponse:
         """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
         return WithRawResponse(self, self._sender)
+
+
+class Viewed(Generic[View]):
+    """What gives whole answers by a view of its own, typed as its calls are."""
+
+    _sender: Any
+    _view: Any  # the class of the view, which says whose it is
+
+    @property
+    def with_raw_response(self) -> View:
+        """The same calls, giving the whole answer: status, headers, bytes and `.parse()`."""
+        found: View = self._view(self, self._sender)
+        return found

@@ -6,8 +6,9 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._api import prices as calls
-from aiaas_client._resources.resource import Resource
+from aiaas_client._resources.resource import Resource, Viewed
 from aiaas_client._send.own_names import with_own_names
+from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import acarry_out, carry_out
 
 if TYPE_CHECKING:
@@ -102,14 +103,32 @@ class StatementCalls(Resource, Generic[AnyStatement]):
 
 
 @with_own_names
-class Statements(StatementCalls["Statement"]):
+class Statements(Viewed["RawStatements"], StatementCalls["Statement"]):
     """Statements, for threads."""
 
     _carry_out = staticmethod(carry_out)
 
 
+class RawStatements(WithRawResponse, of=Statements):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    get = Whole(Statements.get)
+    close = Whole(Statements.close)
+    correct = Whole(Statements.correct)
+
+
 @with_own_names
-class AsyncStatements(StatementCalls[Coroutine[Any, Any, "Statement"]]):
+class AsyncStatements(
+    Viewed["RawAsyncStatements"], StatementCalls[Coroutine[Any, Any, "Statement"]]
+):
     """Statements, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
+
+
+class RawAsyncStatements(WithRawResponse, of=AsyncStatements):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    get = AsyncWhole(AsyncStatements.get)
+    close = AsyncWhole(AsyncStatements.close)
+    correct = AsyncWhole(AsyncStatements.correct)

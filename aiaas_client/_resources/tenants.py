@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from aiaas_client._api import tenants as calls
 from aiaas_client._resources.erasure import AsyncErasure, ThreadErasure
 from aiaas_client._resources.registry import pages
-from aiaas_client._resources.resource import Resource
+from aiaas_client._resources.resource import Resource, Viewed
 from aiaas_client._send.own_names import with_own_names
+from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import acarry_out, carry_out
 
 if TYPE_CHECKING:
@@ -177,36 +178,85 @@ class PlanCalls(Resource, Generic[OnePlan, ManyPlans, NoPlan]):
 
 
 @with_own_names
-class Tenants(TenantCalls["Tenant", "list[Tenant]"], ThreadErasure):
+class Tenants(Viewed["RawTenants"], TenantCalls["Tenant", "list[Tenant]"], ThreadErasure):
     """The tenants of a server, for threads."""
 
     _carry_out = staticmethod(carry_out)
 
 
+class RawTenants(WithRawResponse, of=Tenants):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    create = Whole(Tenants.create)
+    list = Whole(Tenants.list)
+    get = Whole(Tenants.get)
+    update = Whole(Tenants.update)
+    suspend = Whole(Tenants.suspend)
+    resume = Whole(Tenants.resume)
+    erase = Whole(Tenants.erase)
+    erasure = Whole(Tenants.erasure)
+
+
 @with_own_names
-class Plans(PlanCalls["Plan", "list[Plan]", None]):
+class Plans(Viewed["RawPlans"], PlanCalls["Plan", "list[Plan]", None]):
     """The plans of a server, for threads."""
 
     _carry_out = staticmethod(carry_out)
 
 
+class RawPlans(WithRawResponse, of=Plans):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    create = Whole(Plans.create)
+    list = Whole(Plans.list)
+    get = Whole(Plans.get)
+    update = Whole(Plans.update)
+    delete = Whole(Plans.delete)
+
+
 @with_own_names
 class AsyncTenants(
-    TenantCalls[Coroutine[Any, Any, "Tenant"], Coroutine[Any, Any, "list[Tenant]"]], AsyncErasure
+    Viewed["RawAsyncTenants"],
+    TenantCalls[Coroutine[Any, Any, "Tenant"], Coroutine[Any, Any, "list[Tenant]"]],
+    AsyncErasure,
 ):
     """The tenants of a server, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
 
 
+class RawAsyncTenants(WithRawResponse, of=AsyncTenants):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    create = AsyncWhole(AsyncTenants.create)
+    list = AsyncWhole(AsyncTenants.list)
+    get = AsyncWhole(AsyncTenants.get)
+    update = AsyncWhole(AsyncTenants.update)
+    suspend = AsyncWhole(AsyncTenants.suspend)
+    resume = AsyncWhole(AsyncTenants.resume)
+    erase = AsyncWhole(AsyncTenants.erase)
+    erasure = AsyncWhole(AsyncTenants.erasure)
+
+
 @with_own_names
 class AsyncPlans(
+    Viewed["RawAsyncPlans"],
     PlanCalls[
         Coroutine[Any, Any, "Plan"],
         Coroutine[Any, Any, "list[Plan]"],
         Coroutine[Any, Any, None],
-    ]
+    ],
 ):
     """The plans of a server, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
+
+
+class RawAsyncPlans(WithRawResponse, of=AsyncPlans):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    create = AsyncWhole(AsyncPlans.create)
+    list = AsyncWhole(AsyncPlans.list)
+    get = AsyncWhole(AsyncPlans.get)
+    update = AsyncWhole(AsyncPlans.update)
+    delete = AsyncWhole(AsyncPlans.delete)

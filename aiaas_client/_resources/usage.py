@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from aiaas_client._api import usage as calls
 from aiaas_client._resources.registry import pages
+from aiaas_client._resources.resource import Viewed
 from aiaas_client._resources.statements import UsageStatement
 from aiaas_client._send.own_names import with_own_names
+from aiaas_client._send.raw import AsyncWhole, Whole, WithRawResponse
 from aiaas_client._send.work import Local, Save, acarry_out, carry_out
 
 if TYPE_CHECKING:
@@ -106,20 +108,37 @@ class UsageCalls(Generic[AnyUsage, Nothing]):
 
 
 @with_own_names
-class UsageAccount(UsageCalls["UsageReport", None], UsageStatement["Statement"]):
+class UsageAccount(
+    Viewed["RawUsageAccount"], UsageCalls["UsageReport", None], UsageStatement["Statement"]
+):
     """What was used, for threads."""
 
     _carry_out = staticmethod(carry_out)
 
 
+class RawUsageAccount(WithRawResponse, of=UsageAccount):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    get = Whole(UsageAccount.get)
+    statement = Whole(UsageAccount.statement)
+
+
 @with_own_names
 class AsyncUsageAccount(
+    Viewed["RawAsyncUsageAccount"],
     UsageCalls[Coroutine[Any, Any, "UsageReport"], Coroutine[Any, Any, None]],
     UsageStatement[Coroutine[Any, Any, "Statement"]],
 ):
     """What was used, on an event loop."""
 
     _carry_out = staticmethod(acarry_out)
+
+
+class RawAsyncUsageAccount(WithRawResponse, of=AsyncUsageAccount):
+    """The same calls, each giving its whole answer; of several requests that of the last one."""
+
+    get = AsyncWhole(AsyncUsageAccount.get)
+    statement = AsyncWhole(AsyncUsageAccount.statement)
 
 
 def _got(names: tuple[By, ...], query: dict[str, str]) -> Work[UsageReport]:

@@ -34,7 +34,7 @@ class RawResponse(Generic[T]):
 
     status: int
     headers: Headers
-    body: bytes
+    body: bytes = field(repr=False)  # it may hold a secret, such as a new key
     attempts: int
     elapsed: float
     request_id: str
@@ -118,6 +118,10 @@ class WithRawResponse:
         owner: The client, handle or resource whose methods these are.
         sender: What its calls go through.
     """
+
+    def __init_subclass__(cls, of: Any = None) -> None:
+        if of is not None:
+            of._view = cls
 
     def __init__(self, owner: Any, sender: Any) -> None:
         self._open: Callable[[Keeping], Any] = lambda keeping: _through(owner, keeping)

@@ -1,4 +1,4 @@
-"""What the metrics page tells of models that run in processes of their own."""
+"""What is told of models that run in processes of their own."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ class Runs(Protocol):
     def version(self) -> int: ...
     @property
     def isolations(self) -> Sequence[Isolation]: ...
+
+
+def quarantine_of(model: Runs | None) -> str:
+    """Why a model that is loaded serves nobody until somebody loads it anew; "" where it does."""
+    for isolation in () if model is None else model.isolations:
+        if isolation.quarantined:
+            return f"quarantined: {isolation.quarantined}"
+    return ""
 
 
 def families_of(models: Iterable[Runs]) -> Iterator[Family]:

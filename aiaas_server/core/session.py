@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aiaas_client.protocol.tensors import Array
 from aiaas_server.core.signature import TensorSpec
@@ -57,6 +57,10 @@ class GraphFacts:
     shared_cache: bool = False
     changes: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+
+
+ISOLATION: Final = "isolation"
+"""The key of a model's metadata that tells how it is kept apart, where it is."""
 
 
 @dataclass(slots=True)

@@ -55,6 +55,7 @@ _QUIET: Final = {
     "TOKENIZERS_PARALLELISM": "false",
     "MALLOC_ARENA_MAX": "2",
     "HF_HUB_OFFLINE": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
     "MPLBACKEND": "Agg",
     "RAY_USAGE_STATS_ENABLED": "0",
 }

@@ -32,7 +32,7 @@ class Alert(NamedTuple):
     """Something an operator wants to know.
 
     Attributes:
-        kind: `drift`, `guard`, `corrupt` or `budget`.
+        kind: `drift`, `guard`, `corrupt`, `budget`, or `usage`: it cannot be written.
         model: "" of what is about no model.
         state: `raised`, or `cleared` when it is over.
         reasons: One line each.

@@ -23,7 +23,7 @@ from aiaas_server.core.errors import (
     OutOfMemory,
     ServerError,
 )
-from aiaas_server.core.session import Isolation, StopToken
+from aiaas_server.core.session import ISOLATION, Isolation, StopToken
 from aiaas_server.core.signature import TensorSpec
 from aiaas_server.runtimes.isolated.channel import Channel, Given, Gone
 from aiaas_server.runtimes.isolated.frames import CODES, DTYPES, Broken
@@ -31,8 +31,6 @@ from aiaas_server.runtimes.isolated.keeper import UNLOADED, Keeper, Terms
 from aiaas_server.runtimes.isolated.orders import Order
 from aiaas_server.runtimes.isolated.process import Ending, Worker
 
-ISOLATION: Final = "isolation"
-"""The key of a model's metadata that tells operators how it is kept apart."""
 GRACE: Final = 1.0
 """Seconds that a run may go on after it was asked to end."""
 _TERMS: Final = Terms()

@@ -63,6 +63,14 @@ KEYS: Final = Table(
     Index(None, "tenant", "created"),
 )
 
+SERVER_SECRET: Final = Table(
+    "server_secret",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 1: there is one row
+    Column("fingerprint", DIGEST, nullable=False),  # derived; tells nothing of the secret
+    Column("created", Float, nullable=False),
+)
+
 QUOTA_LEASES: Final = Table(
     "quota_leases",
     METADATA,

@@ -1,8 +1,9 @@
 """What the server did by itself to models: from their history into the audit, each once.
 
 Guards that roll back, retention that erases, versions found corrupt: each leaves an entry in the
-history in the server's name. Which of them the audit has already is read from the audit itself, in
-the transaction that writes the next, so that many processes write none twice.
+history in the server's name. What a job has made is there in the name of who asked for the job.
+Which of them the audit has already is read from the audit itself, in the transaction that writes
+the next, so that many processes write none twice.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import hashlib
 import json
 from typing import Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, exists, func, or_, select
 
 from aiaas_server.core.author import SERVER
-from aiaas_server.state.tables import HISTORY
+from aiaas_server.state.tables import HISTORY, JOBS
 from aiaas_server.state.tenant_tables import AUDIT
 from aiaas_server.tenancy.audit_chain import Draft, Head, append, canonical, end_of
 
 _AT_ONCE: Final = 500
+_BY_A_JOB: Final = exists().where(HISTORY.c.request_id == "job-" + JOBS.c.id)
 _MARK: Final = '"history":'  # in no other entry: in a text its quotes are escaped
 
 
@@ -45,7 +47,7 @@ class ServerActs:
         newest = connection.execute(select(func.max(HISTORY.c.seq))).scalar_one() or 0
         rows = connection.execute(
             select(HISTORY)
-            .where(HISTORY.c.seq > self._history, HISTORY.c.by == SERVER.by)
+            .where(HISTORY.c.seq > self._history, or_(HISTORY.c.by == SERVER.by, _BY_A_JOB))
             .order_by(HISTORY.c.seq)
             .limit(_AT_ONCE)
         ).all()
@@ -76,7 +78,8 @@ def _draft(row: object) -> Draft:
     return {
         "at": found["at"],
         "tenant": found["tenant"],
-        "actor": SERVER.by,
+        "actor": found["by"],
+        "request_id": found["request_id"],
         "act": f"models.{found['kind']}",
         "object": f"{found['model']}{version}",
         "result": "done",

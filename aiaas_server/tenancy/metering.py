@@ -54,6 +54,8 @@ class Metering:
 
     Attributes:
         lost: Amounts that neither disk nor memory had room for.
+        told: Called with why the journal cannot be written, once it cannot; and with "" once it
+            can again.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class Metering:
         self._again: dict[str, float] = {}
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="aiaas-usage", daemon=True)
+        self._failing = False
         self.lost = 0
+        self.told: Callable[[str], object] | None = None
 
     def start(self) -> None:
         """Begin."""
@@ -118,14 +122,23 @@ class Metering:
             self._journal.append(self._ripe)
             self._ripe = _EMPTY
             self._journal.compact(self._handed)
+            self._tell("")
         except OSError as error:
             self._bound()
+            self._tell(error.strerror or str(error))
             if self._is_due("told", MINUTE):
                 _log.error(
                     "usage cannot be written to %s: %s; it is kept in memory, requests go on",
                     self._directory.name,
                     error.strerror or error,
                 )
+
+    def _tell(self, problem: str) -> None:
+        """Tell the operator when it begins to fail, and when that is over."""
+        if self._failing != bool(problem):
+            self._failing = bool(problem)
+            if self.told is not None:
+                self.told(problem)
 
     def _bound(self) -> None:
         """Keep what waits in memory within its bound."""

@@ -28,6 +28,7 @@ from aiaas_server.tenancy.meter import Meter
 from aiaas_server.tenancy.metering import Metering
 from aiaas_server.tenancy.plans import Plans
 from aiaas_server.tenancy.quota import Quotas
+from aiaas_server.tenancy.same_secret import check_same
 from aiaas_server.tenancy.secrets import ServerSecret
 from aiaas_server.tenancy.tenants import Tenants
 
@@ -40,6 +41,8 @@ class Tenancy:
     Args:
         settings: With `data`.
         local: Whether whoever calls runs this server, and needs no key.
+    Raises:
+        SecretRefused: The secret cannot be read, or is not that of the database.
 
     Attributes:
         secret: What keys are hashed with, and more.
@@ -51,6 +54,7 @@ class Tenancy:
         quotas: What rates, places and sums each tenant has.
         admit_draft, admit_files, admit_job: Asked for what is to be kept; None without tenants.
         budget: What tenants spend, and may spend.
+        metering: Writes what was used.
         observers: Who wants a record of every request.
     """
 
@@ -59,6 +63,7 @@ class Tenancy:
     ) -> None:
         assert settings.data is not None, "there are no tenants without it"
         self.secret = ServerSecret.of(settings.data, settings.secret_file)
+        check_same(database, self.secret)
         pepper, clock = self.secret.derive("keys"), SteadyClock()
         self._settings = settings
         self.identities = Identities(database, feed, pepper, clock=clock)
@@ -74,7 +79,7 @@ class Tenancy:
         self._leases = Leases(database, self.quotas)
         self.entrance: Entrance | None = None
         meter = Meter()
-        self._metering = Metering(database, settings.data / "usage", meter)
+        self.metering = Metering(database, settings.data / "usage", meter)
         self.observers: tuple[Observer, ...] = (meter,)
         self._limits = settings.tenants
         self.admit_draft = admit_draft if settings.tenants else None
@@ -124,7 +129,7 @@ class Tenancy:
     def follow(self) -> None:
         """Keep up with changes, from now on."""
         self.identities.follow()
-        self._metering.start()
+        self.metering.start()
         self.audit.follow()
         self._last_used.start()
         self._closing.follow()
@@ -136,7 +141,7 @@ class Tenancy:
         await self.budget.close()
         await self._closing.close()
         await self.identities.close()
-        await asyncio.to_thread(self._metering.close)
+        await asyncio.to_thread(self.metering.close)
         await self.audit.close()
         await self._last_used.close()
         if self._limits:

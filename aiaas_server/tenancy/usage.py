@@ -16,6 +16,7 @@ from aiaas_server.core.errors import InvalidInput
 from aiaas_server.state.tenant_tables import USAGE
 
 DAY: Final = 86_400
+Columns = dict[str, ColumnElement[Any]]
 _ORDER: Final = ("time", "tenant", "key", "model", "version", "unit")
 
 
@@ -51,28 +52,60 @@ def find_usage(connection: Connection, query: UsageQuery) -> tuple[list[UsageRow
         InvalidInput: `after` is nothing that was told.
     """
     columns = _columns(query.by, connection.dialect.name)
-    amount = cast(func.sum(USAGE.c.amount), String)  # PostgreSQL's sum is a decimal
-    summed = (
-        select(*(column.label(name) for name, column in columns.items()), amount.label("amount"))
-        .where(USAGE.c.hour >= query.start, USAGE.c.hour < query.end)
-        .group_by(*columns.values())
-    )
-    for name in ("tenant", "key", "model", "version", "unit"):
-        wanted = getattr(query, name)
-        if wanted is not None:
-            summed = summed.where(USAGE.c["key_id" if name == "key" else name] == wanted)
-    inner = summed.subquery()
-    names = [inner.c[name] for name in columns]
-    asked = select(inner).order_by(*names).limit(query.limit + 1)
-    if query.after:
-        asked = asked.where(tuple_(*names) > tuple_(*_cursor(query.after, list(columns), query.by)))
-    found = [tuple(row) for row in connection.execute(asked)]
+    cursor = _cursor(query.after, list(columns), query.by) if query.after else None
+    if "hour" not in query.by:
+        found = _summed(connection, query, columns, cursor)
+    else:
+        found = _hours(connection, query, columns, cursor)
     page, more = found[: query.limit], len(found) > query.limit
     following = _told_cursor(page[-1][:-1]) if more else None
     return [_row(tuple(columns), row) for row in page], following
 
 
-def _columns(by: Sequence[By], dialect: str) -> dict[str, ColumnElement[Any]]:
+def _hours(
+    connection: Connection, query: UsageQuery, columns: Columns, cursor: list[Any] | None
+) -> list[tuple[Any, ...]]:
+    """The same by hours, where there may be a million: no page sums up what is behind it."""
+    query = query._replace(start=max(query.start, cursor[0] if cursor else 0))
+    count = query.limit + 1
+    while True:
+        near = select(USAGE.c.hour).where(*_conditions(query)).order_by(USAGE.c.hour)
+        last = connection.execute(near.limit(1).offset(count)).scalar()
+        part = query if last is None else query._replace(end=min(query.end, last + 1))
+        found = _summed(connection, part, columns, cursor)
+        if last is None or len(found) > query.limit:
+            return found
+        count *= 4  # rows are fewer than amounts
+
+
+def _summed(
+    connection: Connection, query: UsageQuery, columns: Columns, cursor: list[Any] | None
+) -> list[tuple[Any, ...]]:
+    """Sums in their order behind the cursor: those of a page, and one more."""
+    amount = cast(func.sum(USAGE.c.amount), String)  # PostgreSQL's sum is a decimal
+    summed = (
+        select(*(column.label(name) for name, column in columns.items()), amount.label("amount"))
+        .where(*_conditions(query))
+        .group_by(*columns.values())
+    )
+    inner = summed.subquery()
+    names = [inner.c[name] for name in columns]
+    asked = select(inner).order_by(*names).limit(query.limit + 1)
+    if cursor is not None:
+        asked = asked.where(tuple_(*names) > tuple_(*cursor))
+    return [tuple(row) for row in connection.execute(asked)]
+
+
+def _conditions(query: UsageQuery) -> list[ColumnElement[bool]]:
+    found = [USAGE.c.hour >= query.start, USAGE.c.hour < query.end]
+    for name in ("tenant", "key", "model", "version", "unit"):
+        wanted = getattr(query, name)
+        if wanted is not None:
+            found.append(USAGE.c["key_id" if name == "key" else name] == wanted)
+    return found
+
+
+def _columns(by: Sequence[By], dialect: str) -> Columns:
     hour = USAGE.c.hour
     known: dict[str, ColumnElement[Any]] = {
         "tenant": USAGE.c.tenant,

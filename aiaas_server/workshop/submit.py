@@ -54,7 +54,7 @@ class Submit:
             InvalidInput: A recipe, parameter or column is not there, or does not fit.
             NotSupported: It needs what is not installed here.
             QuotaExceeded: The tenant has as many jobs as it may.
-            BudgetExceeded: It has spent what it may.
+            BudgetExceeded: It has spent what it may in this month.
         """
         asked = request.spec.model_dump(mode="json")
         found = await self._database.read(lambda c: resolved(c, author.tenant, asked))

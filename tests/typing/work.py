@@ -23,12 +23,21 @@ from aiaas_client import (
     JobEvent,
     JobHandle,
     JobResult,
+    Key,
+    MadeKey,
+    Plan,
+    Price,
     Progress,
     RawResponse,
     RecipeInfo,
     Search,
     Split,
+    Statement,
     Stream,
+    Tenant,
+    UsageReport,
+    Verification,
+    Whoami,
 )
 from aiaas_client.testing import FakeDatasets, FakeJobs, FakeServer
 
@@ -121,9 +130,21 @@ def whole_answers(client: Client, dataset: DatasetHandle) -> None:
     assert_type(raw.jobs.evaluate("m", dataset=dataset), RawResponse[JobHandle])
     assert_type(raw.jobs.optimize("m", dataset=dataset).parse(), JobHandle)
     raw.jobs.evaluate("m")  # type: ignore[call-arg]
+    assert_type(raw.tenants.create("acme", plan="basic"), RawResponse[Tenant])
+    assert_type(raw.plans.list(), RawResponse[list[Plan]])
+    assert_type(raw.keys.create(name="ci", scopes=["infer"]).parse(), MadeKey)
+    assert_type(raw.usage.get(by=["model", "day"]).parse(), UsageReport)
+    assert_type(raw.usage.statement("2026-11"), RawResponse[Statement])
+    assert_type(client.audit.with_raw_response.verify(), RawResponse[Verification])
+    assert_type(raw.prices.list(), RawResponse[list[Price]])
+    assert_type(raw.whoami().parse(), Whoami)
+    raw.keys.create(name="ci")  # type: ignore[call-arg]
 
 
 async def whole_answers_on_a_loop(client: AsyncClient) -> None:
     raw = client.with_raw_response
     assert_type(await raw.datasets.get("d"), RawResponse[AsyncDatasetHandle])
     assert_type(await raw.jobs.get("id"), RawResponse[AsyncJobHandle])
+    assert_type(await raw.keys.revoke("id"), RawResponse[Key])
+    assert_type(await raw.usage.get("model,day"), RawResponse[UsageReport])
+    assert_type(await raw.statements.get("2026-11"), RawResponse[Statement])

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from aiaas_server.core.describe.config import ModelConfig
 from aiaas_server.core.describe.stored import ModelRepository, StoredModel, StoredVersion
 from aiaas_server.core.errors import LoadFailed, ModelNotFound, ModelUnavailable, ServerError
-from aiaas_server.core.model import LoadedModel
+from aiaas_server.core.isolation import quarantine_of
 from aiaas_server.core.names import plain
 from aiaas_server.core.pool.budget import Key, MemoryBudget
 from aiaas_server.core.pool.loads import Load, LoadLock, in_own_thread
@@ -240,7 +240,7 @@ class Loader:
         """Load one version and put it in the place of the one that serves; gives why it failed."""
         state = entry.versions[version.number]
         stamp = (version.stamp, stored.stamp)
-        serves = state.state == "READY" and (on_demand or not _is_quarantined(state.model))
+        serves = state.state == "READY" and (on_demand or not quarantine_of(state.model))
         if serves and state.stamp == stamp and not force:
             return ""
         if on_demand and state.failed_lately(stamp):
@@ -380,11 +380,6 @@ def _note_problem(entry: Entry, stored: StoredModel) -> None:
     entry.problem = stored.problem or "it has no version directory, a positive integer"
     for version in stored.versions:
         entry.versions.setdefault(version.number, Version()).reason = entry.problem
-
-
-def _is_quarantined(model: LoadedModel | None) -> bool:
-    """Whether it is there and serves nobody any more, until somebody loads it anew."""
-    return model is not None and any(one.quarantined for one in model.isolations)
 
 
 def _named(name: str, text: str) -> ModelConfig:

@@ -23,6 +23,7 @@ from aiaas_server.core.errors import (
     misnamed_version,
 )
 from aiaas_server.core.events import NOBODY, Caller, Observer
+from aiaas_server.core.isolation import quarantine_of
 from aiaas_server.core.model import Aliases, Choose, LoadedModel, Serving
 from aiaas_server.core.names import Names, parted, plain
 from aiaas_server.core.pool.budget import MemoryBudget
@@ -305,8 +306,9 @@ class ModelPool:
             caller: Who means something by `name`; without one that is the server's own name.
         """
         table, name = self._table, self.full_name(name, caller)
-        if (name in table.newest) if version is None else ((name, version) in table.ready):
-            return True
+        model = table.newest.get(name) if version is None else table.ready.get((name, version))
+        if model is not None:
+            return not quarantine_of(model)
         return self._may_demand(name) and table.would_serve(name, version)
 
     def models(self, caller: Caller | None = None) -> Iterable[LoadedModel]:

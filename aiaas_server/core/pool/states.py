@@ -18,6 +18,7 @@ from aiaas_server.core.errors import (
     ServerError,
     VersionNotFound,
 )
+from aiaas_server.core.isolation import quarantine_of
 from aiaas_server.core.model import LoadedModel, Serving
 from aiaas_server.core.pool.loads import Load
 from aiaas_server.core.statistics import Statistics
@@ -233,6 +234,8 @@ def short(reason: str) -> str:
 
 def _told(name: str, number: int, version: Version) -> dict[str, str]:
     entry = {"name": name, "version": str(number), "state": version.state}
+    if version.state == "READY" and (reason := quarantine_of(version.model)):
+        return entry | {"state": "UNAVAILABLE", "reason": reason}
     if version.reason:
         entry["reason"] = version.reason
     return entry

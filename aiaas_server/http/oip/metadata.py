@@ -10,8 +10,10 @@ from starlette.responses import Response
 
 from aiaas_server import __version__
 from aiaas_server.core.errors import ModelNotReady
+from aiaas_server.core.isolation import quarantine_of
 from aiaas_server.core.model import LoadedModel
 from aiaas_server.core.pool.pool import ModelPool
+from aiaas_server.core.session import ISOLATION, isolation_of
 from aiaas_server.core.signature import TensorSpec
 from aiaas_server.http.answers import JsonAnswer
 from aiaas_server.http.incoming import context_of
@@ -74,8 +76,15 @@ class MetadataRoutes:
 
 
 def describe(model: LoadedModel, versions: list[int]) -> dict[str, Any]:
-    """Write a model's metadata document; shapes include the batch dimension."""
-    return {
+    """Write a model's metadata document; shapes include the batch dimension.
+
+    Of one in a process of its own `isolation` tells how it is kept apart, and whether it serves.
+    """
+    kept: dict[str, Any] = {}
+    if isolation_of(model.session) is not None:
+        told = (model.session.metadata.get(ISOLATION, "process"), quarantine_of(model))
+        kept[ISOLATION] = "; ".join(filter(None, told))
+    return kept | {
         "name": model.name,
         "versions": [str(version) for version in versions],
         "platform": PLATFORM,

@@ -138,3 +138,22 @@ def test_jobs_and_data_sets_have_their_whole_answers(caller: Any) -> None:
     assert caller.run(raw.jobs.get(job.id)).parse().id == job.id
     with pytest.raises(InputError, match="delete: expected"):
         caller.run(raw.datasets.delete("d"))
+
+
+def test_what_a_client_has_of_tenants_has_its_whole_answers(
+    caller: Any, server: FakeServer
+) -> None:
+    server.usage.add("m", at=1_793_577_600, requests=3)
+    raw = caller.client.with_raw_response
+    made = caller.run(raw.tenants.create("acme", plan="basic"))
+    assert (made.status, made.parse().name) == (201, "acme")
+    key = caller.run(raw.keys.create(name="ci", scopes=["infer"], expires=3600))
+    assert key.parse().secret.startswith("aias_")
+    assert key.parse().secret not in repr(key)
+    assert [one.name for one in caller.run(raw.keys.list()).parse()].count("ci") == 1
+    assert caller.run(raw.plans.get("basic")).parse().built_in
+    used = caller.run(raw.usage.get(by=["model", "day"], start="2026-11-01", end="2026-12-01"))
+    assert used.parse().total == {"requests": 3}
+    one = caller.client.audit.with_raw_response
+    assert caller.run(one.list()).status == 200
+    assert caller.run(raw.whoami()).status == 200

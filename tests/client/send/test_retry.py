@@ -17,6 +17,7 @@ from aiaas_client import (
     APITimeoutError,
     Clock,
     DeadlineExceededError,
+    ModelCrashedError,
     RateLimitError,
     RetryPolicy,
     ServiceUnavailableError,
@@ -57,6 +58,32 @@ def test_what_cannot_pass_is_tried_once(
         pytest.raises(APIStatusError, match=rf"HTTP {status}"),
     ):
         caller.send(calls.server_metadata())
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [(500, "model_crashed", ModelCrashedError), (422, "inference_failed", APIStatusError)],
+)
+def test_a_model_that_dies_of_a_call_is_not_sent_it_again(
+    kind: str,
+    call_through: Any,
+    wire: Any,
+    steps: Any,
+    fake_clock: Any,
+    status: int,
+    code: str,
+    error: type[APIStatusError],
+) -> None:
+    """Three of them would be its quarantine."""
+    told = {"error": "the model's process ended", "code": code, "retryable": False}
+    server = wire(default=steps.answer(status, told))
+    with (
+        call_through(kind, server.url, retry=fake_clock.policy()) as caller,
+        pytest.raises(error, match="process ended") as caught,
+    ):
+        caller.send(calls.server_metadata())
+    assert caught.value.status_code == status
     assert len(server.received) == 1
 
 

@@ -17,17 +17,22 @@ import pytest_asyncio
 
 from aiaas_server.app import Application
 from aiaas_server.core.describe.bundle import Bundles
+from aiaas_server.core.describe.config import ModelConfig
 from aiaas_server.core.describe.stored import StoredModel
 from aiaas_server.core.pool.pool import ModelPool
 from aiaas_server.generate.opening import open_generator
 from aiaas_server.repository.repository import Repository
+from aiaas_server.runtimes.isolated.keeper import Terms
+from aiaas_server.runtimes.isolated.orders import Order
 from aiaas_server.runtimes.onnx import open_session
-from aiaas_server.runtimes.sandbox import open_isolated
+from aiaas_server.runtimes.sandbox import SandboxedSession, open_isolated
 from aiaas_server.settings import Settings
 from aiaas_server.tasks import Tasks
 from tests import tiny_llm
 from tests.server.generate import forms
 from tests.server.http.serving import AsgiCaller
+from tests.server.runtimes.isolated.conftest import HERE as DOUBLES
+from tests.server.runtimes.isolated.conftest import doubles
 from tests.task_bundles import write_repository
 from tests.waiting import until
 
@@ -139,6 +144,14 @@ async def test_requests_run_beside_the_event_loop_and_a_death_is_told(
     refused = await call("POST", path, body)
     assert refused.status == 503
     assert "quarantined" in refused.json()["error"]
+    listed = (await call("POST", "/v2/repository/index", {})).json()
+    (entry,) = [one for one in listed if one["name"] == "table"]
+    assert entry["state"] == "UNAVAILABLE"
+    assert "3 times within 60 s" in entry["reason"]
+    assert (await call("GET", "/v2/models/table/ready")).status == 400
+    assert (await call("GET", "/v2/health/ready")).status == 200, "others are well"
+    told = (await call("GET", "/v2/models/table")).json()["isolation"]
+    assert told.startswith("process; quarantined: ")
     assert (await call("POST", *CALLS[0])).status == 200
     assert (await call("POST", "/v2/repository/models/table/load", {})).status == 200
     assert (await call("POST", path, body)).status == 200
@@ -181,3 +194,47 @@ async def test_a_server_that_cannot_keep_them_apart_does_not_serve_them(
     assert [model.name for model in pool.models() if model.session.inputs] == []
     told = (await call("POST", "/v2/repository/index", {})).body.decode()
     assert "it is to run in a process of its own, which is not offered here" in told
+
+
+@pytest.mark.parametrize(
+    ("does", "status", "code"),
+    [("aborts", 500, "model_crashed"), ("killed", 422, "inference_failed")],
+)
+async def test_a_process_that_ends_in_a_request_is_told_once_and_not_tried_again(
+    start: Start, tmp_path: Path, does: str, status: int, code: str
+) -> None:
+    """Sent on once more it would end the next process, too."""
+    sent: list[int] = []
+    started: list[bool] = []
+
+    def open_double(model: Any, config: Any = None, **_: Any) -> SandboxedSession:
+        order = Order(
+            path=None,
+            size=0,
+            config=ModelConfig(name=does),
+            threads=1,
+            memory_bytes=1 << 30,
+            filters=True,
+        )
+        session = SandboxedSession(order, name=does, terms=Terms(entry=f"{DOUBLES}.standing_in"))
+        run = session.run
+
+        def counted(inputs: Any, *rest: Any) -> Any:
+            if not started:
+                return [inputs["x"]]  # while it is warmed up it lives
+            sent.append(1)
+            return run(inputs, *rest)
+
+        session.run = counted  # type: ignore[method-assign]
+        return session
+
+    (tmp_path / "m" / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "m" / "1" / "model.onnx").write_bytes(doubles())
+    call, _ = await start(tmp_path / "m", open_isolated=open_double)
+    started.append(True)
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
+    answer = await call("POST", "/v2/models/m/infer", body)
+    assert (answer.status, answer.json()["code"]) == (status, code), answer.body
+    assert answer.json()["retryable"] is False
+    assert "retry-after" not in answer.headers
+    assert len(sent) == 1

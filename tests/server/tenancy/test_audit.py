@@ -19,6 +19,7 @@ from aiaas_server.core.acts import Act, Outcome
 from aiaas_server.core.author import SERVER, Author
 from aiaas_server.core.errors import Conflict, StateUnavailable
 from aiaas_server.core.events import Refusal
+from aiaas_server.jobs.queue import enqueue
 from aiaas_server.state.database import Database
 from aiaas_server.state.tables import HISTORY
 from aiaas_server.tenancy.audit import MOST_KEPT, Audit
@@ -110,6 +111,22 @@ async def test_what_the_server_does_by_itself_is_noted_once_by_many_processes(
     assert [(one.actor, one.act, one.object) for one in entries] == [
         ("server", "models.settings", "m/1")
     ] * 4
+
+
+async def test_what_a_job_has_made_is_noted_in_the_name_of_who_asked(
+    database: Database, tmp_path: Path
+) -> None:
+    """It is no request, so that nothing else tells of it; a request that is called so is none."""
+    queued = partial(enqueue, tenant="default", by="key1", kind="train", subject="m", spec={})
+    job = (await database.write(queued)).id
+    made_by = Author(by="key1", request_id=f"job-{job}")
+    await database.write(partial(_changed, author=made_by, after={"n": 1}))
+    await database.write(partial(_changed, author=Author(request_id="job-none"), after={"n": 2}))
+    audits = [Audit(database, KEY, tmp_path / HEAD_FILE) for _ in range(2)]
+    for audit in audits:
+        await audit.flush()
+    entries = [(one.actor, one.act, one.object, one.request_id) for one in told(database)]
+    assert entries == [("key1", "models.settings", "m/1", f"job-{job}")]
 
 
 async def test_an_act_that_cannot_be_noted_is_refused(database: Database, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from aiaas_server.settings import Settings
 from aiaas_server.state.artefacts.data_keys import DataKeys, wrapped_by
 from aiaas_server.state.artefacts.master_keys import MasterKeys
 from aiaas_server.state.database import Database
+from aiaas_server.tenancy.audit_read import Wanted, entries
 from tests.conftest import scale
 from tests.server.http.serving import AsgiCaller
 from tests.server.plain_bytes import Known
@@ -71,6 +72,8 @@ async def test_a_key_is_changed_while_versions_come_and_serve(place: Path) -> No
         assert f"master key {old} is no longer needed here" in told
         database = database_of(place)
         assert database.read_now(wrapped_by) == {new: 4}
+        (noted,) = database.read_now(lambda c: entries(c, Wanted(act="master-key.rotate"), 9))
+        assert (noted.actor, noted.object) == ("operator", new)
         database.close()
     lines = (place / "key").read_text().splitlines()
     (place / "key").write_text(lines[0])

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,22 @@ async def test_files_of_openai_and_batches_are_refused_and_leave_nothing(open_wi
     ended = await ask("POST", f"/v1/batches/{first.json()['id']}/cancel")
     assert ended.status == 200, ended.body
     assert (await ask("POST", "/v1/batches", batch)).status == 200
+
+
+async def test_who_has_spent_all_queues_no_jobs_and_no_batches(open_with: Open) -> None:
+    """They would be executed and paid beyond the limit; what is there can still be read."""
+    ask = await open_with(monthly_spend=Decimal(0))
+    body, kind = form(b'{"custom_id": "1"}')
+    kept = await ask("POST", "/v1/files", body, **{"content-type": kind})
+    batch = {
+        "input_file_id": kept.json()["id"], "endpoint": "/v1/embeddings",
+        "completion_window": "24h",
+    }  # fmt: skip
+    refused = await ask("POST", "/v1/batches", batch)
+    assert refused.status == 429, refused.body
+    assert b"budget_exceeded" in refused.body
+    assert b"of 0.00 that it may" in refused.body
+    assert (await ask("GET", "/api/v1/jobs")).json()["items"] == []
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from aiaas_client import Client
 from aiaas_server.app import create_app
 from aiaas_server.cli import app as commands
+from aiaas_server.listen import StartError
+from aiaas_server.serve import _check_data
 from aiaas_server.settings import Settings
 from aiaas_server.state.prepare import DataRefused, prepare
 from aiaas_server.tenancy.secrets import SecretRefused, key_id
@@ -58,6 +60,9 @@ async def test_the_first_key_is_printed_once_and_opens_the_server(where: Any) ->
         assert (me["tenant"], "operator" in me["scopes"]) == ("default", True)
         made = await server.made(name="deploy")
         assert made["created_by"] == me["key_id"]
+        (told,) = (await server.ask("GET", "/audit?act=keys.init")).json()["items"]
+        assert (told["actor"], told["object"]) == ("operator", me["key_id"])
+        assert (await server.ask("GET", "/audit/verify")).json()["intact"]
 
 
 async def test_another_key_is_known_to_a_server_that_runs(where: Any) -> None:
@@ -107,14 +112,29 @@ def test_a_secret_that_is_too_short_is_refused(tmp_path: Path) -> None:
     assert "expected 32 bytes" in done.stderr
 
 
-def test_keys_of_another_secret_are_no_keys(tmp_path: Path) -> None:
-    """What the table holds is worth nothing without the secret, which is elsewhere."""
-    key = init(tmp_path / "data", "sqlite://").stdout.strip()
-    secret = tmp_path / "secret"
+def test_all_servers_of_a_database_have_one_secret(where: Any, tmp_path: Path) -> None:
+    """With another no key would be known, and its entries of the audit look forged."""
+    data, url = where
+    assert init(data, url).exit_code == 0
+    secret = tmp_path / "another"
     secret.write_bytes(b"x" * 32)
-    settings = Settings(data=tmp_path / "data", tenants=True, secret_file=secret)
-    tenancy = create_app(settings)._platform.tenancy  # type: ignore[union-attr]
-    assert tenancy.identities.find(key.encode()) is None
+    others = settings_of(data, url).model_copy(update={"secret_file": secret})
+    with pytest.raises(SecretRefused, match="not the one that this database was used with"):
+        create_app(others)
+    with pytest.raises(StartError, match="name the copy with --secret-file"):
+        _check_data(others)
+    done = init(data, url, "--another", "--secret-file", str(secret))
+    assert done.exit_code == 2
+    assert "--secret-file" in done.stderr
+    found = init(data, url, "--lost-secret", "--secret-file", str(secret))
+    assert found.exit_code == 0, found.output
+    assert key_id(found.stdout.strip().encode())
+    create_app(others)
+    back = init(data, url, "--lost-secret")
+    assert back.exit_code == 0, back.output
+    same = tmp_path / "same"
+    same.write_bytes((data / "secret").read_bytes())
+    create_app(settings_of(data, url).model_copy(update={"secret_file": same}))
 
 
 def test_init_without_a_directory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

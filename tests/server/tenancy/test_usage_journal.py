@@ -13,8 +13,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from aiaas_server.app import create_app
 from aiaas_server.core.errors import StateUnavailable
 from aiaas_server.core.events import Caller, Identity, InferenceRecord, Units
+from aiaas_server.settings import Settings
 from aiaas_server.state.database import Database
 from aiaas_server.state.migrate import upgrade
 from aiaas_server.tenancy import journal as journals
@@ -254,6 +256,8 @@ def test_a_full_disk_refuses_nothing_and_loses_nothing(
     space, meter = Space(), Meter()
     monkeypatch.setattr(journals, "_write_all", space.write)
     metering = Metering(database, tmp_path / "usage", meter)
+    alerts: list[str] = []
+    metering.told = alerts.append
     space.is_full = True
     for _ in range(5):
         requests(2, meter)
@@ -263,6 +267,17 @@ def test_a_full_disk_refuses_nothing_and_loses_nothing(
     metering.close()
     assert counted(database) == {("acme", "requests"): 10, ("acme", "rows"): 20}
     assert metering.lost == 0
+    assert alerts == ["No space left on device", ""]
+
+
+def test_the_operator_is_alerted_of_a_journal_that_cannot_be_written(tmp_path: Path) -> None:
+    platform = create_app(Settings(data=tmp_path))._platform
+    assert platform is not None
+    told = platform.tenancy.metering.told
+    assert told is not None
+    told("No space left on device")
+    told("")
+    assert platform.alerts.raised["usage", "", "0"] == 2
 
 
 def test_a_server_that_ends_without_its_database_leaves_a_journal(

@@ -141,6 +141,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("subject", "node", name=op.f("pk_quota_leases")),
     )
     op.create_table(
+        "server_secret",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("created", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_server_secret")),
+    )
+    op.create_table(
         "statements",
         sa.Column("tenant", sa.String(length=64), nullable=False),
         sa.Column("month", sa.String(length=7), nullable=False),

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aiaas_server.core.errors import (
@@ -19,6 +20,8 @@ from aiaas_server.core.errors import (
     ServerError,
 )
 from aiaas_server.core.session import StopToken
+from tests.graphs import model, value
+from tests.server.runtimes.graphs import node
 from tests.server.runtimes.isolated.conftest import HERE, Open, X, doubles
 from tests.waiting import wait_until
 
@@ -126,6 +129,27 @@ def test_one_that_has_grown_is_replaced_without_a_failure(opened: Open) -> None:
     for thread in threads:
         thread.join(60)
     assert failures == []
+    assert session.isolation.deaths == 0
+
+
+def test_what_one_run_took_is_not_kept_for_ever(opened: Open) -> None:
+    """An arena keeps the most that any run took, which a small input can make as large as it likes;
+    it goes with the process, and nobody notices."""
+    weights = np.ones((4, 1 << 17), np.float32)  # 2 MiB: a model that has an arena
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("ReduceMax", ["h"], ["y"])]
+    graph = model(nodes, [value("x", ["n", 4])], [value("y", [1, 1])], w=weights)
+    session = opened(graph, memory=2 << 30)
+    at_first = session._keeper.worker(None).resident()
+    large = np.ones((1000, 4), np.float32)  # its intermediate result takes 500 MiB
+    session.run({"x": large}, ["y"])
+    assert session._keeper.worker(None).resident() > at_first + (400 << 20)
+
+    def replaced() -> bool:
+        assert session.run({"x": X}, ["y"])[0].tolist() == [[6.0]]
+        return session.isolation.recycled == 1
+
+    wait_until(replaced)
+    assert session._keeper.worker(None).resident() < 1.5 * at_first + (256 << 20)
     assert session.isolation.deaths == 0
 
 
