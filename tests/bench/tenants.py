@@ -1,4 +1,4 @@
-"""Tenants on one server: what one that floods it leaves another.
+"""Tenants on one server: what they cost a request, and what one that floods it leaves another.
 
 The quiet tenant sends at random moments, on average 40 % of what the server can do: within its
 share, which is half. Beside it, in turns, nobody and a tenant that sends ten times its own share.
@@ -13,22 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import overload
 import processes
 import real
+import sealed
 import sentences
+import tenants_costs
+import tenants_sandbox
 import wire
 from load import write_requests
 from plan import Plan
 from table import Row, at_least, at_most
+from zoo import digits
 
+from aiaas_client.protocol.tenants import Limits
 from tests.tenants import Tenants
 
 SHARE = 0.5
 QUIET = 0.4
 """Of what the server can do."""
 NOISE = 10 * SHARE
-MILLI = 1e3
+MILLI, MICRO = 1e3, 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,33 @@ class Neighbours:
 
 
 def rows(plan: Plan) -> Iterator[Row]:
+    yield from tenants_costs.rows()
+    yield from _whole_request(plan)
+    yield from tenants_sandbox.rows(plan)
+    yield from sealed.rows(plan)
     yield from _neighbours(plan)
+
+
+def _whole_request(plan: Plan) -> Iterator[Row]:
+    """The server's CPU, under load of 32 connections, with a key and without tenants, in turns."""
+    _, held_out = digits.load()
+    request = wire.binary("digits", {"image": np.ascontiguousarray(held_out.images[:1])})
+    data = plan.work / "keyed"
+    tenants = Tenants(data)
+    most = 1_000_000_000
+    tenants.tenant("acme", Limits(requests_per_second=most, burst=most, in_flight=1000))
+    keyed = _with_key([request], tenants.key("acme"))
+    with (
+        processes.aiaas(plan.network) as plain,
+        processes.aiaas(plan.network, data=str(data), tenants=1) as limited,
+    ):
+        for connections in (32, 1):
+            found = processes.interleaved(
+                [(plain, [request]), (limited, keyed)], connections, plan.seconds, plan.rounds
+            )
+            before, after = (load.cpu * MICRO for load in found)
+            what = f"{connections} conn: server CPU with tenants"
+            yield Row(tenants_costs.GROUP, what, after, "µs/request", before, "without")
 
 
 def _neighbours(plan: Plan) -> Iterator[Row]:
