@@ -55,25 +55,28 @@ def rows(plan: Plan) -> Iterator[Row]:
 
 
 def _whole_request(plan: Plan) -> Iterator[Row]:
-    """The server's CPU, under load of 32 connections, with a key and without tenants, in turns."""
+    """The server's CPU under load of 32 connections, in turns: of a directory, with a database, and
+    with a key as well.
+    """
     _, held_out = digits.load()
     request = wire.binary("digits", {"image": np.ascontiguousarray(held_out.images[:1])})
-    data = plan.work / "keyed"
+    data, most = plan.work / "keyed", 1_000_000_000
     tenants = Tenants(data)
-    most = 1_000_000_000
     tenants.tenant("acme", Limits(requests_per_second=most, burst=most, in_flight=1000))
     keyed = _with_key([request], tenants.key("acme"))
     with (
         processes.aiaas(plan.network) as plain,
+        processes.aiaas(plan.network, data=str(plan.work / "keyless")) as open_to_all,
         processes.aiaas(plan.network, data=str(data), tenants=1) as limited,
     ):
-        for connections in (32, 1):
-            found = processes.interleaved(
-                [(plain, [request]), (limited, keyed)], connections, plan.seconds, plan.rounds
-            )
-            before, after = (load.cpu * MICRO for load in found)
-            what = f"{connections} conn: server CPU with tenants"
-            yield Row(tenants_costs.GROUP, what, after, "µs/request", before, "without")
+        found = processes.interleaved(
+            [(plain, [request]), (open_to_all, [request]), (limited, keyed)],
+            32, plan.seconds, plan.rounds,
+        )  # fmt: skip
+    directory, without, with_them = (load.cpu * MICRO for load in found)
+    group, unit = tenants_costs.GROUP, "µs/request"
+    yield Row(group, "server CPU, --tenants and a key", with_them, unit, without, "--data alone")
+    yield Row(group, "server CPU, --data", without, unit, directory, "a directory")
 
 
 def _neighbours(plan: Plan) -> Iterator[Row]:
