@@ -17,10 +17,10 @@ import logging
 import re
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -110,6 +110,7 @@ class Budget:
         self._month_end = self._month.end
         self._waiting: deque[tuple[InferenceRecord, float]] = deque()
         self._dearest: Decimal | None = None  # request on average, of those added up at once
+        self._may_wait: dict[str, int] = {}  # records, by the id of a key
         self._tallies: dict[str, Tally] = {}
         self._settled: Settled | None = None
         self._meanwhile: list[_Use] | None = None  # while a read is under way
@@ -134,6 +135,7 @@ class Budget:
                 line = lines[who.key_id] = (*key.replaces, who.key_id)
                 watched[who.tenant] = watched.get(who.tenant, frozenset()).union(line)
         self._own_limits, self._lines = own, lines
+        self._may_wait.clear()
         with self._changing:
             self._watched = watched
 
@@ -166,7 +168,12 @@ class Budget:
         if limit is None and own is None:
             return b""
         tally = self._known(identity.tenant)
-        if self._waiting and self._counts_now(tally, limit, own, identity.key_id):
+        key_id, waiting = identity.key_id, len(self._waiting)
+        if (
+            waiting
+            and waiting > self._may_wait.get(key_id, -1)
+            and waiting > self._room(tally, limit, own, key_id)
+        ):
             self._add_up()
             tally = self._known(identity.tenant)
         warning = b""
@@ -185,17 +192,19 @@ class Budget:
                 tally = self._tally(tenant, now)
         return tally
 
-    def _counts_now(
-        self, tally: Tally, limit: _Limit | None, own: _Limit | None, key_id: str
-    ) -> bool:
-        """Whether what waits is to be added up: it is much, or may bring a limit near."""
-        waiting, dearest = len(self._waiting), self._dearest
-        if waiting >= _MOST_WAITING or dearest is None:
-            return True
-        most = EXACT.multiply(Decimal(waiting), dearest)
-        if limit is not None and added(tally.cost, most) >= limit.near:
-            return True
-        return own is not None and added(self._by_key(tally, key_id), most) >= own.near
+    def _room(self, tally: Tally, limit: _Limit | None, own: _Limit | None, key_id: str) -> int:
+        """How many records may wait: few, and so that they cannot bring a limit near.
+
+        It is kept for the key until one of what it depends on changes.
+        """
+        dearest, room = self._dearest, _MOST_WAITING - 1
+        if dearest is None:
+            return -1
+        for most, spent in ((limit, tally.cost), (own, self._by_key(tally, key_id))):
+            if most is not None:
+                room = min(room, _fewer_than(EXACT.subtract(most.near, spent), dearest, room))
+        self._may_wait[key_id] = room
+        return room
 
     def _by_key(self, tally: Tally, key_id: str) -> Decimal:
         """What was spent with a key, and with those that were rotated until it came."""
@@ -240,16 +249,14 @@ class Budget:
     def _add_up(self) -> None:
         """Add up the records that wait; those of an hour, a key and a model at once."""
         with self._changing:
-            waiting, amounts, cost = self._waiting, Counter[_Use](), ZERO
+            waiting, cost = self._waiting, ZERO
             count = len(waiting)
-            for _ in range(count):
-                for use in _uses_of(*waiting.popleft()):
-                    amounts[use._replace(amount=0)] += use.amount
-            for use, amount in sorted(amounts.items()):
-                cost = added(cost, self._add(use._replace(amount=amount)))
+            for use in _summed([waiting.popleft() for _ in range(count)]):
+                cost = added(cost, self._add(use))
             if count:
                 each = EXACT.divide(cost, Decimal(count))
                 self._dearest = each if self._dearest is None else max(each, self._dearest)
+            self._may_wait.clear()
 
     def _tally(self, tenant: str, now: float) -> Tally:
         """What a tenant has spent in the month that it is now."""
@@ -263,6 +270,7 @@ class Budget:
 
     def _begin(self, month: Month, tallies: dict[str, Tally]) -> None:
         self._month, self._month_end, self._tallies = month, month.end, tallies
+        self._may_wait.clear()
 
     def _add(self, use: _Use) -> Decimal:
         """Add to what was spent in this month; while it is read, to what will be found, too."""
@@ -340,12 +348,34 @@ def _limit(most: Decimal) -> _Limit:
     return _Limit(most, EXACT.multiply(most, WARN_AT))
 
 
+def _fewer_than(left: Decimal, each: Decimal, most: int) -> int:
+    """How many times `each` is less than what is left, up to `most`; -1 where nothing is left."""
+    if left <= 0:
+        return -1
+    if EXACT.multiply(Decimal(most), each) < left:
+        return most
+    return int(EXACT.divide(left, each).to_integral_value(ROUND_CEILING)) - 1
+
+
 def _uses_of(record: InferenceRecord, at: float) -> list[_Use]:
     """What a request used, which ended at `at`."""
-    who, hour = record.caller.identity, int(at) // HOUR * HOUR
-    model = record.model.rpartition("/")[2]  # as its owner calls it
-    return [
-        _Use(who.tenant, who.key_id, hour, model, unit, amount)
-        for unit, amount in amounts_of(record)
-        if amount
-    ]
+    return _summed([(record, at)])
+
+
+def _summed(records: Iterable[tuple[InferenceRecord, float]]) -> list[_Use]:
+    """What requests used, those of an hour, a key and a model together."""
+    found: dict[tuple[Identity, int, str], dict[str, int]] = {}
+    for record, at in records:
+        whose = (record.caller.identity, int(at) // HOUR * HOUR, record.model)
+        amounts = found.get(whose)
+        if amounts is None:
+            amounts = found[whose] = {}
+        for unit, amount in amounts_of(record):
+            if amount:
+                amounts[unit] = amounts.get(unit, 0) + amount
+    return sorted(
+        # The model as its owner calls it.
+        _Use(who.tenant, who.key_id, hour, model.rpartition("/")[2], unit, amount)
+        for (who, hour, model), amounts in found.items()
+        for unit, amount in amounts.items()
+    )

@@ -31,7 +31,6 @@ import others
 import overload
 import real
 import sdk
-import sealed
 import sentiment
 import startup
 import table
@@ -56,7 +55,6 @@ GROUPS: dict[str, Callable[[Plan], Iterable[table.Row]]] = {
     "many": many.rows,
     "lifecycle": lifecycle.rows,
     "jobs": jobs.rows,
-    "sealed": sealed.rows,
     "generate": generate.rows,
     "tenants": tenants.rows,
 }

@@ -20,7 +20,7 @@ from aiaas_server.state.artefacts.memory import place_of
 from aiaas_server.state.database import Database
 from aiaas_server.state.migrate import upgrade
 
-GROUP: Final = "sealed"
+GROUP: Final = "artefacts, encrypted"
 SIZE: Final = 128 << 20
 MIB: Final = 1 << 20
 

@@ -8,7 +8,9 @@ A queue as long as deadlines allow is right for a burst, and for callers who sen
 they are answered. Where more comes than can be answered, it only makes everyone wait, and has
 nothing in hand when a run takes longer than thought. So from the first refusal on nobody is to wait
 longer than a part of the deadline, until for a whole deadline none had to be refused: that a queue
-is judged by whether it stays, not by its length, is CoDel's idea (RFC 8289).
+is judged by whether it stays, not by its length, is CoDel's idea (RFC 8289). Each tenant is judged
+by its own refusals, as each flow in RFC 8290: one that asks for too much shortens its own wait, and
+not that of who asks for less than its share.
 
 No clock and no event loop here: seconds come in as arguments.
 """
@@ -29,6 +31,7 @@ TARGET: Final = 0.25
 """The part of its deadline that a request may queue for while others are refused."""
 LOOKS_APART: Final = 0.01
 """Seconds between two looks at all that wait, which cost as much as a quick model's run."""
+_REMEMBERED: Final = 1024  # tenants that were refused something
 
 
 class Expected(NamedTuple):
@@ -70,7 +73,8 @@ class Admission:
         self._costs = costs
         self._instances = instances
         self._running: dict[Batch, tuple[float, float]] = {}
-        self._shedding_until = self._look_again_at = -inf
+        self._shedding_until: dict[str, float] = {}  # by tenant
+        self._look_again_at = -inf
 
     def started(self, batch: Batch, now: float) -> None:
         """Take note that a batch runs from now on."""
@@ -112,7 +116,7 @@ class Admission:
         batch = work / max((before + rows) / size, 1.0)
         return Expected(start - min(left), finish + batch * (1 - 1 / sharing))
 
-    def refuses(self, expected: Expected, left: float, now: float) -> bool:
+    def refuses(self, expected: Expected, left: float, now: float, tenant: str = "") -> bool:
         """Whether a request is not to be accepted.
 
         While others are refused it is judged by what waits ahead of it, not by its own size: short
@@ -121,11 +125,17 @@ class Admission:
 
         Args:
             left: Seconds until its deadline.
+            tenant: Whose it is, where tenants share.
         """
-        sheds = now < self._shedding_until and expected.queued > left * TARGET
+        until = self._shedding_until.get(tenant, -inf)
+        sheds = now < until and expected.queued > left * TARGET
         if expected.finish <= left and not sheds:
             return False
-        self._shedding_until = max(self._shedding_until, now + left)
+        shedding = self._shedding_until
+        shedding.pop(tenant, None)  # who was refused last is the last to be forgotten
+        shedding[tenant] = max(until, now + left)
+        if len(shedding) > _REMEMBERED:
+            del shedding[next(iter(shedding))]
         return True
 
     def hopeless(self, due: float, now: float) -> list[Request]:

@@ -252,7 +252,8 @@ class Dispatcher:
         left = deadline - now
         whose = None if self.queue.tenants is None else identity
         expected = self._admission.expects(key, rows, elements, level, now, whose)
-        if left > 0 and self._admission.refuses(expected, left, now):
+        tenant = "" if whose is None else whose.tenant
+        if left > 0 and self._admission.refuses(expected, left, now, tenant):
             raise self._accounts.refused(self._overloaded(expected.finish, left))
 
     # Forming and running batches

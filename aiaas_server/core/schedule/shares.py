@@ -37,21 +37,22 @@ class Shares:
 
     def __call__(self, record: InferenceRecord) -> None:
         """Charge a request's part of the run that it was part of."""
-        caller = record.caller
-        if not record.batch_rows or (caller.shadow and not caller.errand):
+        _, _, units, batch_rows, _, run_seconds, _, _, caller, _, _, _ = record  # of many a second
+        if not batch_rows or (caller.shadow and not caller.errand):
             return
-        seconds = record.compute_seconds * record.units.rows / record.batch_rows
-        identity = caller.identity
-        if identity.tenant == self._last:
+        rows, identity = units.rows, caller.identity
+        tenant = identity.tenant
+        seconds = run_seconds * rows / batch_rows
+        if tenant == self._last:
             self._since += 1
         else:
             self._since = 0 if self._last else _LATELY
-            self._last = identity.tenant
-        before = self._served.get(identity.tenant, self._now)
-        self._now = max(self._now, before)
-        self._served[identity.tenant] = before + seconds / identity.weight
-        each = seconds / (record.units.rows or 1)
-        self._row_seconds += (each - self._row_seconds) * _LEARNED
+            self._last = tenant
+        before = self._served.get(tenant, self._now)
+        if before > self._now:
+            self._now = before
+        self._served[tenant] = before + seconds / identity.weight
+        self._row_seconds += (seconds / (rows or 1) - self._row_seconds) * _LEARNED
 
     @property
     def are_shared(self) -> bool:

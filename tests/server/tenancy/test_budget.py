@@ -144,6 +144,34 @@ async def test_requests_are_warned_then_refused_until_the_next_month(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("dear", [1, 7, 300])
+async def test_the_first_request_beyond_a_limit_is_told_so(
+    billing: Billing, clock: Clock, dear: int
+) -> None:
+    """However many records wait to be added up, of two keys of which one has a limit, too."""
+    other = ACME._replace(key_id="k2")
+    budget = Budget(billing.database, clock=clock)
+    budget.follow_directory(directory("2000", own="500"))
+    await budget.refresh()
+    known = {"k1": 0, "k2": 0}
+    for number in range(2_100):
+        who = (ACME, other, other)[number % 3]
+        try:
+            warning = budget(who, INFER)
+        except BudgetExceeded:
+            break
+        all_of_it = sum(known.values())
+        near = all_of_it >= 1600 or (who is ACME and known["k1"] >= 400)
+        assert bool(warning) == near, (known, warning)
+        budget.observe(record(dear, who))
+        known[who.key_id] += dear
+    else:
+        pytest.fail("it was never refused")
+    own, whole = who is ACME and known["k1"] >= 500, sum(known.values()) >= 2000
+    assert own or whole
+
+
+@pytest.mark.asyncio
 async def test_a_key_has_a_limit_of_its_own(billing: Billing, clock: Clock) -> None:
     billing.use("acme", NOVEMBER.begin, 5, key_id="k2")
     budget = Budget(billing.database, clock=clock)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from aiaas_server.core.describe.config import DynamicBatching
 from aiaas_server.core.errors import ServerError
-from aiaas_server.core.schedule.admission import Admission, poured
+from aiaas_server.core.schedule.admission import Admission, Expected, poured
 from aiaas_server.core.schedule.batcher import Batcher
 from aiaas_server.core.schedule.cost import Costs, Placement
 from aiaas_server.core.schedule.curve import BatchCurve
@@ -377,3 +377,15 @@ def test_a_run_of_which_nothing_is_known_keeps_nobody_out():
     admission.started(Batch([first], ()), now=0.0)
     expected = admission.expects(None, 1, 1, 0, now=5.0)
     assert not admission.refuses(expected, left=0.01, now=5.0)
+
+
+def test_who_asks_for_too_much_shortens_the_wait_of_nobody_else():
+    admission = Admission(Queue(1, QueueBudget()), Costs(Placement()), 1, 8)
+    behind = Expected(queued=1.0, finish=1.1)
+    assert admission.refuses(Expected(queued=3.0, finish=3.1), left=2.0, now=0.0, tenant="noisy")
+    assert admission.refuses(behind, left=2.0, now=1.0, tenant="noisy"), "not yet"
+    assert not admission.refuses(behind, left=2.0, now=1.0, tenant="quiet")
+    for number in range(5000):  # nobody who was refused of late is forgotten for few others
+        admission.refuses(Expected(3.0, 3.1), left=2.0, now=1.0, tenant=f"t{number}")
+        assert admission.refuses(behind, left=2.0, now=1.0, tenant="noisy")
+    assert not admission.refuses(behind, left=2.0, now=3.5, tenant="noisy"), "it is over"

@@ -177,6 +177,10 @@ def _ahead(channel: Channel, call: int) -> None:
     time.sleep(600)
 
 
+def _honest_twice(channel: Channel, call: int) -> None:
+    channel.answer(call, ROW if call < 3 else ROW._replace(offset=(64 << 10) - 8))
+
+
 def _failed(code: int, text: bytes) -> Callable[[Channel, int], None]:
     return lambda channel, call: send(channel, HEADER.pack(FAILED, code, call, 0) + text)
 
@@ -237,4 +241,5 @@ RUNS: dict[str, Callable[[Channel, int], Any]] = {
     "answers-ahead": _ahead,
     "says-nothing": lambda c, call: time.sleep(600),
     "half-a-frame-then-nothing": _half,
+    "honest-twice": _honest_twice,
 }

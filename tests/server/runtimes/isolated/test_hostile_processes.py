@@ -28,7 +28,7 @@ ENTRY = f"{HERE}.standing_in"
 HARMLESS = [
     "needs-all-memory", "another-shape", "fails-with-a-path", "fails-as-the-callers", "killed",
     "answers-twice", "changes-what-it-answered", "floods-stderr", "answers-ahead", "says-nothing",
-    "half-a-frame-then-nothing", "no-elements-yet-huge",
+    "half-a-frame-then-nothing", "no-elements-yet-huge", "honest-twice",
 ]  # fmt: skip
 
 
@@ -81,6 +81,14 @@ def test_an_answer_to_no_request_is_given_to_nobody(opened: Open, name: str) -> 
         session.run({"x": X}, ["y"])
     except ModelCrashed:
         assert session.isolation.deaths == 1
+
+
+def test_who_kept_to_the_rules_is_held_to_them_again(opened: Open) -> None:
+    session = opened(b"", "honest-twice", entry=ENTRY)
+    for _ in range(2):
+        assert session.run({"x": X}, ["y"])[0].tolist() == X.tolist()
+    with pytest.raises(ModelCrashed, match="the model's process ended"):
+        session.run({"x": X}, ["y"])
 
 
 def test_what_is_written_after_an_answer_changes_nothing(opened: Open) -> None:

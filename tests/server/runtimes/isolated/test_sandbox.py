@@ -36,6 +36,16 @@ def passes_on(datatype: str) -> bytes:
     return model([node("Identity", ["x"], ["y"])], {"x": of}, {"y": of})
 
 
+def two_ways() -> bytes:
+    """`x` (n, 1) -> `double` and `square`."""
+    of = ("FP32", ["n", 1])
+    return model(
+        [node("Add", ["x", "x"], ["double"]), node("Mul", ["x", "x"], ["square"])],
+        {"x": of},
+        {"double": of, "square": of},
+    )
+
+
 def expands() -> bytes:
     """`shape` (k) -> `y` of that shape, ones."""
     return model(
@@ -61,6 +71,29 @@ def test_every_datatype_comes_back_as_it_went(opened: Open, datatype: str) -> No
         assert y.shape == given.shape
         assert y.tolist() == given.tolist()
         assert y.flags.writeable
+
+
+def test_runs_of_the_same_shapes_have_values_of_their_own(opened: Open) -> None:
+    session = opened(two_ways())
+    earlier: list[tuple[Any, Any]] = []
+    for number in range(12):
+        x = np.arange(number % 3 + 1, dtype=np.float32)[:, None] + 10 * (number // 2 % 3)
+        names = [["double", "square"], ["square", "double"], ["square"]][number // 3 % 3]
+        for given in (x, x + 1, x + 2):
+            found = dict(zip(names, session.run({"x": given}, names), strict=True))
+            for name, y in found.items():
+                expected = given * 2 if name == "double" else given * given
+                assert y.tolist() == expected.tolist()
+                earlier.append((y, expected))
+    assert all(np.array_equal(y, expected) for y, expected in earlier), "one was written over"
+
+
+def test_an_area_that_went_with_its_run_is_not_written_to(opened: Open) -> None:
+    session = opened(two_ways())
+    for rows in (3, 5_000_000, 5_000_000, 3, 3):
+        x = np.full((rows, 1), rows, np.float32)
+        (y,) = session.run({"x": x}, ["double"])
+        assert np.array_equal(y, 2 * x)
 
 
 def test_it_tells_what_a_session_here_tells(opened: Open) -> None:
