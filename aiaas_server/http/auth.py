@@ -98,9 +98,7 @@ class KeyCheck:
         self._failures = failures or FailureTable()
         self._refused = refused
 
-    def check(
-        self, headers: Headers, query: bytes, address: str, path: str = ""
-    ) -> Identity:
+    def check(self, headers: Headers, query: bytes, address: str, path: str = "") -> Identity:
         """Whose request it is.
 
         Args:
