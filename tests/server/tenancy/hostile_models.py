@@ -51,13 +51,16 @@ def counted(
     return serialized(made)
 
 
-def _body(nodes: Sequence[Any], held: Sequence[tuple[str, str]], kind: int = INT64) -> Any:
-    inputs = [value("turn", [], INT64), value("going", [], BOOL)]
-    outputs = [value("on", [], BOOL)]
+def _body(
+    nodes: Sequence[Any], held: Sequence[tuple[str, str]], kind: int = INT64, on: str = "on"
+) -> Any:
+    turn, going = f"turn-{on}", f"going-{on}"
+    inputs = [value(turn, [], INT64), value(going, [], BOOL)]
+    outputs = [value(on, [], BOOL)]
     for before, after in held:
         inputs.append(value(before, None, kind))
         outputs.append(value(after, None, kind))
-    return helper.make_graph([node("Identity", ["going"], ["on"]), *nodes], "b", inputs, outputs)
+    return helper.make_graph([node("Identity", [going], [on]), *nodes], "b", inputs, outputs)
 
 
 def loop_of_input() -> bytes:
@@ -75,14 +78,15 @@ def loop_of_input() -> bytes:
 
 
 def loop_for_ever() -> bytes:
-    """Turns for as long as `n` is not nought: its condition never changes."""
+    """Turns for ever where `n` is large: its condition never changes."""
     body = _body([node("Identity", ["h"], ["k"])], [("h", "k")])
     return counted(
         [
-            node("Cast", ["n"], ["ask"], to=BOOL),
+            node("Greater", ["n", "large"], ["ask"]),
             node("Squeeze", ["ask"], ["go"]),
             node("Loop", ["", "go", "n"], ["y"], body=body),
         ],
+        weights=[numbers("large", 1000)],
         out=INT64,
         dims=["m"],
     )
@@ -90,7 +94,7 @@ def loop_for_ever() -> bytes:
 
 def loop_in_loop() -> bytes:
     """`n` x `n` turns."""
-    inner = _body([node("Add", ["i", "i"], ["j"])], [("i", "j")])
+    inner = _body([node("Add", ["i", "i"], ["j"])], [("i", "j")], on="inner")
     outer = _body([node("Loop", ["trips", "yes", "h"], ["k"], body=inner)], [("h", "k")])
     return counted(
         [
@@ -454,7 +458,7 @@ def deep_attribute() -> bytes:
 # How each is asked: a number, None for the tensor `x`, or nothing where it has to be refused.
 BAD_ON_A_NUMBER: Final[dict[str, tuple[Made, int]]] = {
     "loop-of-input": (loop_of_input, 2**62),
-    "loop-for-ever": (loop_for_ever, 1),
+    "loop-for-ever": (loop_for_ever, 10**6),
     "loop-in-loop": (loop_in_loop, 10**7),
     "loop-that-keeps": (loop_that_keeps, 10**6),
     "doubles": (doubles, 62),
@@ -494,9 +498,9 @@ BAD_ON_A_NUMBER: Final[dict[str, tuple[Made, int]]] = {
 }
 GOOD_OR_REFUSED: Final[dict[str, Made]] = {
     "if-nest": branches(12),
-    "if-nest-too-deep": branches(40),
+    "if-nest-too-deep": branches(17),
     "scan-nest": scan_nest(6),
-    "scan-nest-too-deep": scan_nest(40),
+    "scan-nest-too-deep": scan_nest(20),
     "bomb-of-functions": lambda: serialized(doubling(30)),
     "output-is-input": output_is_input,
     "output-twice": output_twice,
