@@ -22,6 +22,7 @@ TOLD = {  # by status, what may be said of an input that a model cannot stand
     500: {"inference_failed", "model_crashed"},
     504: {"deadline_exceeded"},
 }
+PARTS = 6
 SOUND = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
 
 
@@ -103,7 +104,8 @@ async def tried(hostile: Side, name: str, content: bytes, document: Any) -> str:
 
 
 @pytest.mark.slow
-async def test_bad_models_are_refused_or_fail_alone(sides: tuple[Side, Side]) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+async def test_bad_models_are_refused_or_fail_alone(sides: tuple[Side, Side], part: int) -> None:
     hostile, other = sides
     assert (await other.deploy("good", serialized(plus()))).status == 201
     asked = [(f"a-{name}", made(), number(n)) for name, (made, n) in BAD_ON_A_NUMBER.items()]
@@ -115,10 +117,12 @@ async def test_bad_models_are_refused_or_fail_alone(sides: tuple[Side, Side]) ->
     async def watch() -> None:
         while not over.is_set():
             statuses.add((await other.infer("good", SOUND)).status)
+            await asyncio.sleep(0.05)  # it shares a processor with those that it watches
 
     watching = asyncio.create_task(watch())
     try:
-        wrong = {name: await tried(hostile, name, *what) for name, *what in asked}
+        mine = asked[part::PARTS]
+        wrong = {name: await tried(hostile, name, *what) for name, *what in mine}
     finally:
         over.set()
         await watching
