@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from aiaas_client._api.audit import seconds_of
+from aiaas_client._cli.plain import escape
 from aiaas_client._cli.server import Server, UseError
 from aiaas_client._cli.session import FAILED, AsJson, client_of, ended, print_json, telling
 from aiaas_client.protocol.audit import AuditEntry, AuditReport, Verification

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from aiaas_client._cli.plain import escape
 from aiaas_client._cli.registry import LONGEST, moment, size_text
 from aiaas_client._cli.session import print_json
 from aiaas_client._resources.job import JobHandle

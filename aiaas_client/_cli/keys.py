@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from aiaas_client._cli.pairs import pairs
+from aiaas_client._cli.plain import escape
 from aiaas_client._cli.registry import Limit, moment
 from aiaas_client._cli.server import Server, UseError
 from aiaas_client._cli.session import FAILED, AsJson, client_of, ended, print_json, tell

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from aiaas_client._cli.plain import escape
 from aiaas_client._cli.server import Server
 from aiaas_client._cli.session import (
     FAILED,

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from aiaas_client._cli.plain import escape
 from aiaas_client._cli.registry import Limit, moment
 from aiaas_client._cli.server import Server, UseError
 from aiaas_client._cli.session import AsJson, client_of, ended, exit_code_of, print_json

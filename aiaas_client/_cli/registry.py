@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from aiaas_client._cli.changes import serving_changes, share_text
 from aiaas_client._cli.check import models_table
+from aiaas_client._cli.plain import escape
 from aiaas_client._cli.server import Server
 from aiaas_client._cli.session import FAILED, AsJson, ModelName, client_of, ended, print_json, tell
 from aiaas_client._client import Client

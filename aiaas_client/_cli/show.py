@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from aiaas_client._cli.check import models_table
+from aiaas_client._cli.plain import escape
 from aiaas_client._cli.server import Server
 from aiaas_client._cli.session import (
     AsJson,

@@ -30,9 +30,12 @@ Line = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
 Seconds = Annotated[float, Field(gt=0, le=1e10, allow_inf_nan=False)]
 Moment = Annotated[float, Field(gt=0, le=1e11, allow_inf_nan=False)]
-Amount = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Money = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+# All numbers have two ends: what is reckoned from them has to be one, too.
+Amount = Annotated[int, Field(ge=0, le=2**62)]
+Count = Annotated[int, Field(gt=0, le=10**9)]
+Rate = Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=1e-3, le=1000, allow_inf_nan=False)]
+Money = Annotated[Decimal, Field(ge=0, le=10**15, max_digits=40, allow_inf_nan=False)]
 
 
 class Limits(Asked):
@@ -50,14 +53,14 @@ class Limits(Asked):
     """
 
     requests_per_second: Rate | None = 50.0
-    burst: Annotated[int, Field(gt=0)] | None = 100
+    burst: Count | None = 100
     rows_per_second: Rate | None = None
-    in_flight: Annotated[int, Field(gt=0)] | None = 32
+    in_flight: Count | None = 32
     stored_bytes: Amount | None = 20 << 30
     models: Amount | None = 100
     jobs: Amount | None = 4
     monthly_spend: Money | None = None
-    weight: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    weight: Weight = 1.0
 
 
 BASIC: Final = Limits()

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from hmac import compare_digest
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_server.core.events import OPERATOR, Identity, Refusal
@@ -98,23 +98,24 @@ class KeyCheck:
         self._failures = failures or FailureTable()
         self._refused = refused
 
-    def check(self, headers: Headers, query: bytes, address: str) -> Identity:
+    def check(self, headers: Headers, query: bytes, address: str, path: str = "") -> Identity:
         """Whose request it is.
 
         Args:
             query: Of the request's target, undecoded.
             address: The client's; failures are counted by it.
+            path: Of the target, decoded.
         Raises:
             HttpError: 401 for no key or a wrong one, 400 for a key given twice or in the URL,
                 429 after too many failures.
         """
         try:
-            return self._check(headers, query, address)
+            return self._check(headers, query, address, path)
         except HttpError as error:
             self._refused(Refusal(error.status, error.code.value, address))
             raise
 
-    def _check(self, headers: Headers, query: bytes, address: str) -> Identity:
+    def _check(self, headers: Headers, query: bytes, address: str, path: str) -> Identity:
         blocked = self._failures.seconds_blocked(address)
         if blocked:
             raise HttpError(
@@ -123,6 +124,8 @@ class KeyCheck:
                 "too many failed authentications from this address",
                 retry_after=blocked,
             )
+        if "aias_" in path and _whole_key(path.encode("utf-8", "replace")):
+            raise _key_in_url()
         given = _key_of(headers, query)
         identity = None if given is None else self._find(given)
         if identity is None:
@@ -152,6 +155,10 @@ def _refuse_key_in_url(query: bytes) -> None:
         names = {name.lower() for name, _ in parse_qsl(query.decode("latin-1"), True)}
     except ValueError:  # more parameters than the parser counts
         names = set()
-    if names & _KEY_PARAMETERS or _whole_key(query):
-        message = "an API key in the URL is refused; send Authorization: Bearer or X-API-Key"
-        raise HttpError(400, ErrorCode.INVALID_REQUEST, message)
+    if names & _KEY_PARAMETERS or _whole_key(unquote_to_bytes(query)):
+        raise _key_in_url()
+
+
+def _key_in_url() -> HttpError:
+    message = "an API key in the URL is refused; send Authorization: Bearer or X-API-Key"
+    return HttpError(400, ErrorCode.INVALID_REQUEST, message)

@@ -126,7 +126,7 @@ class Gate:
         elif path in OPEN_PATHS or (self._tenants and asks_near(path, address, headers)):
             identity = ANONYMOUS
         else:
-            identity = self._key_check.check(headers, query, address)
+            identity = self._key_check.check(headers, query, address, path)
         trace = trace_of(headers) if b"traceparent" in headers else _NO_TRACE
         sticky = sticky_key(headers) if b"x-sticky-key" in headers else ""
         seconds = self._default_deadline

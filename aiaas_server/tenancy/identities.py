@@ -172,7 +172,10 @@ class Identities:
                 return
             self.directory, self._checked = found, {}
             for listener in self._listeners:
-                listener(found)
+                try:
+                    listener(found)
+                except Exception:  # what one cannot take keeps nobody from hearing of it
+                    _log.exception("keys and limits were changed: a part does not follow")
 
     async def _follow(self) -> None:
         seen = -1
@@ -185,6 +188,10 @@ class Identities:
                 seen = await self._next(seen)
             except ServerError as error:
                 _log.warning("keys cannot be read; those that are known go on: %s", error.message)
+                seen = -1
+                await asyncio.sleep(min(self._interval, 1.0))
+            except Exception:  # whatever it is, keys that are revoked later are to be refused
+                _log.exception("keys cannot be read; those that are known go on")
                 seen = -1
                 await asyncio.sleep(min(self._interval, 1.0))
 

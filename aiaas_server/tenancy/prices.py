@@ -6,7 +6,6 @@ counts from the next; a price that is ended counts to the end of the hour that r
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
@@ -84,10 +83,22 @@ def has_ended(price: Price, at: float) -> bool:
 
 
 def fits(pattern: str, name: str) -> bool:
-    """Whether a pattern, in which `*` is any text, is of a name."""
-    if "*" not in pattern:
+    """Whether a pattern, in which `*` is any text, is of a name.
+
+    No expression: one of many stars could be busy for ever with a name that somebody chose for it.
+    """
+    first, *parts = pattern.split("*")
+    if not parts:
         return pattern == name
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+    last, at = parts.pop(), len(first)
+    end = len(name) - len(last)
+    if at > end or not (name.startswith(first) and name.endswith(last)):
+        return False
+    for part in parts:
+        at = name.find(part, at, end) + len(part)
+        if at < len(part):
+            return False
+    return True
 
 
 def pool_of(price: Price) -> Pool:

@@ -89,7 +89,7 @@ class Tenancy:
             self.entrance = self.quotas
             self.observers = (meter, self.quotas.charge)
             self.identities.listen(self.quotas.follow)
-        self.budget = Budget(database, cost_header=settings.cost_header)
+        self.budget = Budget(database, clock=clock.now, cost_header=settings.cost_header)
         self._spends = settings.tenants or settings.cost_header
         if self._spends:
             self.identities.listen(self.budget.follow_directory)
@@ -98,7 +98,7 @@ class Tenancy:
             self.quotas.budget = self.budget
         elif settings.cost_header:
             self.entrance = CostEntrance(self.budget)
-        self._closing = Closing(database)
+        self._closing = Closing(database, clock=clock.now)
         head_file = settings.data / HEAD_FILE
         self.audit = Audit(database, self.secret.derive("audit"), head_file)
 

@@ -30,6 +30,11 @@ _THREAD: Final = 0x10000  # of clone's flags
 _WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _EXECUTES: Final = 4  # of a page's rights
 _SET_NAME: Final = 15  # of prctl
+# Of fcntl: F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC, F_GET_SEALS. Never F_SETOWN: with
+# it a socket that becomes readable sends any signal to any process of this user.
+_FCNTL: Final = (0, 1, 2, 3, 1030, 1034)
+# Of ioctl: TCGETS, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX; never FIOSETOWN, which is F_SETOWN.
+_IOCTL: Final = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)
 
 
 class FilterRefused(OSError):
@@ -104,6 +109,8 @@ def _program(machine: Machine, allowed: Sequence[str], *, loading: bool) -> byte
     if loading:
         lines += _unless(machine, "open", 1, _WRITES)
         lines += _unless(machine, "openat", 2, _WRITES)
+        lines += _if_among(machine, "fcntl", 1, _FCNTL)
+        lines += _if_among(machine, "ioctl", 1, _IOCTL)
         lines += _if(machine, "prctl", 0, _EQUAL, _SET_NAME)
         lines += _if(machine, "prlimit64", 0, _EQUAL, 0)  # its own
     return b"".join([*lines, _line(_RETURN, _NO_RIGHT)])
@@ -112,6 +119,17 @@ def _program(machine: Machine, allowed: Sequence[str], *, loading: bool) -> byte
 def _if(machine: Machine, name: str, argument: int, test: int, value: int) -> list[bytes]:
     """Allow a call whose argument passes the test; refuse it else."""
     return _decided(machine, name, argument, _line(test, value, 0, 1), _ALLOW, _NO_RIGHT)
+
+
+def _if_among(machine: Machine, name: str, argument: int, values: Sequence[int]) -> list[bytes]:
+    """Allow a call whose argument is one of a few; refuse it else."""
+    tests = [line for value in values for line in (_line(_EQUAL, value, 0, 1), _ALLOWED)]
+    return [
+        _line(_EQUAL, machine.numbers[name], 0, 2 + len(tests)),
+        _line(_LOAD, _ARGUMENTS + 8 * argument),
+        *tests,
+        _line(_RETURN, _NO_RIGHT),
+    ]
 
 
 def _unless(machine: Machine, name: str, argument: int, bits: int) -> list[bytes]:
@@ -136,6 +154,9 @@ def _decided(
 def _line(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
     """One instruction; `then` and `otherwise` are how many to leave out."""
     return struct.pack("=HBBI", code, then, otherwise, value)
+
+
+_ALLOWED: Final = _line(_RETURN, _ALLOW)
 
 
 def _install(program: bytes) -> None:

@@ -73,8 +73,8 @@ RUNNING: Final = (
 
 LOADING: Final = (
     "stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink",
-    "readlinkat", "getcwd", "getdents64", "statfs", "fstatfs", "pread64", "ioctl", "fcntl",
-    "sched_setaffinity", "getrlimit", "seccomp",
+    "readlinkat", "getcwd", "getdents64", "statfs", "fstatfs", "pread64",
+    "getrlimit", "seccomp",
 )
 """What opening it takes besides: to look for files, and to take away the right to it."""
 # fmt: on

@@ -21,6 +21,8 @@ MAX_NESTING: Final = 50
 MAX_NODES: Final = 50_000
 MAX_NAME: Final = 512  # bytes
 MAX_METADATA: Final = 64 << 10  # bytes
+MAX_RANK: Final = 16  # dimensions of an input or output: what a request may have
+MAX_DIM: Final = 2**31 - 1
 MAX_INFLATION: Final = 1.2
 _SLACK: Final = 1 << 20  # bytes: small whole numbers take one in the file, eight in memory
 _ADDRESSES: Final = ("_ORT_MEM_ADDR_", "_ORT_NATIVE_ENDIAN_MEM_ADDR_")
@@ -190,6 +192,8 @@ class _Look:
                 "expected a model for inference, got one with training_info: export it without"
             )
         self._metadata()
+        _refuse_ends("input", model.graph.input)
+        _refuse_ends("output", model.graph.output)
         for function in model.functions:
             self._function(function)
         self._walk(model)
@@ -346,6 +350,27 @@ class _Look:
                 f"tensor '{tensor.name[:64]}': its values end at byte {end} of "
                 f"'{location[:64]}', which has {size}"
             )
+
+
+def _refuse_ends(what: str, values: Any) -> None:
+    """Refuse inputs, or outputs, that no request could name or fill."""
+    names = set[Any]()
+    for value in values:
+        shown = value.name[:64]
+        if value.name in names:
+            raise Rejected(f"expected one {what} '{shown}', got two of that name")
+        names.add(value.name)
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) > MAX_RANK:
+            raise Rejected(
+                f"{what} '{shown}': expected at most {MAX_RANK} dimensions, got {len(dims)}"
+            )
+        for dim in dims:
+            if dim.dim_value > MAX_DIM:
+                raise Rejected(
+                    f"{what} '{shown}': expected dimensions of at most {MAX_DIM}, "
+                    f"got {dim.dim_value}"
+                )
 
 
 def _refuse_names(message: Any) -> None:

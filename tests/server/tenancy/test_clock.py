@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from aiaas_server.core.events import Identity
 from aiaas_server.tenancy.clock import STANDS, SteadyClock
 from aiaas_server.tenancy.identities import Directory, Identities, KnownKey
 from aiaas_server.tenancy.secrets import hashed, new_key
+from tests.server.tenancy.served import served
 
 DAY = 86400.0
 PEPPER = b"p" * 32
@@ -84,3 +86,19 @@ def test_a_jump_that_is_taken_back_leaves_nothing(machine: Machine) -> None:
     machine.passes(STANDS / 2 + 1)
     clock.settle()
     assert clock.now() == pytest.approx(machine.wall - DAY)
+
+
+@pytest.mark.parametrize("jump", [40 * DAY, -40 * DAY])
+async def test_a_jump_begins_no_month_and_closes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """Else everybody's budget would be fresh again."""
+    async with served(tmp_path, f"sqlite:///{tmp_path / 'state.db'}").app as app:
+        platform = app._platform
+        assert platform is not None
+        tenancy = platform.tenancy
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + jump)
+        for clock in (tenancy.budget._clock, tenancy._closing._clock):
+            assert abs(clock() - real()) < DAY
+        monkeypatch.undo()

@@ -327,6 +327,69 @@ async def test_keys_in_two_places_or_in_the_url_are_refused_as_such(server: Serv
             assert answer.status == 400, query
             assert b"in the URL is refused" in answer.body
             assert key.encode() not in answer.body
+        escaped = "%61ias_" + key[5:]
+        for path in (f"/me?x={escaped}", f"/models/{key}", f"/keys/{escaped}", f"/models/a/{key}"):
+            answer = await server.ask("GET", path, key=key)
+            assert answer.status == 400, path
+            assert b"in the URL is refused" in answer.body
+            assert key[20:].encode() not in answer.body
+
+
+EXTREMES: list[dict[str, Any]] = [
+    *({"requests_per_second": rate} for rate in (5e-324, 1e-300, 1e-7, 1e10, 1e308)),
+    *({"rows_per_second": rate} for rate in (5e-324, 1e308)),
+    *({name: 10**40} for name in ("burst", "in_flight", "stored_bytes", "models", "jobs")),
+    *({"weight": weight} for weight in (5e-324, 1e-300, 1001)),
+    *({"monthly_spend": much} for much in ("1E+999999999", "1e1000000", "0." + "1" * 400, "NaN")),
+]
+
+
+@pytest.mark.parametrize("limits", EXTREMES, ids=lambda one: f"{one}"[:40])
+async def test_limits_that_nobody_can_reckon_with_are_refused(
+    server: Served, limits: dict[str, Any]
+) -> None:
+    asked = {"scopes": ["infer"], "limits": limits}
+    for path, body in (("/keys", asked), ("/plans", {"name": "p", "limits": limits})):
+        answer = await server.ask("POST", path, body)
+        assert answer.status == 400, answer.body
+        assert f"limits.{next(iter(limits))}" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("number", [0.001, 1e9])
+async def test_the_ends_of_what_limits_may_be_are_reckoned_with(
+    server: Served, number: float
+) -> None:
+    count = 10**9 if number > 1 else 1
+    limits = {
+        "requests_per_second": max(number / 1000, 1e-6),
+        "rows_per_second": max(number / 1000, 1e-6),
+        "burst": count,
+        "in_flight": count,
+        "stored_bytes": 2**62,
+        "weight": min(number, 1000),
+        "monthly_spend": "1000000000000000",
+    }
+    made = await server.made(limits=limits)
+    for _ in range(3):
+        answer = await server.ask("GET", "/me", key=made["secret"])
+        assert answer.status in (200, 429), answer.body
+    assert (await server.ask("GET", "/me")).status == 200
+
+
+async def test_a_part_that_cannot_take_a_table_of_keys_leaves_the_others_theirs(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenancy = server.app._platform.tenancy  # type: ignore[union-attr]
+    heard: list[object] = []
+
+    def fails(directory: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(tenancy.identities, "_listeners", [fails, heard.append])
+    made = await server.made()
+    assert heard
+    assert (await server.ask("DELETE", f"/keys/{made['id']}")).status == 200
+    assert (await server.ask("GET", "/me", key=made["secret"])).status == 401
 
 
 async def test_a_flood_of_bad_keys_blocks_its_address_alone(server: Served) -> None:

@@ -67,6 +67,15 @@ def test_a_pattern_fits_whole_names_only() -> None:
     assert not fits("a*c", "abcd")
     assert not fits("a.c", "abc")
     assert not fits("abc*", "xabc")
+    assert not fits("ab*ba", "aba")
+    assert fits("a*b*c", "abbc")
+    assert not fits("*b*b*", "abc")
+    assert fits("**", "a")
+
+
+def test_a_pattern_of_many_stars_takes_no_time() -> None:
+    assert not fits("*a" * 127 + "*", "a" * 126 + "b")
+    assert fits("*a" * 126 + "*", "a" * 126 + "b")
 
 
 def test_what_has_ended_gives_way_to_what_is_wider() -> None:

@@ -344,3 +344,19 @@ def test_weights_that_swell_are_refused() -> None:
     zeros = helper.make_tensor("w", TensorProto.INT64, [1 << 20], [0] * (1 << 20))
     made = changed(lambda m: m.graph.initializer[0].CopyFrom(zeros))
     assert f"tensors of {8 << 20} bytes" in refusal(made)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([hostile.value("y", ["n", 2]), hostile.value("y", ["n", 2])], "two of that name"),
+        ([hostile.value("y", [1] * 17)], "expected at most 16 dimensions, got 17"),
+        ([hostile.value("y", [2**31, 2])], "at most 2147483647, got 2147483648"),
+        ([hostile.value("y", [2**62, 2])], f"at most 2147483647, got {2**62}"),
+    ],
+    ids=["twice", "rank", "dimension", "overflow"],
+)
+def test_ends_that_no_request_could_name_or_fill_are_refused(values: Any, said: str) -> None:
+    """They were verified, and could not be loaded in a process of their own."""
+    assert said in refusal(hostile.model(outputs=values))
+    assert said in refusal(hostile.model(inputs=values))

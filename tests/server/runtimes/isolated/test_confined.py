@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from aiaas_server.core.errors import InferenceFailed, ModelCrashed, OutOfMemory
 from aiaas_server.runtimes.isolated.keeper import Terms
 from aiaas_server.runtimes.isolated.orders import Order
 from aiaas_server.runtimes.sandbox import SandboxedSession
+from tests.server.runtimes.isolated import loading
 from tests.server.runtimes.isolated.conftest import HERE, Open, X, doubles
 from tests.server.runtimes.isolated.probing import ALLOWED, ANY, ENDS, REFUSED, ROOM
 
@@ -48,6 +52,12 @@ def test_a_model_is_refused_what_it_does_not_need(
 @pytest.mark.parametrize("name", sorted(ALLOWED))
 def test_a_model_can_do_what_running_takes(attempt: Callable[[str], float], name: str) -> None:
     assert attempt(name) == 0
+
+
+def test_while_a_model_is_opened_it_reaches_nobody() -> None:
+    told = subprocess.check_output([sys.executable, "-m", f"{HERE}.loading"])
+    expected = dict.fromkeys(loading.REFUSED, errno.EPERM) | dict.fromkeys(loading.ALLOWED, 0)
+    assert json.loads(told) == expected
 
 
 def tried(opened: Open, name: str, **more: int) -> None:
