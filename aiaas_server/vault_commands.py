@@ -66,6 +66,8 @@ def new(
         if not add and file.exists():
             raise _ended(f"{file} exists; --add puts the next key in front of those that it has")
         _write(file, [drawn, *before])
+    except FileNotFoundError:
+        raise _ended(f"{file}: no such file, or no directory for it") from None
     except (MasterKeyRefused, OSError) as error:
         raise _ended(str(error)) from None
     typer.echo(f"{file}: master key {name_of(drawn)}")
