@@ -19,7 +19,7 @@ from aiaas_client._cli.tables import print_rows, table_of
 from aiaas_client.protocol.audit import AuditEntry, AuditReport, Verification
 
 _WHEN = "2026-11-30, 2026-11-30T12:00 (UTC), or how long ago: 24h, 7d."
-_COLUMNS = ("entry", "when", "tenant", "actor", "from", "act", "object", "result")
+_COLUMNS = ("entry", "when", "tenant", "actor, from", "act", "object", "result")
 _OFFLINE = "aiaas_server.tenancy.audit_offline"
 
 Data = Annotated[
@@ -198,7 +198,8 @@ def _entry(one: AuditEntry) -> tuple[str, ...]:
     result = " ".join(part for part in (one.result, one.code) if part)
     if one.count is not None and one.count > 1:
         result += f" × {one.count}"
-    who = (one.tenant, one.actor, one.address, one.act, one.object, result)
+    actor = " ".join(filter(None, (one.actor, one.address)))  # under each other where it is narrow
+    who = (one.tenant, actor, one.act, one.object, result)
     return (str(one.seq), _time(one.at), *who)
 
 
