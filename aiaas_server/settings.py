@@ -325,11 +325,13 @@ class Settings(BaseModel):
             name = "database_url" if self.database_url is not None else "artefacts_url"
             raise ValueError(f"{name} needs data: a directory for what is kept beside it")
         if self.data is None and self.tenants:
-            raise ValueError("tenants needs data: a directory for who they are")
+            raise ValueError("tenants needs data (--data DIR): a directory for who they are")
         if self.tenants and self.api_key is not None:
             raise ValueError("tenants and api_key exclude each other: `aiaas keys init` makes keys")
         if self.data is None and (self.master_key_file or self.master_key):
-            raise ValueError("master_key needs data: a directory for what is encrypted")
+            raise ValueError(
+                "master_key needs data (--data DIR): a directory for what is encrypted"
+            )
         if self.master_key_file is not None and self.master_key is not None:
             raise ValueError("master_key and master_key_file exclude each other")
         if self.data is None and self.jobs:

@@ -66,6 +66,8 @@ def new(
         if not add and file.exists():
             raise _ended(f"{file} exists; --add puts the next key in front of those that it has")
         _write(file, [drawn, *before])
+    except FileNotFoundError:
+        raise _ended(f"{file}: no such file, or no directory for it") from None
     except (MasterKeyRefused, OSError) as error:
         raise _ended(str(error)) from None
     typer.echo(f"{file}: master key {name_of(drawn)}")
@@ -123,8 +125,9 @@ class _Commands:
     def encrypt(self, data: Data = None, master_key_file: KeyFile = None) -> None:
         """Encrypt what was kept before the server had a master key. Servers go on meanwhile.
 
-        Start them with the key first. What was plain is overwritten by nothing: on a disk that was
-        never encrypted, its old blocks may be found by who has the disk.
+        Start them with the key first: one that runs without it can read nothing more. What was
+        plain is overwritten by nothing: on a disk that was never encrypted, its old blocks may be
+        found by who has the disk.
         """
         from aiaas_server.state.artefacts.artefacts import open_artefacts
         from aiaas_server.state.artefacts.encrypting import encrypt_all

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlencode
 
 from aiaas_client import _errors as errors
@@ -52,17 +52,35 @@ def made(name: str, members: Mapping[str, Any], model: str | None = None) -> Any
     try:
         return kind.model_validate(dict(members))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or kind.__name__
         text = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            known = list(kind.model_fields)
-            close = get_close_matches(where, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known)}"
-            text = f"{kind.__name__} has no such member{hint}"
+            text = f"there is no such member{_hint(kind, first['loc'])}"
+        elif first.get("ctx", {}).get("pattern") == f"^{_tenant_name()}$":
+            text = "expected at most 63 lower-case letters, digits and hyphens, no hyphen first"
         raise errors.InputError(
             f"{where}: {text}, got {str(first.get('input'))[:64]!r}", model=model
         ) from None
+
+
+def _hint(kind: Any, where: Sequence[int | str]) -> str:
+    """What a document, or the one inside it that is meant, has in place of an unknown member."""
+    for step in where[:-1]:
+        field = kind.model_fields.get(step)
+        inner = (field.annotation, *get_args(field.annotation)) if field else ()
+        kind = next((one for one in inner if hasattr(one, "model_fields")), None)
+        if kind is None:
+            return ""
+    known = list(kind.model_fields)
+    close = get_close_matches(str(where[-1]), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+
+
+def _tenant_name() -> str:
+    from aiaas_client.protocol.tenants import TENANT_NAME
+
+    return TENANT_NAME
 
 
 def document_call(

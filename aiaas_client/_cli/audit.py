@@ -11,15 +11,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
 
 from aiaas_client._api.audit import seconds_of
-from aiaas_client._cli.plain import escape
 from aiaas_client._cli.server import Server, UseError
 from aiaas_client._cli.session import FAILED, AsJson, client_of, ended, print_json, telling
+from aiaas_client._cli.tables import print_rows, table_of
 from aiaas_client.protocol.audit import AuditEntry, AuditReport, Verification
 
 _WHEN = "2026-11-30, 2026-11-30T12:00 (UTC), or how long ago: 24h, 7d."
+_COLUMNS = ("entry", "when", "tenant", "actor, from", "act", "object", "result")
 _OFFLINE = "aiaas_server.tenancy.audit_offline"
 
 Data = Annotated[
@@ -65,7 +65,7 @@ def list_(
     elif as_json:
         print_json([entry.model_dump(mode="json") for entry in found])
     else:
-        Console().print(_entries_table(found))
+        print_rows(_COLUMNS, list(map(_entry, found)), "no such entries")
 
 
 def verify(
@@ -115,7 +115,9 @@ def archive(
 
 
 def report(
-    month: Annotated[str, typer.Option("--month", help="2026-11, in UTC.")],
+    month: Annotated[
+        str, typer.Option("--month", help="Such as 2026-11; by default the current one, UTC.")
+    ] = "",
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page to this file instead.")
     ] = None,
@@ -126,7 +128,7 @@ def report(
 ) -> None:
     """The audit of a month: acts by who did them, refusals, and keys and scopes nobody uses."""
     with client_of(server) as client:
-        found = client.audit.report(month, tenant=tenant)
+        found = client.audit.report(month or f"{datetime.now(UTC):%Y-%m}", tenant=tenant)
     if html is not None:
         with telling():
             html.write_text(report_page(found), encoding="utf-8")
@@ -136,10 +138,9 @@ def report(
         console = Console()
         console.print(f"{found.month}: {found.entries} entries")
         for title, names, rows in _sections(found):
-            table = Table(*names, title=title, title_justify="left", box=None)
-            for row in rows:
-                table.add_row(*map(escape, row))
-            console.print(table if rows else f"{title}: none")
+            console.print(f"\n{title}" if rows else f"\n{title}: none", style="bold")
+            if rows:
+                console.print(table_of(names, rows, console.width))
 
 
 MEMBERS: dict[str, Any] = {"list": list_, "verify": verify, "report": report, "archive": archive}
@@ -192,16 +193,14 @@ def _sections(found: AuditReport) -> list[tuple[str, Sequence[str], list[list[st
     ]
 
 
-def _entries_table(found: Sequence[AuditEntry]) -> Table:
-    names = ("entry", "when", "tenant", "actor", "from", "act", "object", "result")
-    table = Table(*(Column(name, overflow="fold") for name in names), box=None)
-    for one in found:
-        result = " ".join(part for part in (one.result, one.code) if part)
-        if one.count is not None and one.count > 1:
-            result += f" × {one.count}"
-        who = (one.tenant, one.actor, one.address, one.act, one.object, result)
-        table.add_row(str(one.seq), _time(one.at), *map(escape, who))
-    return table
+def _entry(one: AuditEntry) -> tuple[str, ...]:
+    """A row of the list."""
+    result = " ".join(part for part in (one.result, one.code) if part)
+    if one.count is not None and one.count > 1:
+        result += f" × {one.count}"
+    actor = " ".join(filter(None, (one.actor, one.address)))  # under each other where it is narrow
+    who = (one.tenant, actor, one.act, one.object, result)
+    return (str(one.seq), _time(one.at), *who)
 
 
 def _show_verification(found: Verification) -> None:

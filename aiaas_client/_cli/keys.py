@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
-from aiaas_client._cli.pairs import pairs
 from aiaas_client._cli.plain import escape
 from aiaas_client._cli.registry import Limit, moment
 from aiaas_client._cli.server import Server, UseError
 from aiaas_client._cli.session import FAILED, AsJson, client_of, ended, print_json, tell
-from aiaas_client._cli.tenants import LimitPairs, limits_table
+from aiaas_client._cli.tables import print_rows
+from aiaas_client._cli.tenants import LimitPairs, limit_pairs, limits_table
 from aiaas_client.protocol.scopes import SCOPES
 from aiaas_client.protocol.tenants import Key, MadeKey
 
@@ -51,7 +51,7 @@ def create_key(
             name,
             scopes=scope or ["infer"],
             expires=end_of("--expires", expires),
-            limits=pairs("--limit", limit or []) or None,
+            limits=limit_pairs(limit),
             tenant=tenant,
         )
     _print_made(made, as_json)
@@ -66,13 +66,17 @@ def list_keys(
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
     else:
-        Console().print(_table(found))
+        _print_keys(found)
 
 
 def rotate_key(
     key: KeyId,
     grace: Annotated[
-        str | None, typer.Option("--grace", help="How long the old one is good: 1h; 0: not. 1d.")
+        str | None,
+        typer.Option(
+            "--grace",
+            help="How long the old one stays good: 1h; 0: not. Default: 1d.",
+        ),
     ] = None,
     expires: Expires = None,
     as_json: AsJson = False,
@@ -111,7 +115,7 @@ def whoami(as_json: AsJson = False, *, server: Server) -> None:
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
-    table = Table("what", "", box=None)
+    table = Table(box=None, show_header=False)
     table.add_row("tenant", escape(found.tenant))
     table.add_row("key", escape(found.key_id or "none is asked for"))
     table.add_row("scopes", escape(", ".join(found.scopes)))
@@ -173,13 +177,10 @@ def _print_made(made: MadeKey, as_json: bool) -> None:
     )
 
 
-def _table(found: Sequence[Key]) -> Table:
-    table = Table(Column("key", no_wrap=True, min_width=12), box=None)
-    for name in ("name", "tenant", "scopes", "state", "created", "ends", "last used"):
-        table.add_column(name)
-    table.add_column("replaced by", no_wrap=True)
-    for one in found:
-        row = (
+def _print_keys(found: Sequence[Key]) -> None:
+    names = ("key", "name", "tenant", "scopes", "state", "created", "ends", "last used")
+    rows = [
+        (
             one.id,
             one.name,
             one.tenant,
@@ -190,5 +191,6 @@ def _table(found: Sequence[Key]) -> Table:
             moment(one.last_used or 0.0) or "never",
             one.replaced_by,
         )
-        table.add_row(*map(escape, row))
-    return table
+        for one in found
+    ]
+    print_rows((*names, "replaced by"), rows, "no keys")

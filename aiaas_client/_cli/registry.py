@@ -16,6 +16,7 @@ from aiaas_client._cli.check import models_table
 from aiaas_client._cli.plain import escape
 from aiaas_client._cli.server import Server
 from aiaas_client._cli.session import FAILED, AsJson, ModelName, client_of, ended, print_json, tell
+from aiaas_client._cli.tables import table_of
 from aiaas_client._client import Client
 from aiaas_client._errors import APIStatusError
 from aiaas_client.protocol.management import Diff, HistoryEntry, Model, Rollout, Version
@@ -157,7 +158,7 @@ def follow(
 def version_table(versions: Sequence[Version]) -> Table:
     """Versions with what they are and who gets them."""
     names = ("model", "version", "state", "aliases", "traffic", "size", "created", "by", "note")
-    table = Table(*names, box=None)
+    rows = []
     for one in versions:
         state = f"{one.state}: {one.reason}" if one.reason else one.state
         row = (
@@ -171,8 +172,8 @@ def version_table(versions: Sequence[Version]) -> Table:
             one.created_by,
             one.note,
         )
-        table.add_row(*(escape(_cut(cell)) for cell in row))
-    return table
+        rows.append([_cut(cell) for cell in row])
+    return table_of(names, rows, Console().width)
 
 
 def serving_table(model: Model) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -12,16 +13,22 @@ from rich.table import Table
 from aiaas_client._cli.pairs import pairs
 from aiaas_client._cli.plain import escape
 from aiaas_client._cli.registry import Limit, moment, size_text
-from aiaas_client._cli.server import Server
+from aiaas_client._cli.server import Server, UseError
 from aiaas_client._cli.session import (
     WRONG_USE,
     AsJson,
     client_of,
+    did_you_mean,
     ended,
     print_json,
     tell,
 )
 from aiaas_client.protocol.tenants import Limits, Plan, Tenant
+
+_size = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]i?b|b)", re.IGNORECASE).fullmatch
+_SIZES = {"b": 1}
+for _power, _letter in enumerate("kmgt", 1):
+    _SIZES |= {f"{_letter}b": 1000**_power, f"{_letter}ib": 1024**_power}
 
 TenantName = Annotated[str, typer.Argument(help="The tenant's name.")]
 PlanName = Annotated[str, typer.Argument(help="The plan's name.")]
@@ -30,7 +37,7 @@ LimitPairs = Annotated[
     list[str] | None,
     typer.Option(
         "--limit",
-        help="requests_per_second=200: a limit, null for none; repeat for more. "
+        help="requests_per_second=200, stored_bytes=5GB: a limit, null for none; repeat for more. "
         f"Known: {', '.join(Limits.model_fields)}.",
     ),
 ]
@@ -38,7 +45,9 @@ LimitPairs = Annotated[
 
 def create_tenant(
     name: TenantName,
-    plan: Annotated[str | None, typer.Option("--plan", help="What it may use. basic.")] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="What it may use. Default: basic.")
+    ] = None,
     description: Description = None,
     as_json: AsJson = False,
     *,
@@ -48,6 +57,8 @@ def create_tenant(
     with client_of(server) as client:
         found = client.tenants.create(name, plan=plan, description=description)
     _print_tenants([found], as_json, one=True)
+    if not as_json:
+        tell(f"its first key: aiaas keys create --tenant {found.name} --scope admin")
 
 
 def list_tenants(limit: Limit = 100, as_json: AsJson = False, *, server: Server) -> None:
@@ -111,8 +122,7 @@ def create_plan(
 ) -> None:
     """Make a plan; limits that are not named are those of the plan basic."""
     with client_of(server) as client:
-        limits = pairs("--limit", limit or []) or None
-        found = client.plans.create(name, limits=limits, description=description)
+        found = client.plans.create(name, limits=limit_pairs(limit), description=description)
     _print_plans([found], as_json, one=True)
 
 
@@ -145,8 +155,7 @@ def set_plan(
     if not limit and description is None:
         raise ended("expected --limit or --description", WRONG_USE)
     with client_of(server) as client:
-        limits = pairs("--limit", limit or []) or None
-        found = client.plans.update(name, limits=limits, description=description)
+        found = client.plans.update(name, limits=limit_pairs(limit), description=description)
     _print_plans([found], as_json, one=True)
 
 
@@ -172,6 +181,30 @@ PLANS: dict[str, Callable[..., None]] = {
     "set": set_plan,
     "delete": delete_plan,
 }
+
+
+def limit_pairs(arguments: Sequence[str] | None) -> dict[str, Any] | None:
+    """The limits of `--limit name=value`, sizes in bytes; None where there are none.
+
+    Raises:
+        UseError: One has no name or no value, or is no limit.
+    """
+    found = pairs("--limit", arguments or [])
+    known = set(Limits.model_fields)
+    for name, value in found.items():
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; there are {', '.join(Limits.model_fields)}"
+            raise UseError(f"--limit: there is no limit {name[:64]!r}{hint}")
+        if name == "stored_bytes" and isinstance(value, str):
+            found[name] = _bytes_of(value)
+    return found or None
+
+
+def _bytes_of(text: str) -> int:
+    size = _size(text.strip())
+    if size is None:
+        raise UseError(f"--limit: stored_bytes: expected bytes, 500MB or 20GiB, got {text[:64]!r}")
+    return round(float(size[1]) * _SIZES[size[2].lower()])
 
 
 def limits_table(limits: Limits) -> Table:

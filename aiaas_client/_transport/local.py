@@ -81,8 +81,8 @@ def open_server(path: str | PathLike[str] | None, settings: dict[str, Any]) -> E
         return EmbeddedServer(Settings(models=Path(path), **settings))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        where = "".join(f"{step}: " for step in first["loc"])  # none of what several are about
+        raise ConfigurationError(where + first["msg"].removeprefix("Value error, ")) from None
     except LoadFailed as error:
         raise ConfigurationError(f"models: {error.message}") from None
     except DataRefused as error:

@@ -125,7 +125,7 @@ class FakeTenants:
 
     def _check_plan(self, name: str) -> None:
         if name not in self._plans:
-            raise FakeError(400, f"plan: expected the name of a plan, got {name!r}")
+            raise FakeError(400, f"plan: there is no plan {name!r}; `aiaas plans list` lists them")
 
     def _plan(self, request: RecordedRequest, rest: Sequence[str]) -> Answer:
         match request.method, rest:
@@ -177,7 +177,7 @@ class FakeTenants:
     def _create_key(self, request: KeyRequest) -> Answer:
         tenant = request.tenant or OPERATOR_TENANT
         if tenant not in self._tenants:
-            raise FakeError(400, f"tenant: expected the name of one, got '{tenant}'")
+            raise FakeError(400, f"tenant: there is no tenant '{tenant}'")
         scopes = tuple(sorted(set(request.scopes)))
         made = _drawn().model_copy(
             update={

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from aiaas_server.core.errors import ServerError
+from aiaas_server.core.errors import ServerError, StateUnavailable
 from aiaas_server.registry.cache import Cache
 from aiaas_server.registry.damage import OnDamage, mark_damaged, nobody
 from aiaas_server.registry.draft_rows import expired_drafts
@@ -192,6 +192,11 @@ class Sweep:
             found = self._artefacts.size(tenant, digest)
             if found != size:
                 came = "is missing" if found is None else f"has {found} of {size} bytes"
+                try:
+                    self._artefacts.check_openable(tenant, digest)
+                except StateUnavailable as error:  # whole, for a server that has the key
+                    _log.error("%s", error.message)
+                    continue
                 wrong.append((tenant, digest, f"artefact {digest[:12]} {came} in the store"))
         return wrong
 

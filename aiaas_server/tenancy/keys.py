@@ -99,7 +99,7 @@ class Keys:
         def add(connection: Connection) -> Key:
             check_maker(connection, maker, self._clock.now())
             if find_tenant(connection, tenant) is None:  # only the operator comes here with one
-                raise InvalidInput(f"tenant: expected the name of one, got '{tenant}'")
+                raise InvalidInput(f"tenant: there is no tenant '{tenant}'")
             return self._add(
                 connection, maker, made, tenant, asked.name, asked.scopes, limits, expires
             )

@@ -73,7 +73,7 @@ def add_tenant(
     if find_tenant(connection, name) is not None:
         raise Conflict(f"tenant '{name}' exists already; a name is never used twice")
     if find_plan(connection, plan) is None:
-        raise InvalidInput(f"plan: expected the name of a plan, got {plan[:64]!r}")
+        raise InvalidInput(f"plan: there is no plan {plan[:64]!r}; `aiaas plans list` lists them")
     made = Tenant(
         name=name, plan=plan, description=description, created=time.time(), created_by=author.by
     )

@@ -131,7 +131,9 @@ def _update(
     check_etag(f"tenant '{name}'", found, expected)
     values = {key: value for key, value in patch.model_dump().items() if value is not None}
     if "plan" in values and find_plan(connection, values["plan"]) is None:
-        raise InvalidInput(f"plan: expected the name of a plan, got {values['plan']!r}")
+        raise InvalidInput(
+            f"plan: there is no plan {values['plan']!r}; `aiaas plans list` lists them"
+        )
     return _set(connection, author, name, values) if values else found
 
 

@@ -18,10 +18,12 @@ from starlette.routing import BaseRoute
 from aiaas_client.protocol.errors import ErrorCode
 from aiaas_client.protocol.scopes import OPERATOR_SCOPE
 from aiaas_client.protocol.usage import BY, TIMES, UNITS, By, UsagePage, UsageRow
+from aiaas_server.core.errors import NotFound
 from aiaas_server.http.errors import HttpError, bad_request
 from aiaas_server.http.incoming import context_of
 from aiaas_server.http.manage.requests import Manage, author_of, page_of, told_page
 from aiaas_server.state.database import Database
+from aiaas_server.tenancy.rows import find_tenant
 from aiaas_server.tenancy.usage import UsageQuery, find_usage
 
 SCOPE: Final = "usage:read"
@@ -51,10 +53,16 @@ class UsageRoutes:
         if form not in ("json", "csv", "jsonl"):
             raise bad_request(f"format: expected json, csv or jsonl, got {form[:64]!r}")
         query = read_query(request, time.time())
+        await self._check_tenant(query.tenant)
         if form != "json":
             return self._export(query, form)
         found = await self._database.read(lambda connection: find_usage(connection, query))
         return told_page(*found)
+
+    async def _check_tenant(self, name: str | None) -> None:
+        """A name that is misspelt has used nothing, which would be believed."""
+        if name is not None and not await self._database.read(lambda c: find_tenant(c, name)):
+            raise NotFound(f"there is no tenant '{name[:64]}'")
 
     def _export(self, query: UsageQuery, form: str) -> Response:
         kind = "text/csv; charset=utf-8" if form == "csv" else "application/x-ndjson"

@@ -11,8 +11,9 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from aiaas_server.core.errors import LoadFailed
+from aiaas_server.core.errors import LoadFailed, StateUnavailable
 from aiaas_server.state.artefacts.data_keys import DataKeys
+from aiaas_server.state.artefacts.sealed import HEADER, is_sealed
 from aiaas_server.state.artefacts.sealed_store import SealedStore
 from aiaas_server.state.artefacts.stores import (
     Damaged,
@@ -54,6 +55,7 @@ class Artefacts:
 
     def __init__(self, store: Store, keys: DataKeys | None = None) -> None:
         self._store = store if keys is None else SealedStore(store, keys)
+        self._opens = keys is not None
         self.shared = not isinstance(store, LocalStore)
 
     def put(self, tenant: str, digest: str, path: Path) -> None:
@@ -78,6 +80,25 @@ class Artefacts:
     def size(self, tenant: str, digest: str) -> int | None:
         """Bytes of the artefact; None where it is missing."""
         return self._store.size(key_of(tenant, digest))
+
+    def check_openable(self, tenant: str, digest: str) -> None:
+        """See that bytes that are not as expected were not encrypted behind this server's back.
+
+        Raises:
+            StateUnavailable: They were, and this server has no master key: nothing is wrong with
+                them.
+        """
+        try:
+            sealed = not self._opens and is_sealed(
+                self._store.beginning(key_of(tenant, digest), HEADER)
+            )
+        except (Missing, Damaged):
+            return
+        if sealed:
+            raise StateUnavailable(
+                f"artefact {digest[:12]} is encrypted, and this server was started without a "
+                "master key: start it with --master-key-file"
+            )
 
     def local(self, tenant: str, digest: str) -> Path | None:
         """The file of this machine that is the artefact, where it is one. Unchecked."""
@@ -104,6 +125,7 @@ class Artefacts:
             text = f"artefact {digest[:12]} is damaged: {error}"
             raise Corrupt(text, tenant, digest) from None
         if hashed.hexdigest() != digest:
+            self.check_openable(tenant, digest)
             text = f"artefact {digest[:12]} is damaged: its bytes have digest {hashed.hexdigest()}"
             raise Corrupt(text, tenant, digest)
         if held:

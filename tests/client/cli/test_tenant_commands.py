@@ -35,6 +35,18 @@ def aiaas(server: FakeServer) -> Aiaas:
     return run
 
 
+@pytest.fixture
+def narrow(server: FakeServer) -> Aiaas:
+    """The commands in a terminal of 80 columns."""
+    app = typer.Typer()
+    register(app)
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, [*arguments, "--url", server.url], env={"COLUMNS": "80"})
+
+    return run
+
+
 def document(done: Any) -> Any:
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)
@@ -114,3 +126,42 @@ def test_a_date_is_of_utc(aiaas: Aiaas, server: FakeServer, text: str) -> None:
 def test_whoami(aiaas: Aiaas) -> None:
     assert document(aiaas("whoami", "--json"))["tenant"] == "default"
     assert "operator" in aiaas("whoami").stdout
+
+
+def test_the_id_of_a_key_can_be_read_in_80_columns(aiaas: Aiaas, narrow: Aiaas) -> None:
+    made = document(aiaas("keys", "create", "of the web application", "--scope", "admin", "--json"))
+    listed = narrow("keys", "list").stdout
+    assert made["id"] in listed
+    assert "application" in listed
+    assert "…" not in listed
+    assert "replaced by" not in listed, "no key has been replaced"
+    assert max(map(len, listed.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("stored=5GB", "there is no limit 'stored'"),
+        ("request_per_second=1", "did you mean 'requests_per_second'?"),
+        ("stored_bytes=5 apples", "expected bytes, 500MB or 20GiB"),
+    ],
+)
+def test_a_limit_that_is_none_is_told_before_it_is_sent(
+    aiaas: Aiaas, limit: str, told: str
+) -> None:
+    done = aiaas("plans", "create", "small", "--limit", limit)
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert "PlanRequest" not in done.stderr
+
+
+def test_a_size_may_have_its_unit(aiaas: Aiaas) -> None:
+    made = document(aiaas("plans", "create", "small", "--limit", "stored_bytes=1.5GiB", "--json"))
+    assert made["limits"]["stored_bytes"] == 3 << 29
+
+
+def test_a_wrong_name_is_told_in_words_and_a_made_tenant_with_the_next_step(aiaas: Aiaas) -> None:
+    done = aiaas("tenants", "create", "Acme Corp")
+    assert "lower-case letters, digits and hyphens" in done.stderr
+    assert "aiaas keys create --tenant acme" in aiaas("tenants", "create", "acme").stderr
+    assert "there is no plan 'smal'" in aiaas("tenants", "set", "acme", "--plan", "smal").stderr

@@ -13,6 +13,7 @@ from aiaas_server.registry.rows import VersionRow
 from aiaas_server.registry.sweep import Swept
 from aiaas_server.state.artefacts import claims
 from aiaas_server.state.artefacts.artefacts import Corrupt
+from aiaas_server.state.artefacts.sealed import seal
 from aiaas_server.state.database import Database
 from tests.server.registry.conftest import OpenDeployment
 from tests.server.registry.deploying import (
@@ -182,3 +183,21 @@ async def test_a_thousand_versions_are_looked_at_without_reading_their_bytes(
     assert await deployment.sweep.clean() == Swept()
     with pytest.raises(Corrupt):
         open_here().cache.materialise(first.version, ME.tenant)
+
+
+async def test_what_was_encrypted_behind_a_server_without_the_key_is_not_called_damaged(
+    open_here: OpenDeployment, tmp_path: Path, database: Database
+) -> None:
+    """`aiaas encrypt` beside a server that was started without the master key."""
+    deployment = open_here()
+    await deploy(deployment, "m", MODEL)
+    (artefact,) = (
+        path
+        for path in (tmp_path / "data" / "artefacts").rglob(sha(MODEL["model.onnx"]))
+        if path.is_file()
+    )
+    artefact.write_bytes(b"".join(seal([MODEL["model.onnx"]], bytes(32), b"about")))
+    assert await deployment.sweep.clean() == Swept()
+    assert version(database).state == "verified"
+    with pytest.raises(StateUnavailable, match="--master-key-file"):
+        list(deployment.artefacts.pieces(ME.tenant, sha(MODEL["model.onnx"])))

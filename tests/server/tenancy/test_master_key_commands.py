@@ -177,3 +177,12 @@ def test_a_rotation_that_is_killed_goes_on(place: Path, many_keys: int) -> None:
     keys = DataKeys(database, masters)
     assert keys.find("acme", f"{0:064x}") == keys.find("acme", f"{many_keys - 1:064x}")
     database.close()
+
+
+def test_a_new_key_in_a_directory_that_is_not_there_is_told_in_words(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "nowhere" / "master.key"
+    told = CliRunner().invoke(app, ["master-key", "new", str(file)])
+    assert told.exit_code == 2
+    assert f"aiaas: {file}: no such file, or no directory for it" in told.output

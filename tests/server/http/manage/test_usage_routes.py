@@ -112,6 +112,8 @@ async def test_only_the_operator_asks_for_others(ask: Asking) -> None:
         ("bob", "requests", 100),
     ]
     assert await ask.rows("tenant=bob", "operator") == [("requests", 100)]
+    misspelt = await ask("tenant=bbo", "operator")
+    assert (misspelt.status, b"there is no tenant 'bbo'" in misspelt.body) == (404, True)
     assert await ask.rows("tenant=*&unit=requests", "operator") == [("requests", 107)]
     assert await ask.rows("unit=requests", "operator") == []  # its own
     assert await ask.rows("tenant=acme&unit=requests") == [("requests", 7)]
