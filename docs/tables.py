@@ -60,9 +60,7 @@ def metrics_page() -> str:
     )
     tenants = TenantCounts(1)
     tenants(InferenceRecord("m", 1, Units(1), 1, 0.0, 0.0, 0.0, None))
-    apart = SimpleNamespace(
-        full="m", version=1, session=SimpleNamespace(isolation=Isolation(confined=True))
-    )
+    apart = SimpleNamespace(full="m", version=1, isolations=[Isolation(confined=True)])
     further = [
         *families_of([writer]),
         *isolation_families([apart]),

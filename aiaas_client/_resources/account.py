@@ -5,7 +5,7 @@ A class for each of them is in a file of its own beside this, imported when it i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -50,7 +50,6 @@ if TYPE_CHECKING:  # all of them named in the base classes below
         RawUsageAccount,
         UsageAccount,
     )
-    from aiaas_client._send.raw import RawResponse
     from aiaas_client.protocol.tenants import Whoami
 
 AnyTenants = TypeVar("AnyTenants")
@@ -63,7 +62,7 @@ AnyStatements = TypeVar("AnyStatements")
 AnyWhoami = TypeVar("AnyWhoami")
 
 
-class AccountCalls(Generic[AnyTenants, AnyPlans, AnyKeys, AnyUsage, AnyAudit, AnyWhoami]):
+class AccountCalls(Generic[AnyTenants, AnyPlans, AnyKeys, AnyUsage, AnyAudit]):
     """Who shares a server, with which keys, and what was done there."""
 
     _sender: Any
@@ -109,6 +108,15 @@ class AccountCalls(Generic[AnyTenants, AnyPlans, AnyKeys, AnyUsage, AnyAudit, An
         found: AnyAudit = self._part(home, "Audit")
         return found
 
+    def _part(self, home: ModuleType, name: str) -> Any:
+        return getattr(home, f"Async{name}" if self._is_async else name)(self._sender)
+
+
+class WhoamiCall(Generic[AnyWhoami]):
+    """Whose a key is."""
+
+    _sender: Any
+
     def whoami(self) -> AnyWhoami:
         """Tell whose the key of this client is: its tenant, scopes, limits and end.
 
@@ -120,9 +128,6 @@ class AccountCalls(Generic[AnyTenants, AnyPlans, AnyKeys, AnyUsage, AnyAudit, An
 
         found: AnyWhoami = self._sender.send(whoami())
         return found
-
-    def _part(self, home: ModuleType, name: str) -> Any:
-        return getattr(home, f"Async{name}" if self._is_async else name)(self._sender)
 
 
 class BillingCalls(Generic[AnyPrices, AnyStatements]):
@@ -148,8 +153,9 @@ class BillingCalls(Generic[AnyPrices, AnyStatements]):
 
 
 class ThreadAccount(
-    AccountCalls["Tenants", "Plans", "Keys", "UsageAccount", "Audit", "Whoami"],
+    AccountCalls["Tenants", "Plans", "Keys", "UsageAccount", "Audit"],
     BillingCalls["Prices", "Statements"],
+    WhoamiCall["Whoami"],
 ):
     """Tenants and what they use, from threads."""
 
@@ -163,9 +169,9 @@ class AsyncAccount(
         "AsyncKeys",
         "AsyncUsageAccount",
         "AsyncAudit",
-        Coroutine[Any, Any, "Whoami"],
     ],
     BillingCalls["AsyncPrices", "AsyncStatements"],
+    WhoamiCall[Coroutine[Any, Any, "Whoami"]],
 ):
     """Tenants and what they use, from an event loop."""
 
@@ -189,7 +195,6 @@ class RawThreadAccount(
         "RawKeys",
         "RawUsageAccount",
         "RawAudit",
-        "RawResponse[Whoami]",
     ],
     BillingCalls["RawPrices", "RawStatements"],
 ):
@@ -204,7 +209,6 @@ class RawAsyncAccount(
         "RawAsyncKeys",
         "RawAsyncUsageAccount",
         "RawAsyncAudit",
-        Awaitable["RawResponse[Whoami]"],
     ],
     BillingCalls["RawAsyncPrices", "RawAsyncStatements"],
 ):
