@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,6 +36,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse names that differ from process to process: those beside one another must agree."""
     if wrong := [item.nodeid for item in items if " at 0x" in item.nodeid]:
         raise pytest.UsageError(f"an address is part of the name: {wrong[0]}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrations() -> Iterator[Callable[[Any], None]]:
+    """What runs the migrations; meanwhile the schema of empty databases is made once."""
+    from aiaas_server.state import migrate
+    from tests.schema import SchemaMadeOnce
+
+    made_once = SchemaMadeOnce(migrate._run_alembic)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migrate, "_run_alembic", made_once)
+        yield made_once.run
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,6 +24,7 @@ from aiaas_server.state.engine import open_engine
 from aiaas_server.state.migrate import upgrade
 from aiaas_server.state.revision import REVISION, VERSION_TABLE, StateRefused
 from aiaas_server.state.tenant_tables import METADATA
+from tests.schema import SchemaMadeOnce
 
 MIGRATIONS = Path(aiaas_server.state.__file__).with_name("migrations")
 
@@ -261,3 +262,16 @@ def test_a_directory_without_migrations_says_so(
 
 def test_the_table_of_the_schema_is_ours_alone() -> None:
     assert revision.VERSION_TABLE != "alembic_version"
+
+
+def test_what_tests_make_once_is_the_schema_that_the_migrations_make(tmp_path: Path) -> None:
+    """The statements that stand in for them elsewhere, see `tests/schema.py`."""
+    made_once = SchemaMadeOnce(migrate._run_alembic)
+    dumps = []
+    for name in ("first", "second"):
+        with open_engine(f"sqlite:///{tmp_path / name}").begin() as connection:
+            made_once(connection)
+        with closing(sqlite3.connect(tmp_path / name)) as made:
+            dumps.append(sorted(made.iterdump()))
+    assert dumps[0] == dumps[1]
+    assert any("CREATE TABLE usage" in line for line in dumps[0])

@@ -277,10 +277,11 @@ async def test_a_key_in_the_wrong_place_gets_into_no_entry(tmp_path: Path) -> No
         await ask("DELETE", f"/api/v1/models/{secret}", x_request_id=secret)
         await ask("POST", f"/api/v1/jobs/{secret}/cancel", {"key": secret})
         await ask.call("GET", f"/v2?api_key={secret}")
+        await ask("POST", "/api/v1/jobs/unknown/cancel", {"key": secret}, x_request_id=secret)
         await ask.audit.flush(last=True)
     with sqlite3.connect(tmp_path / "state.db") as other:
         rows = other.execute("SELECT * FROM audit").fetchall()
-    assert len(rows) >= 4
+    assert len(rows) >= 4  # of refusals, and of the act that was tried and its end
     assert not any(secret[18:40] in str(row) for row in rows)
 
 

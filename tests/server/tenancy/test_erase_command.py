@@ -16,6 +16,7 @@ from tests.server.http.serving import serving
 from tests.tenants import Tenants
 
 
+@pytest.mark.slow
 def test_the_command_erases_a_tenant_and_keeps_its_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def database_of(place: Path) -> Database:
     return Database(f"sqlite:///{place / 'data' / 'state.db'}")
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_key_is_changed_while_versions_come_and_serve(place: Path) -> None:
     """Afterwards the old key opens nothing, and the server needs it no more."""

@@ -147,6 +147,7 @@ async def test_nothing_is_left_of_it_and_another_has_what_it_had(
         assert again.certificate == certificate
 
 
+@pytest.mark.slow
 async def test_what_came_in_meanwhile_goes_too(database: Database, tmp_path: Path) -> None:
     """Another process lets its keys in until it has heard of it."""
     async with opened(database, tmp_path / "data", settled=2.0) as server:
@@ -231,6 +232,7 @@ async def test_the_command_tells_whether_a_certificate_is_good(tmp_path: Path) -
     assert "it was changed" in bad.output
 
 
+@pytest.mark.slow
 async def test_its_keys_are_refused_at_once(tmp_path: Path) -> None:
     """The operator says its name twice; others may not at all."""
     tenants = Tenants(tmp_path)

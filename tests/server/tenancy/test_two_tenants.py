@@ -457,6 +457,7 @@ async def test_batches_are_answered_by_ones_own_model(
         assert [f"batch_{job['id']}" for job in jobs] == [batch_id]
 
 
+@pytest.mark.slow
 async def test_shadows_and_guards_are_of_ones_own(
     world: World, data: Path, onnx_models: Any
 ) -> None:

@@ -32,6 +32,7 @@ HARMLESS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(LOADS))
 def test_a_process_that_opens_nothing_is_a_model_that_is_refused(
     opened: Open, beside: Callable[[], None], name: str
@@ -105,6 +106,7 @@ def test_what_it_prints_goes_nowhere(opened: Open) -> None:
     assert session.run({"x": X}, ["y"])[0].shape == (1, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["says-nothing", "half-a-frame-then-nothing"])
 def test_who_does_not_stop_when_asked_is_stopped(
     opened: Open, beside: Callable[[], None], name: str
