@@ -165,6 +165,18 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
 
+    def interrupt(self, text: str) -> None:
+        """Press Ctrl-C where a line is read, until `text` comes.
+
+        Python looks for signals before it waits for a key: one that comes in between is heard of
+        with the next key.
+        """
+        for _ in range(24):
+            self.type("\x03")
+            if select.select([self._ours], [], [], 5)[0]:
+                break
+        self.wait_for(text)
+
     def wait_for(self, text: str) -> None:
         """Read until `text` comes, beyond what was read before."""
         while text not in self._unread:
@@ -204,8 +216,7 @@ def test_control_c_stops_the_answer_and_not_the_program(server: FakeServer) -> N
         terminal.type("\x03")
         terminal.wait_for("stopped")
         terminal.wait_for("> ")
-        terminal.type("\x03")  # where nothing is written it says how to leave
-        terminal.wait_for("/exit")
+        terminal.interrupt("/exit")  # where nothing is written it says how to leave
         terminal.wait_for("> ")
         terminal.type("now\r")
         terminal.wait_for("after more more")
