@@ -173,7 +173,9 @@ class Terminal:
         """
         for _ in range(24):
             self.type("\x03")
-            if select.select([self._ours], [], [], 5)[0]:
+            while text not in self._unread and select.select([self._ours], [], [], 5)[0]:
+                self._read()
+            if text in self._unread:
                 break
         self.wait_for(text)
 
@@ -181,10 +183,13 @@ class Terminal:
         """Read until `text` comes, beyond what was read before."""
         while text not in self._unread:
             assert select.select([self._ours], [], [], 120)[0], f"no {text!r} in {self.seen!r}"
-            piece = os.read(self._ours, 4096).decode("utf-8", "replace")
-            self.seen += piece
-            self._unread += piece
+            self._read()
         self._unread = self._unread.partition(text)[2]
+
+    def _read(self) -> None:
+        piece = os.read(self._ours, 4096).decode("utf-8", "replace")
+        self.seen += piece
+        self._unread += piece
 
     def close(self) -> int:
         """Wait for its end, and give its exit code."""
