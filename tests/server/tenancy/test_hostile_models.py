@@ -152,7 +152,9 @@ async def test_three_deaths_are_the_end_of_one_model_alone(sides: tuple[Side, Si
         if await quarantined():
             break
         await asyncio.sleep(0.1)
-    assert {status for status, _ in told} <= {503, 504}
+    # Which limit it meets first, its memory or its time, is a race; each has its own status.
+    assert {status for status, _ in told} <= {422, 500, 503, 504}
+    assert {code for status, code in told if status == 500} <= {"model_crashed"}
     assert (await hostile.infer("dies", number(1))).status == 503
     assert (await other.infer("dies", SOUND)).status == 200
     answer = await hostile.deploy("dies", serialized(plus()))
