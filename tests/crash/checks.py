@@ -138,6 +138,7 @@ def tidy(server: Server, data: Path, truth: Truth) -> None:
     left = {place.name for place in server.scratch.iterdir()} - {".ses"}  # onnxruntime's, one
     assert not left, f"temporary files: {left}"
     known = {"artefacts", "cache", "drafts", "models", "reading", "removing.lock"}
+    known |= {"secret", "usage", "audit.head"}
     unread = list((data / "reading").iterdir())
     assert not unread, f"what is read of uploads: {unread}"
     others = {p.name for p in data.iterdir() if not p.name.startswith("state.db")} - known
