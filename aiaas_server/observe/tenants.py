@@ -38,12 +38,9 @@ class TenantCounts:
         """Count one request."""
         if record.caller.shadow:
             return
-        seconds = 0.0
-        if record.batch_rows:
-            seconds = record.compute_seconds * record.units.rows / record.batch_rows
         with self._lock:
             counts = self._of(record.caller.identity.tenant)
-            counts.seconds += seconds
+            counts.seconds += record.own_ns / 1e9
             if record.failure is None:
                 counts.succeeded += 1
                 counts.rows += record.units.rows

@@ -37,12 +37,11 @@ class Shares:
 
     def __call__(self, record: InferenceRecord) -> None:
         """Charge a request's part of the run that it was part of."""
-        _, _, units, batch_rows, _, run_seconds, _, _, caller, _, _, _ = record  # of many a second
-        if not batch_rows or (caller.shadow and not caller.errand):
+        _, _, units, _, _, _, _, _, caller, _, own_ns, _ = record  # of many a second
+        if not own_ns or (caller.shadow and not caller.errand):
             return
-        rows, identity = units.rows, caller.identity
+        rows, identity, seconds = units.rows, caller.identity, own_ns / 1e9
         tenant = identity.tenant
-        seconds = run_seconds * rows / batch_rows
         if tenant == self._last:
             self._since += 1
         else:

@@ -9,7 +9,19 @@ from aiaas_server.observe.tenants import TenantCounts
 
 def record(tenant: str, rows: int = 1, failure: str | None = None) -> InferenceRecord:
     caller = Caller(identity=Identity(tenant))
-    return InferenceRecord("m", 1, Units(rows), 4, 0.0, 0.4, 0.5, failure, caller)  # type: ignore[arg-type]
+    own = 100_000_000 * rows
+    return InferenceRecord(
+        "m",
+        1,
+        Units(rows),
+        4,
+        0.0,
+        0.4,
+        0.5,
+        failure,
+        caller,
+        own_ns=own,  # type: ignore[arg-type]
+    )
 
 
 def test_each_tenant_has_its_own_label_up_to_a_number() -> None:

@@ -53,7 +53,18 @@ class Line:
         self.queue.remove(request)
         units = Units(request.rows)
         self.shares(
-            InferenceRecord("m", 1, units, request.rows, 0, seconds, seconds, None, request.caller)
+            InferenceRecord(
+                "m",
+                1,
+                units,
+                request.rows,
+                0,
+                seconds,
+                seconds,
+                None,
+                request.caller,
+                own_ns=round(seconds * 1e9),
+            )
         )
 
     def close(self) -> None:
