@@ -24,6 +24,7 @@ from aiaas_server.http.scopes import ANY_KEY, ScopedRoute, check_declared
 from aiaas_server.jobs import queue
 from aiaas_server.jobs.files import FileRow, add_file, new_id
 from aiaas_server.state.tables import DATASETS
+from tests.server.http.edge_caller import EdgeCaller
 from tests.server.http.serving import Answer
 from tests.server.tenancy.conftest import A, Asking, B, Keys, World, bringing
 from tests.tenants import Tenants
@@ -413,6 +414,27 @@ async def test_each_scope_opens_its_routes_alone(world: World, keys: Keys, data:
             assert (answer.status != 403) is may, (method, path, scope, answer.body)
             if not may:
                 assert f"'{needs[0]}'" in answer.body.decode()
+
+
+@pytest.mark.parametrize("lane", [True, False], ids=["lane", "asgi"])
+async def test_what_is_answered_past_the_router_needs_its_scope_too(
+    world: World, data: Any, lane: bool
+) -> None:
+    """A model of tenant A, asked for with keys of A that may read or infer."""
+    may, may_not = (Tenants(data).key(A, [scope]) for scope in ("infer", "models:read"))
+    await world.app._platform.tenancy.identities.refresh()
+    call = EdgeCaller(world.app, lane=lane)
+    tensor, texts = {"inputs": [TENSOR]}, {"instances": ["good"]}
+    for path, body in (
+        ("/v2/models/okapis/infer", tensor),
+        ("/v1/models/okapis:predict", texts),
+        ("/predict", {"text": "good", "model": "okapis"}),
+    ):
+        answer = await call("POST", path, body, {"authorization": f"Bearer {may_not}"})
+        assert (answer.status, answer.json()["code"]) == (403, "forbidden"), path
+        answer = await call("POST", path, body, {"authorization": f"Bearer {may}"})
+        assert answer.status != 403, path
+    assert ("/v2/models/okapis/infer" in call.passed_on) is not lane
 
 
 async def test_the_document_tells_the_scopes(world: World) -> None:
