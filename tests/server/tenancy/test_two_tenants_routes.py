@@ -427,8 +427,8 @@ async def test_what_is_answered_past_the_router_needs_its_scope_too(
     tensor, texts = {"inputs": [TENSOR]}, {"instances": ["good"]}
     for path, body in (
         ("/v2/models/okapis/infer", tensor),
-        ("/v1/models/okapis:predict", texts),
-        ("/predict", {"text": "good", "model": "okapis"}),
+        ("/v1/models/moods:predict", texts),
+        ("/predict", {"text": "good", "model": "moods"}),
     ):
         answer = await call("POST", path, body, {"authorization": f"Bearer {may_not}"})
         assert (answer.status, answer.json()["code"]) == (403, "forbidden"), path
